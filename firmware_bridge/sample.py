@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Sample`, `Device`, `Source` and the bridge's errors: all that leaves the bridge.
+
+Path: hardware → source → **Sample** → router.
+Law:
+  - a Sample is one device at one instant with some (attribute, value) pairs, nothing else;
+  - `names` and `values` are parallel; a source reuses one `names` tuple per shape, so that the
+    router compiles a shape once and not per reading;
+  - a value that is absent, a fault or not finite is left out by the source, never guessed.
+Limits: values are int, float, bool, str or a (latitude, longitude) pair of floats in degrees.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from assent.errors import AssentError
+
+Value = int | float | bool | str | tuple[float, float]
+
+
+class Device(msgspec.Struct, frozen=True, gc=False):
+    """One appliance or the gateway itself, as this installation names it.
+
+    Attributes:
+        id: the installation's name for it, from agent.toml; never leaves.
+        kind: what sort of appliance it is; routes are compiled per kind.
+        serial: the hardware's own serial number where it has one; the pseudonym rests on it.
+    """
+
+    id: str
+    kind: str
+    serial: str | None = None
+
+
+class Instant(msgspec.Struct, frozen=True, gc=False):
+    """A moment and how far it can be trusted.
+
+    Attributes:
+        wall_ms: milliseconds since 1970-01-01 UTC by the wall clock.
+        mono_ms: milliseconds since boot, never stepped.
+        trusted: whether the wall clock was known to be right.
+    """
+
+    wall_ms: int
+    mono_ms: int
+    trusted: bool
+
+
+class Sample(msgspec.Struct, frozen=True, gc=False):
+    """One device, one instant, some (attribute, value) pairs."""
+
+    device: Device
+    at: Instant
+    names: tuple[str, ...]
+    values: tuple[Value, ...]
+
+
+class Source(Protocol):
+    """A port that yields samples; opened, read and closed by one thread of the supervisor."""
+
+    def open(self) -> None:
+        """Opens the port; raises SourceError when it cannot."""
+
+    def read(self) -> list[Sample]:
+        """Blocks at most about one period; an empty list means nothing new.
+
+        Raises:
+            SourceError: the port must be closed and opened again.
+            EndOfSource: a recording has ended; there will be no more.
+        """
+
+    def close(self) -> None:
+        """Closes the port; never raises, may be called twice."""
+
+
+class SourceError(AssentError):
+    """A device cannot be opened or read; the others go on."""
+
+    code: ClassVar[str] = "source"
+
+
+class EndOfSource(SourceError):
+    """A recording has been read to its end."""
+
+    code: ClassVar[str] = "source-ended"

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local socket that the command line talks to; who may ask for what.
+
+Path: command line → **control** → the owner thread (agent/pipeline.py) → back.
+Law:
+  - only the user the agent runs as, or root, is answered; the kernel says who asks (SO_PEERCRED);
+  - a request is one line of JSON, an answer is one line of JSON; nothing else is spoken;
+  - the answer is sent after the act is done: a withdrawal that was answered has happened.
+Security: reads from local users; hands the owner thread a verb and strings, nothing executable.
+Limits: one request a connection, 1 MiB a line, 5 s to send it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from assent.errors import AssentError, ControlError
+
+FILE_NAME = "control.sock"
+
+# A consent form of a thousand flows is some 100 kB.
+MAX_LINE = 1_048_576
+_PATIENCE_S = 5.0
+# A withdrawal with a million readings waiting takes well under a second; purging may take longer.
+_ANSWER_S = 60.0
+_BACKLOG = 8
+
+Message = Mapping[str, Any]
+Answer = Callable[[Message], Message]
+
+log = logging.getLogger(__name__)
+
+
+class Control:
+    """The listening end; one thread, one request at a time.
+
+    Args:
+        state: the state directory, in which the socket is made.
+        answer: does what a request asks and returns its result; called on the thread of control.
+    """
+
+    def __init__(self, state: Path, answer: Answer) -> None:
+        self._path = state / FILE_NAME
+        self._answer = answer
+        self._listener: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to listen; the caller holds the instance lock, so a left-over socket is dead."""
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.bind(str(self._path))
+        self._path.chmod(0o600)
+        listener.listen(_BACKLOG)
+        self._listener = listener
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops listening and removes the socket; requests under way are finished."""
+        if self._listener is None:
+            return
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
+        self._path.unlink(missing_ok=True)
+        self._listener = None
+
+    def _serve(self) -> None:
+        assert self._listener is not None
+        listener = self._listener
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    self._converse(connection)
+                except OSError as exc:
+                    log.info("control connection lost reason=%s", type(exc).__name__)
+
+    def _converse(self, connection: socket.socket) -> None:
+        connection.settimeout(_PATIENCE_S)
+        if not _may_ask(connection):
+            connection.sendall(_line(_refusal(ControlError("only the agent's own user may ask"))))
+            return
+        reply: Message
+        try:
+            reply = {"ok": True, "result": self._answer(_parse(_receive(connection)))}
+        except AssentError as exc:
+            reply = _refusal(exc)
+        connection.sendall(_line(reply))
+
+
+def ask(state: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON values)
+    """Asks the running agent and waits for its answer.
+
+    Args:
+        state: the state directory of the agent.
+        verb: what is asked for.
+        **arguments: JSON values that go with it.
+
+    Returns:
+        The result as the agent gave it.
+
+    Raises:
+        ControlError: nobody answers, or the answer is not one; the agent's own errors come back
+            as ControlError with their sentence and hint.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.connect(str(state / FILE_NAME))
+            connection.sendall(_line({"verb": verb, **arguments}))
+            reply = _parse(_receive(connection))
+        except OSError as exc:
+            raise ControlError(
+                "the agent does not answer", hint="is it running? start it with: assent run"
+            ) from exc
+    if reply.get("ok") is True and isinstance(result := reply.get("result"), dict):
+        return result
+    raise AnsweredError(
+        str(reply.get("error", "the agent answered with no result")),
+        hint=reply.get("hint"),
+        exit_code=int(reply.get("exit_code", 1)),
+    )
+
+
+class AnsweredError(ControlError):
+    """The agent answered, and the answer is an error of its own."""
+
+    def __init__(self, message: str, *, hint: str | None, exit_code: int) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code  # type: ignore[misc]  # the agent's own code, not the class's
+
+
+def is_listening(state: Path) -> bool:
+    """Whether an agent answers on the socket of this state directory."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        try:
+            connection.connect(str(state / FILE_NAME))
+        except OSError:
+            return False
+        return True
+
+
+def _may_ask(connection: socket.socket) -> bool:
+    # unix(7): struct ucred is pid, uid, gid as three C ints.
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (0, os.getuid())
+
+
+def _refusal(error: AssentError) -> Message:
+    return {
+        "ok": False,
+        "error": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+
+
+def _line(message: Message) -> bytes:
+    return json.dumps(message, ensure_ascii=False).encode() + b"\n"
+
+
+def _receive(connection: socket.socket) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        chunk = connection.recv(65_536)
+        if not chunk:
+            break
+        received += chunk
+        if len(received) > MAX_LINE:
+            raise ControlError(f"the message is over {MAX_LINE} bytes")
+    return bytes(received)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise ControlError("one line of JSON was expected") from exc
+    if not isinstance(message, dict):
+        raise ControlError("a JSON object was expected")
+    return message

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`agent.toml` into frozen settings: the devices that are there, and which broker to use.
+
+Law:
+  - every key is checked, an unknown one is an error with the nearest known one;
+  - nothing here can widen what leaves: a broker that the policy does not name is refused later,
+    where the policy is known (agent/site.py).
+
+Security: written by the technician; holds paths and never a secret.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from assent.errors import ConfigError, Finding
+from assent.located import Document, open_document, read
+from assent.units import Duration, Size
+
+FILE_NAME = "agent.toml"
+
+SourceName = Literal["host", "replay"]
+
+# 64 MB hold a week of three flows at ten readings a second several times over (about 1 byte each).
+_QUOTA = Size(64_000_000)
+_SMALLEST_QUOTA = Size(1_000_000)
+
+
+class _Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    state: str
+    quota: Size = _QUOTA
+
+
+class _ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    trust: Literal["synchronised", "system"] = "synchronised"
+
+
+class _Uplink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    broker: str
+
+
+class _Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    kind: str
+    source: SourceName
+    port: str | None = None
+    profile: str | None = None
+    every: Duration = Duration(1_000)
+    fresh: Duration = Duration(30_000)
+    speed: float = 1.0
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    gateway: _Gateway
+    clock: _ClockTable = _ClockTable()
+    uplink: dict[str, _Uplink] = {}
+    device: list[_Device] = []
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """One `[[device]]` table.
+
+    Attributes:
+        id: of this installation; never leaves.
+        kind: what sort of appliance it is.
+        source: the hardware language.
+        port: the device node, the recording, or the root directory of the host.
+        profile: path of its profile, or None where the source needs none.
+        every_ms: period between two reads.
+        fresh_ms: silent for longer than this, it is opened again and reported.
+        speed: of a recording; 1 is its own, 0 is as fast as it can be read.
+    """
+
+    id: str
+    kind: str
+    source: SourceName
+    port: str | None
+    profile: Path | None
+    every_ms: int
+    fresh_ms: int
+    speed: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """What agent.toml says.
+
+    Attributes:
+        directory: the configuration directory; relative paths start there.
+        state: the state directory.
+        quota_bytes: most bytes of waiting batches over all flows.
+        clock_is_system: the wall clock is known to be right (`clock.trust = "system"`).
+        brokers: recipient id to the broker chosen for it.
+        devices: what to read.
+    """
+
+    directory: Path
+    state: Path
+    quota_bytes: int
+    clock_is_system: bool
+    brokers: dict[str, str]
+    devices: tuple[DeviceSettings, ...]
+
+
+def load_settings(directory: Path) -> Settings:
+    """Reads `agent.toml` of a configuration directory.
+
+    Raises:
+        ConfigError: with every finding, each with file, line and column.
+    """
+    document = open_document(directory / FILE_NAME)
+    file = read(document, _File)
+    findings = _lint(document, file, directory)
+    if findings:
+        raise ConfigError(tuple(sorted(findings)))
+    return Settings(
+        directory=directory,
+        state=directory / file.gateway.state,
+        quota_bytes=int(file.gateway.quota),
+        clock_is_system=file.clock.trust == "system",
+        brokers={recipient: uplink.broker for recipient, uplink in file.uplink.items()},
+        devices=tuple(_device(directory, table) for table in file.device),
+    )
+
+
+def _device(directory: Path, table: _Device) -> DeviceSettings:
+    port = table.port
+    if port is not None:
+        port = str(directory / port)
+    return DeviceSettings(
+        id=table.id,
+        kind=table.kind,
+        source=table.source,
+        port=port,
+        profile=_profile_path(directory, table.profile) if table.profile else None,
+        every_ms=int(table.every),
+        fresh_ms=int(table.fresh),
+        speed=table.speed,
+    )
+
+
+def _profile_path(directory: Path, name: str) -> Path:
+    return directory / "profiles" / f"{name}.toml"
+
+
+def _lint(document: Document, file: _File, directory: Path) -> list[Finding]:
+    findings = []
+    if file.gateway.quota < _SMALLEST_QUOTA:
+        findings.append(
+            document.finding(
+                ("gateway", "quota"), f"a quota of at least {_SMALLEST_QUOTA} was expected"
+            )
+        )
+    seen = Counter(table.id for table in file.device)
+    for index, table in enumerate(file.device):
+        findings.extend(_lint_device(document, table, index, directory, twice=seen[table.id] > 1))
+    return findings
+
+
+def _lint_device(
+    document: Document, table: _Device, index: int, directory: Path, *, twice: bool
+) -> list[Finding]:
+    def finding(key: str, message: str, hint: str | None = None) -> Finding:
+        return document.finding(("device", index, key), message, hint)
+
+    findings = []
+    if twice:
+        findings.append(finding("id", f"the device id {table.id!r} is used twice"))
+    if table.every <= 0:
+        findings.append(finding("every", "a period above zero was expected"))
+    if table.fresh < table.every:
+        findings.append(finding("fresh", "fresh must not be shorter than every"))
+    if table.speed < 0:
+        findings.append(finding("speed", "a speed of zero or more was expected"))
+    if table.source == "replay" and table.port is None:
+        findings.append(finding("source", "a replay needs a port: the path of its recording"))
+    if table.source == "replay" and table.profile is None:
+        findings.append(finding("source", "a replay needs a profile that names its columns"))
+    if table.profile and not _profile_path(directory, table.profile).is_file():
+        findings.append(
+            finding(
+                "profile",
+                f"there is no profile {table.profile!r}",
+                f"expected the file {_profile_path(directory, table.profile)}",
+            )
+        )
+    return findings

@@ -158,7 +158,9 @@ def is_listening(state: Path) -> bool:
 
 def _may_ask(connection: socket.socket) -> bool:
     # unix(7): struct ucred is pid, uid, gid as three C ints.
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
     _, uid, _ = struct.unpack("3i", credentials)
     return uid in (0, os.getuid())
 

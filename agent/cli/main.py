@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent`: the command line of the gateway.
+
+Law: stdout is the result, stderr is talk; exit 0 done, 1 failed, 2 usage, 3 refused; `--json`
+everywhere; a verb is imported only when it is asked for, so that `status` on a small board is
+quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn, Protocol, cast
+
+from agent.cli.say import complain
+from assent.errors import AssentError, UsageError
+
+DEFAULT_CONFIG = Path("/etc/assent")
+
+_EXAMPLES = """\
+  assent init --config /etc/assent          write a commented configuration; trusts nobody yet
+  assent enrol maker.bundle                 take the maker's policy and keys, write the requests
+  assent check                              every finding of every file, with line and column
+  assent consent show                       what would leave, to whom, why, and what was decided
+  assent consent withdraw remote-diagnosis  a no, at once
+  assent run                                collect and deliver until SIGTERM
+  assent status --json                      each flow: on, or off and why"""
+
+
+class Verb(Protocol):
+    """What each module of this folder gives."""
+
+    def add(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the verb's own arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Does it; returns the exit code."""
+
+
+# verb -> (module, one line for the list, examples)
+_VERBS: dict[str, tuple[str, str, str]] = {
+    "init": (
+        "agent.cli.init",
+        "write a commented configuration; it trusts nobody and collects nothing",
+        "  assent init\n  assent init --config ./gateway --state ./gateway/state",
+    ),
+    "check": (
+        "agent.cli.check",
+        "read every file and name each finding with file, line and column",
+        "  assent check\n  assent check --config ./gateway --json",
+    ),
+    "enrol": (
+        "agent.cli.enrol",
+        "take in a maker's bundle or a recipient's admission",
+        (
+            "  assent enrol maker.bundle        writes requests/RECIPIENT.request, one each\n"
+            "  assent enrol maker.admission     the recipient's answer to such a request"
+        ),
+    ),
+    "consent": (
+        "agent.cli.consent",
+        "show, record or take back the household's decisions",
+        (
+            "  assent consent show\n"
+            "  assent consent apply consent.toml\n"
+            "  assent consent refuse partner-energy-advice\n"
+            "  assent consent withdraw remote-diagnosis"
+        ),
+    ),
+    "run": (
+        "agent.cli.run",
+        "collect and deliver until SIGTERM; SIGHUP reads the files again",
+        "  assent run\n  assent run --config ./gateway",
+    ),
+    "status": (
+        "agent.cli.status",
+        "tell each flow's state: on, or off and why; what waits; what was acknowledged",
+        "  assent status\n  assent status --json",
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help begins with examples (clig.dev) and whose errors exit with 2."""
+
+    examples = ""
+
+    def format_help(self) -> str:
+        """Examples first, then what argparse knows."""
+        return f"Examples:\n{self.examples}\n\n{super().format_help()}"
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is off and how to see more, on stderr."""
+        complain(UsageError(message, hint=f"see: {self.prog} --help"))
+        sys.exit(UsageError.exit_code)
+
+
+def overview() -> Parser:
+    """The command line without a verb: what verbs there are."""
+    parser = Parser(
+        prog="assent",
+        usage="assent VERB [--config DIR] [--json] ...",
+        description="What leaves this gateway, and what does not.",
+        epilog="\n".join(["verbs:", *(f"  {name:9} {verb[1]}" for name, verb in _VERBS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.examples = _EXAMPLES
+    parser.add_argument("--version", action="version", version=version("assent"))
+    return parser
+
+
+def parser_of(name: str, verb: Verb) -> Parser:
+    """The command line of one verb."""
+    _, summary, examples = _VERBS[name]
+    parser = Parser(prog=f"assent {name}", description=summary, allow_abbrev=False)
+    parser.examples = examples
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        metavar="DIR",
+        help=f"configuration directory (default {DEFAULT_CONFIG})",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    verb.add(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code says how it went."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in _VERBS:
+        return _without_verb(words)
+    verb = cast("Verb", importlib.import_module(_VERBS[words[0]][0]))
+    arguments = parser_of(words[0], verb).parse_args(words[1:])
+    try:
+        return verb.run(arguments)
+    except AssentError as exc:
+        complain(exc)
+        return exc.exit_code
+    except BrokenPipeError:
+        return 1
+
+
+def _without_verb(words: list[str]) -> int:
+    parser = overview()
+    if not words:
+        parser.print_help()
+        return UsageError.exit_code
+    if not words[0].startswith("-"):
+        near = difflib.get_close_matches(words[0], _VERBS, n=1)
+        hint = f"did you mean: assent {near[0]}?" if near else "see: assent --help"
+        complain(UsageError(f"there is no verb {words[0]!r}", hint=hint))
+        return UsageError.exit_code
+    parser.parse_args(words)
+    return UsageError.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

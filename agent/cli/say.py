@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the command line speaks: results to stdout, talk to stderr, errors as sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from assent.errors import AssentError, ConfigError
+
+
+def result(value: Any, lines: Iterable[str], *, as_json: bool) -> None:  # noqa: ANN401 (JSON)
+    """Prints the result: the JSON value, or the lines for a person."""
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False, indent=2))
+        return
+    for line in lines:
+        print(line)
+
+
+def talk(line: str) -> None:
+    """Says something that is not the result."""
+    print(line, file=sys.stderr)
+
+
+def complain(error: AssentError) -> None:
+    """Prints an error: its sentence and, where there is one, what to do."""
+    if isinstance(error, ConfigError):
+        for finding in error.findings:
+            print(finding, file=sys.stderr)
+        return
+    print(f"assent: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Left-aligned columns two spaces apart; the first row is the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def emphasised(text: str) -> str:
+    """Bold on a terminal that wants it (NO_COLOR is honoured), plain elsewhere."""
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        return f"\033[1m{text}\033[0m"
+    return text

@@ -23,7 +23,7 @@ from msgspec import Meta
 from assent.policy.expressions import Transform
 from assent.units import Duration
 
-NAME: Final = r"^[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*$"
+NAME: Final = r"^[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*\Z"
 """Shape of ids that travel: no capitals, no spaces, nothing that means something in a path."""
 
 Name = Annotated[
@@ -38,21 +38,21 @@ Name = Annotated[
 Version = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9A-Za-z][0-9A-Za-z.-]{0,31}$",
+        pattern=r"^[0-9A-Za-z][0-9A-Za-z.-]{0,31}\Z",
         description='a version such as "2026-11-01" in quotes, at most 32 characters',
     ),
 ]
 Region = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Z]{2}(?:-[A-Z0-9]{1,3})?$",
+        pattern=r"^[A-Z]{2}(?:-[A-Z0-9]{1,3})?\Z",
         description='an ISO 3166 code such as "CN" or "DE-BY"',
     ),
 ]
 Language = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}$",
+        pattern=r"^[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}\Z",
         description='a language tag such as "en" or "zh"',
     ),
 ]

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wall time, monotonic time, boot id, and whether the wall clock is trusted.
+
+Law:
+  - the wall clock is trusted when a file that only a time service writes says so, or when the
+    technician said so in agent.toml; nothing else is evidence;
+  - intervals are measured on the monotonic clock, which counts suspended time and is never stepped;
+  - a boot that cannot be named is a boot of its own.
+
+Evidence: `/run/systemd/timesync/synchronized` is touched by systemd-timesyncd at each
+synchronisation (systemd-timesyncd.service(8)). Its mtime must lie between this boot and now by the
+clock it vouches for: a file of an earlier boot proves nothing, and a clock that was stepped by hand
+after it loses its trust until the next synchronisation.
+What is no evidence, and why: `/run/chrony` holds a pid file and sockets, which are there before
+chrony has reached any server; chrony's drift file and `/var/lib/systemd/timesync/clock` outlive a
+boot; `/sys/class/rtc/*/hctosys` says that the clock was set from an RTC, not that its battery
+lived. A machine kept in time by chrony, GNSS or an RTC sets `clock.trust = "system"`, and with
+chrony starts the agent after `time-sync.target` with `chrony-wait.service` enabled.
+
+Security: reads files below its root only; whoever may write `/run/systemd/timesync` is trusted.
+Limits: Linux. Evidence is looked at once a second at most.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Final, Literal
+
+from firmware_bridge.sample import Instant
+
+TrustRule = Literal["synchronised", "system"]
+"""`synchronised`: a time service must have said so. `system`: the clock is believed as it is."""
+
+_SYNCHRONISED: Final = "run/systemd/timesync/synchronized"
+_BOOT_ID: Final = "proc/sys/kernel/random/boot_id"
+_BOOT_ID_SHAPE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+# An os.stat for each of thousands of samples a second would cost more than the samples.
+_LOOK_EVERY_MS: Final = 1_000
+# File times come from the kernel's coarse clock, up to a tick (10 ms at HZ=100) behind.
+_SLACK_MS: Final = 1_000
+# A thread that blocks no longer than this lets the supervisor stop within a second.
+_SLICE_MS: Final = 500
+
+
+class Clock:
+    """The machine's clocks; safe to share between threads.
+
+    Attributes:
+        boot_id: names this boot; the same for every process of it, unless the kernel hides it.
+    """
+
+    def __init__(self, *, trust: TrustRule = "synchronised", root: Path = Path("/")) -> None:
+        self.boot_id = _read_boot_id(root)
+        self._believed = trust == "system"
+        self._evidence = root / _SYNCHRONISED
+        self._looked_ms: int | None = None
+        self._synchronised = False
+
+    def now(self) -> Instant:
+        """The wall clock, the time since boot, and whether the wall clock can be trusted."""
+        mono_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+        wall_ms = time.time_ns() // 1_000_000
+        return Instant(wall_ms, mono_ms, self._believed or self._is_synchronised(wall_ms, mono_ms))
+
+    def wait(self, duration_ms: int, event: threading.Event | None = None) -> bool:
+        """Waits until the event is set or the time has passed.
+
+        Args:
+            duration_ms: at most so long; nothing is waited for when it is not above zero.
+            event: what ends the wait early.
+
+        Returns:
+            Whether the event is set.
+        """
+        seconds = max(0, duration_ms) / 1000
+        if event is not None:
+            return event.wait(seconds)
+        time.sleep(seconds)
+        return False
+
+    def _is_synchronised(self, wall_ms: int, mono_ms: int) -> bool:
+        if self._looked_ms is None or mono_ms - self._looked_ms >= _LOOK_EVERY_MS:
+            self._synchronised = _was_touched_since(self._evidence, wall_ms, mono_ms)
+            self._looked_ms = mono_ms
+        return self._synchronised
+
+
+class Pace:
+    """A period to keep: says when the next read is due, and blocks a short slice until then.
+
+    A source that is late does not catch up; it goes on from where it is.
+    """
+
+    def __init__(self, clock: Clock, every_ms: int) -> None:
+        self._clock = clock
+        self._every_ms = max(1, every_ms)
+        self._next_ms = clock.now().mono_ms
+
+    def is_due(self) -> bool:
+        """Waits at most half a second for the next read, and says whether it is due now."""
+        early_ms = self._next_ms - self._clock.now().mono_ms
+        if early_ms > 0:
+            self._clock.wait(min(early_ms, _SLICE_MS))
+        now_ms = self._clock.now().mono_ms
+        if now_ms < self._next_ms:
+            return False
+        self._next_ms += self._every_ms
+        if self._next_ms <= now_ms:
+            self._next_ms = now_ms + self._every_ms
+        return True
+
+
+def _was_touched_since(evidence: Path, wall_ms: int, mono_ms: int) -> bool:
+    try:
+        touched_ms = os.stat(evidence).st_mtime_ns // 1_000_000  # noqa: PTH116 - ten times faster
+    except OSError:
+        return False
+    booted_ms = wall_ms - mono_ms
+    return booted_ms - _SLACK_MS <= touched_ms <= wall_ms + _SLACK_MS
+
+
+def _read_boot_id(root: Path) -> str:
+    try:
+        text = (root / _BOOT_ID).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        text = ""
+    # A random id claims less than a guessed one: nothing is taken to be of the same boot.
+    return text if _BOOT_ID_SHAPE.fullmatch(text) else str(uuid.uuid4())

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a decoded value has the shape its CDDL gives; everything else is malformed.
+
+Law: a check names the field, what was expected and how much came, never the value.
+
+Standards: RFC 8610 (the CDDL of docs/wire.md, whose rules these functions are).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final, TypeVar
+
+from assent.cbor import CborValue
+from assent.errors import MalformedError, TooLargeError
+
+MAX_INTEGER: Final = 2**63 - 1
+"""Largest integer but for stream ids: what a store's signed 64-bit column holds."""
+MAX_STREAM: Final = 2**64 - 1
+"""Streams are 64 random bits."""
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)  # recipients and flows of a policy
+_Enum = TypeVar("_Enum", bound=enum.IntEnum)
+
+
+def array(
+    value: CborValue, what: str, *, count: int | None = None, most: int | None = None
+) -> list[CborValue]:
+    """Takes an array.
+
+    Args:
+        value: what was decoded.
+        what: the field's name, for the message.
+        count: how many elements it must have, or None.
+        most: how many it may have, or None.
+
+    Returns:
+        Its elements.
+
+    Raises:
+        MalformedError: no array, or another count.
+        TooLargeError: more than it may have.
+    """
+    if not isinstance(value, list):
+        raise MalformedError(f"expected an array as {what}, got {type(value).__name__}")
+    if count is not None and len(value) != count:
+        raise MalformedError(f"expected {count} elements in {what}, got {len(value)}")
+    if most is not None and len(value) > most:
+        raise TooLargeError(f"expected at most {most} elements in {what}, got {len(value)}")
+    return value
+
+
+def integer(value: CborValue, what: str, *, low: int = 0, high: int = MAX_INTEGER) -> int:
+    """Takes an integer between two bounds, both included.
+
+    Raises:
+        MalformedError: no integer (a boolean is none), or out of bounds.
+    """
+    if type(value) is not int:
+        raise MalformedError(f"expected an integer as {what}, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise MalformedError(f"expected {what} from {low} to {high}, it is outside")
+    return value
+
+
+def boolean(value: CborValue, what: str) -> bool:
+    """Takes a boolean.
+
+    Raises:
+        MalformedError: no boolean.
+    """
+    if not isinstance(value, bool):
+        raise MalformedError(f"expected true or false as {what}, got {type(value).__name__}")
+    return value
+
+
+def octets(
+    value: CborValue, what: str, *, size: int | None = None, most: int | None = None
+) -> bytes:
+    """Takes a byte string.
+
+    Args:
+        value: what was decoded.
+        what: the field's name, for the message.
+        size: its exact length, or None.
+        most: its greatest length, or None.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        MalformedError: no byte string, or another length.
+        TooLargeError: longer than it may be.
+    """
+    if not isinstance(value, bytes):
+        raise MalformedError(f"expected a byte string as {what}, got {type(value).__name__}")
+    if size is not None and len(value) != size:
+        raise MalformedError(f"expected {size} bytes as {what}, got {len(value)}")
+    if most is not None and len(value) > most:
+        raise TooLargeError(f"expected at most {most} bytes as {what}, got {len(value)}")
+    return value
+
+
+def text(value: CborValue, what: str, *, most: int) -> str:
+    """Takes a text of 1 to `most` characters.
+
+    Raises:
+        MalformedError: no text, or empty.
+        TooLargeError: longer than it may be.
+    """
+    if not isinstance(value, str) or not value:
+        raise MalformedError(f"expected a text as {what}, got {type(value).__name__}")
+    if len(value) > most:
+        raise TooLargeError(f"expected at most {most} characters as {what}, got {len(value)}")
+    return value
+
+
+def identifier(value: CborValue, what: str) -> str:
+    """Takes the id of a recipient or a flow: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+
+    Raises:
+        MalformedError: anything else.
+    """
+    if not isinstance(value, str) or _ID.fullmatch(value) is None:
+        raise MalformedError(f"expected an id of 1 to 64 of A-Z a-z 0-9 . _ - as {what}")
+    return value
+
+
+def member(value: CborValue, what: str, kind: type[_Enum]) -> _Enum:
+    """Takes one number of a closed set.
+
+    Raises:
+        MalformedError: no integer, or none of the set.
+    """
+    if type(value) is not int:
+        raise MalformedError(f"expected an integer as {what}, got {type(value).__name__}")
+    try:
+        return kind(value)
+    except ValueError as exc:
+        raise MalformedError(f"expected one of {len(kind)} numbers as {what}") from exc

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TLS key of a gateway: made, asked a certificate for, matched with the one that came.
+
+Law: a certificate is kept only when it is for this very key and for this mailbox.
+
+Standards: RFC 2986 (certificate request), RFC 5958 (private key), NIST P-256 with SHA-256: what
+every broker's TLS stack takes.
+
+Security: reads a certificate from whoever brings the admission; whether the issuer may be trusted
+is for the broker, which pins its own CA. The key is plain PEM, because the uplink's TLS stack
+reads it as a file.
+Limits: x509 costs 8 MiB of memory, so that it is imported in here and this room only by who enrols.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from assent.errors import KeyStoreError
+
+_SPKI: Final = (
+    serialization.Encoding.DER,
+    serialization.PublicFormat.SubjectPublicKeyInfo,
+)
+
+
+def new_key() -> bytes:
+    """Makes a P-256 key.
+
+    Returns:
+        PEM (RFC 5958), not encrypted.
+    """
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def request(key: bytes, mailbox: str) -> bytes:
+    """Writes a certificate request.
+
+    Args:
+        key: PEM of the TLS key.
+        mailbox: common name of the subject, and nothing else stands in it.
+
+    Returns:
+        PEM (RFC 2986).
+
+    Raises:
+        KeyStoreError: the key is none.
+    """
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, mailbox)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(_load(key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def check(chain: bytes, key: bytes, mailbox: str) -> None:
+    """Returns when the first certificate of the chain is for this key and this mailbox.
+
+    Args:
+        chain: PEM, the gateway's certificate first.
+        key: PEM of the TLS key.
+        mailbox: the common name it must have.
+
+    Raises:
+        KeyStoreError: it is no certificate, for another key, or for another name.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificates(chain)[0]
+        names = [name.value for name in leaf.subject]
+        public = leaf.public_key().public_bytes(*_SPKI)
+    except (ValueError, TypeError) as exc:
+        raise KeyStoreError("the admission holds no certificate that can be read") from exc
+    if public != _load(key).public_key().public_bytes(*_SPKI):
+        raise KeyStoreError("the certificate is for another TLS key than this gateway's")
+    if names != [mailbox]:
+        raise KeyStoreError("the certificate is for another mailbox than this gateway's")
+
+
+def _load(key: bytes) -> ec.EllipticCurvePrivateKey:
+    try:
+        loaded = serialization.load_pem_private_key(key, password=None)
+    except (ValueError, TypeError) as exc:
+        raise KeyStoreError("the TLS key cannot be read") from exc
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise KeyStoreError("the TLS key is of another type than P-256")
+    return loaded

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secrets as wrapped files: one durable file each, shut under one wrapping key that can change.
+
+Law:
+  - a file is ChaCha20-Poly1305 under the wrapping key, its name is associated data: no file can
+    stand in for another, none can be altered;
+  - the wrapping key is made with the first secret only: where there is anything and no wrapping
+    key, the store stays shut;
+  - `destroy` removes a file and changes the wrapping key: first both keys are kept, then every
+    file is wrapped under the new one, then the old one goes; a crash between is finished by the
+    next opening;
+  - fail closed: a wrong owner, mode, length or tag is a KeyStoreError, never a value.
+
+Standards: RFC 8439 (ChaCha20-Poly1305).
+
+Security: the directory is its user's; nobody else may write in it. Its group may pass through it
+(the uplink reads a TLS key below), not list it.
+Limits: flash keeps old blocks until it needs them. What was destroyed is safe from what the store
+and the copies of its secrets hold, not from a laboratory that finds an old wrapping key on the
+chip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from assent import cbor, durable
+from assent.errors import KeyStoreError
+
+KEY_BYTES: Final = 32
+"""Length of a wrapping key and of every secret drawn at random."""
+LOST: Final = "only the files it was made with help; or empty the store and enrol again"
+"""Hint of what to do when a part of the store is gone."""
+
+_NONCE_BYTES: Final = 12  # RFC 8439 §2.3; random, because one key sees some hundred files at most
+_FORMAT: Final = b"\x01"
+_MAX_BYTES: Final = 65_536  # a chain of certificates is some 4 kB, a wrapped pair 2 kB
+_WRAPPING: Final = "wrapping.key"
+_SUFFIX: Final = ".key"
+_PRIVATE: Final = 0o077  # bits a secret must not have
+_SHARED: Final = 0o137  # bits a file for our group must not have
+_DIRECTORY: Final = 0o027  # bits the directory must not have
+
+
+class ShutError(KeyStoreError):
+    """A wrapped file does not open with the wrapping key."""
+
+
+class WrappedStore:
+    """The files of one directory. Made by `open`; one owner, under the instance lock.
+
+    Args:
+        directory: where it lies.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._owners = {os.geteuid()}
+        self._wrapping: tuple[bytes, ...] = ()
+
+    @classmethod
+    def open(cls, directory: Path) -> WrappedStore:
+        """Opens the store, makes it where there is nothing yet, finishes what a crash left.
+
+        Args:
+            directory: made with mode 0710 when missing.
+
+        Raises:
+            KeyStoreError: unreadable, of a wrong owner or mode, or without its wrapping key.
+        """
+        store = cls(directory)
+        with ours("the key store cannot be opened"):
+            durable.make_dirs(directory, 0o710)
+            store._inspect_directory()
+            for place in (directory, *(p for p in directory.rglob("*") if p.is_dir())):
+                durable.sweep(place)
+            store._open_wrapping()
+        return store
+
+    def read(self, name: str) -> bytes | None:
+        """Unwraps a secret.
+
+        Args:
+            name: of the secret, a relative path without its ending.
+
+        Returns:
+            The secret, or None when there is no file of that name.
+
+        Raises:
+            KeyStoreError: it is there and cannot be read or unwrapped.
+        """
+        path = self._path(name)
+        with ours(f"{path.name} cannot be read"):
+            if _is_missing(path):
+                return None
+            self._inspect(path, _PRIVATE)
+            return self._unwrap(name, durable.read(path, _MAX_BYTES))
+
+    def write(self, name: str, secret: bytes) -> None:
+        """Wraps a secret into its file; durable when this returns.
+
+        Args:
+            name: of the secret, a relative path without its ending.
+            secret: its bytes.
+
+        Raises:
+            KeyStoreError: the disk refused; the old file is untouched.
+        """
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = ChaCha20Poly1305(self._wrapping[0]).encrypt(nonce, secret, _bound(name))
+        path = self._path(name)
+        with ours(f"{path.name} cannot be written"):
+            durable.make_dirs(path.parent)
+            durable.write(path, _FORMAT + nonce + sealed)
+
+    def destroy(self, name: str) -> None:
+        """Removes a secret and makes every copy of its file worthless; durable when this returns.
+
+        Args:
+            name: of the secret; where there is none only the wrapping key changes.
+
+        Raises:
+            KeyStoreError: the disk refused; to be called again.
+        """
+        with ours("the secret cannot be destroyed"):
+            durable.remove(self._path(name))
+            self._keep((secrets.token_bytes(KEY_BYTES), *self._wrapping))
+            self._wrap_anew()
+
+    def is_empty(self) -> bool:
+        """Whether no secret is held; the wrapping key is none."""
+        return not self._names()
+
+    def read_plain(self, path: Path) -> bytes:
+        """Reads a file that the directory's group may read too, such as a TLS key.
+
+        Args:
+            path: a file below the directory.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+            KeyStoreError: of a wrong owner or mode.
+        """
+        self._inspect(path, _SHARED)
+        return durable.read(path, _MAX_BYTES)
+
+    # -- the wrapping key ----------------------------------------------------------------------
+
+    def _open_wrapping(self) -> None:
+        path = self._directory / _WRAPPING
+        if _is_missing(path):
+            if any(not found.is_dir() for found in self._directory.rglob("*")):
+                raise KeyStoreError("the wrapping key is lost, the secrets stay shut", hint=LOST)
+            self._keep((secrets.token_bytes(KEY_BYTES),))
+            return
+        self._inspect(path, _PRIVATE)
+        raw = durable.read(path, _MAX_BYTES)
+        if not raw or len(raw) % KEY_BYTES:
+            raise KeyStoreError(f"expected a wrapping key of 32 bytes, got {len(raw)}")
+        self._wrapping = tuple(raw[at : at + KEY_BYTES] for at in range(0, len(raw), KEY_BYTES))
+        if len(self._wrapping) > 1:
+            self._wrap_anew()
+
+    def _keep(self, wrapping: tuple[bytes, ...]) -> None:
+        durable.write(self._directory / _WRAPPING, b"".join(wrapping))
+        self._wrapping = wrapping
+
+    def _wrap_anew(self) -> None:
+        for name in self._names():
+            data = durable.read(self._path(name), _MAX_BYTES)
+            with contextlib.suppress(ShutError):  # opens with no key: changing it loses nothing
+                self.write(name, self._unwrap(name, data))
+        self._keep(self._wrapping[:1])
+
+    def _names(self) -> list[str]:
+        below = (path.relative_to(self._directory) for path in self._directory.rglob("*.key"))
+        return [
+            path.as_posix().removesuffix(_SUFFIX)
+            for path in sorted(below)
+            if path.name != _WRAPPING or len(path.parts) > 1
+        ]
+
+    def _unwrap(self, name: str, data: bytes) -> bytes:
+        nonce, sealed = data[1 : 1 + _NONCE_BYTES], data[1 + _NONCE_BYTES :]
+        if data[:1] == _FORMAT and len(nonce) == _NONCE_BYTES:
+            for key in self._wrapping:
+                with contextlib.suppress(InvalidTag):
+                    return ChaCha20Poly1305(key).decrypt(nonce, sealed, _bound(name))
+        raise ShutError(f"{self._path(name).name} does not open with the wrapping key", hint=LOST)
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}{_SUFFIX}"
+
+    # -- owners and modes ----------------------------------------------------------------------
+
+    def _inspect_directory(self) -> None:
+        status = self._directory.lstat()
+        if os.geteuid() == 0:
+            self._owners.add(status.st_uid)  # root looks at the store of the agent's own user
+        self._judge(self._directory, status, _DIRECTORY)
+
+    def _inspect(self, path: Path, forbidden: int) -> None:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyStoreError(f"{path.name} is not a regular file")
+        self._judge(path, status, forbidden)
+
+    def _judge(self, path: Path, status: os.stat_result, forbidden: int) -> None:
+        mode = stat.S_IMODE(status.st_mode)
+        if status.st_uid not in self._owners:
+            raise KeyStoreError(f"{path.name} belongs to another user than the key store")
+        if mode & forbidden:
+            raise KeyStoreError(
+                f"{path.name} has mode {mode:04o}, which lets others at it",
+                hint=f"chmod {mode & ~forbidden:04o} {path}",
+            )
+
+
+@contextlib.contextmanager
+def ours(what: str) -> Iterator[None]:
+    """Turns an error of the operating system into one of the key store.
+
+    Args:
+        what: what could not be done; the system's reason follows it.
+
+    Raises:
+        KeyStoreError: instead of OSError.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise KeyStoreError(f"{what}: {exc.strerror or type(exc).__name__}") from exc
+
+
+def _is_missing(path: Path) -> bool:
+    # Not Path.exists: what may not be looked at is not missing.
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _bound(name: str) -> bytes:
+    return cbor.encode([1, name])

@@ -200,7 +200,7 @@ def is_multiple(large: float, small: float) -> bool:
     Returns:
         True when `large` is one, two, three … times `small`, and both are positive.
     """
-    if not (large > 0 and small > 0):
+    if not (0 < large < math.inf and 0 < small < math.inf):
         return False
     # repr gives the decimal that was written: 0.3 is three times 0.1, though not in binary
     quotient = fractions.Fraction(repr(float(large))) / fractions.Fraction(repr(float(small)))

@@ -20,7 +20,10 @@ MAX_INTEGER: Final = 2**63 - 1
 MAX_STREAM: Final = 2**64 - 1
 """Streams are 64 random bits."""
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)  # recipients and flows of a policy
+# Recipients and flows; the policy's own pattern for names that travel.
+_ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
+_MAX_ID = 64
+_HEX = frozenset("0123456789abcdef")
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
 
@@ -117,13 +120,24 @@ def text(value: CborValue, what: str, *, most: int) -> str:
 
 
 def identifier(value: CborValue, what: str) -> str:
-    """Takes the id of a recipient or a flow: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    """Takes the id of a recipient or a flow: lower-case words joined by `.` or `-`, at most 64.
 
     Raises:
         MalformedError: anything else.
     """
-    if not isinstance(value, str) or _ID.fullmatch(value) is None:
-        raise MalformedError(f"expected an id of 1 to 64 of A-Z a-z 0-9 . _ - as {what}")
+    if not isinstance(value, str) or len(value) > _MAX_ID or _ID.fullmatch(value) is None:
+        raise MalformedError(f"expected an id of lower-case letters and digits as {what}")
+    return value
+
+
+def mailbox(value: CborValue) -> str:
+    """Takes a mailbox: 32 lower-case hexadecimal digits.
+
+    Raises:
+        MalformedError: anything else.
+    """
+    if not isinstance(value, str) or len(value) != 32 or not _HEX.issuperset(value):
+        raise MalformedError("expected a mailbox of 32 lower-case hexadecimal digits")
     return value
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What enrolment asks of X.509: a certificate request that is proven, a chain made out to a mailbox.
+"""What enrolment asks of X.509: a proven certificate request, a chain made out to a mailbox.
 
 Law: the subject is one common name, the mailbox; nothing else of the gateway stands there.
 

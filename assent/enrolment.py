@@ -120,12 +120,8 @@ def encode_bundle(bundle: Bundle) -> bytes:
     Raises:
         WireError: something a reader would refuse.
     """
-    fields: list[CborValue] = [
-        bundle.policy,
-        bundle.signature,
-        bundle.policy_key,
-        dict(bundle.files),
-    ]
+    files: dict[int | str, CborValue] = dict(bundle.files)
+    fields: list[CborValue] = [bundle.policy, bundle.signature, bundle.policy_key, files]
     _bundle(fields)
     return _written("bundle", fields, MAX_BUNDLE)
 

@@ -30,7 +30,6 @@ from typing import Final, Literal
 import msgspec
 
 from assent import cbor, shapes
-from assent.algorithms import FORMAT, TAG_SIGN1
 from assent.cbor import CborValue
 from assent.cosekey import (
     MAX_KEY_BYTES,
@@ -41,6 +40,7 @@ from assent.cosekey import (
 )
 from assent.envelope.cose import read_sign1, sign1, verify1
 from assent.errors import MalformedError, TooLargeError, UnknownSuiteError
+from assent.wire import FORMAT, TAG_SIGN1
 
 FileKind = Literal["bundle", "request", "admission"]
 MAX_BUNDLE: Final = 2 * 2**20
@@ -120,7 +120,7 @@ def encode_bundle(bundle: Bundle) -> bytes:
     Raises:
         WireError: something a reader would refuse.
     """
-    files: dict[int | str, CborValue] = dict(bundle.files)
+    files: dict[int | str, CborValue] = {name: bundle.files[name] for name in bundle.files}
     fields: list[CborValue] = [bundle.policy, bundle.signature, bundle.policy_key, files]
     _bundle(fields)
     return _written("bundle", fields, MAX_BUNDLE)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -30,6 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from assent.errors import CannotOpenError, MalformedError, TooLargeError
 from assent.kem import Kem, PrivateKey, PublicKey, labeled_expand, labeled_extract
+from assent.wire import Algorithm
 
 _NONCE_BYTES = 12  # Nn of every cipher here (RFC 9180 §7.3)
 _TAG_BYTES = 16  # Nt of every cipher here
@@ -78,6 +80,8 @@ HPKE_4 = Suite(Kem.X25519, Kdf.HKDF_SHA256, Aead.CHACHA20_POLY1305)
 """HPKE-4 of draft-ietf-cose-hpke, the classical suite."""
 HPKE_9 = Suite(Kem.MLKEM768_X25519, Kdf.SHAKE256, Aead.AES_256_GCM)
 """HPKE-9 of draft-ietf-cose-hpke-pq-pqt, the post-quantum hybrid."""
+SUITES: Final = {Algorithm.HPKE_4: HPKE_4, Algorithm.HPKE_9: HPKE_9}
+"""The suite behind each COSE algorithm that seals."""
 
 
 def _prefixed(value: bytes) -> bytes:

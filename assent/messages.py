@@ -25,10 +25,9 @@ from typing import Final
 import msgspec
 
 from assent import cbor, shapes
-from assent.algorithms import FORMAT
 from assent.cbor import CborValue
-from assent.envelope import MAX_MESSAGE, Direction
 from assent.errors import MalformedError, UnknownSuiteError
+from assent.wire import FORMAT, MAX_MESSAGE, Direction
 
 MAX_STREAMS: Final = 256
 """Streams in one acknowledgement or request: a year of daily flows, and some spools lost."""

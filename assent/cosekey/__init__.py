@@ -11,12 +11,11 @@ Law:
   - a private key shows its thumbprint in its repr, never itself.
 
 Standards: RFC 9052 §7 (COSE_Key), RFC 9053 §7.2 (OKP), draft-ietf-cose-dilithium (AKP), RFC 9679
-(thumbprint, SHA-256). The numbers are in `assent.algorithms`.
+(thumbprint, SHA-256). The numbers are in `assent.wire`.
 
 Security: the bytes of a private key are plaintext; whoever stores them wraps them.
 """
 
-from assent.algorithms import Algorithm
 from assent.cosekey.pairs import (
     KID_BYTES,
     SIGNATURE_BYTES,
@@ -35,6 +34,7 @@ from assent.cosekey.reading import (
     decode_verifying_key,
     file_thumbprint,
 )
+from assent.wire import Algorithm
 
 __all__ = [
     "KID_BYTES",

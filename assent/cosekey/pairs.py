@@ -15,7 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from assent import cbor, kem
-from assent.algorithms import (
+from assent.errors import BadSignatureError, MalformedError
+from assent.wire import (
     AKP_PRIV,
     AKP_PUB,
     CRV_ED25519,
@@ -29,7 +30,6 @@ from assent.algorithms import (
     OKP_X,
     Algorithm,
 )
-from assent.errors import BadSignatureError, MalformedError
 
 SIGNATURE_BYTES: Final = 64  # RFC 8032 §5.1.6
 KID_BYTES: Final = 8
@@ -39,6 +39,10 @@ Members: TypeAlias = dict[int, int | bytes]
 SIGNING: Final[Members] = {KEY_KTY: KTY_OKP, KEY_ALG: Algorithm.EDDSA, OKP_CRV: CRV_ED25519}
 CLASSICAL: Final[Members] = {KEY_KTY: KTY_OKP, KEY_ALG: Algorithm.HPKE_4, OKP_CRV: CRV_X25519}
 HYBRID: Final[Members] = {KEY_KTY: KTY_AKP, KEY_ALG: Algorithm.HPKE_9}
+_KEMS: Final = {
+    Algorithm.HPKE_4: kem.Kem.X25519,
+    Algorithm.HPKE_9: kem.Kem.MLKEM768_X25519,
+}
 
 
 def _thumbprint(required: Members) -> bytes:
@@ -186,7 +190,7 @@ class SealPublicKey(_Public):
         Raises:
             MalformedError: wrong length, or no such key.
         """
-        return _seal_public(algorithm, kem.load_public(algorithm.suite.kem, raw))
+        return _seal_public(algorithm, kem.load_public(_KEMS[algorithm], raw))
 
     def encode(self) -> bytes:
         """Writes the COSE_Key."""
@@ -204,7 +208,7 @@ class SealPrivateKey(_Pair):
     def generate(cls, *, classical: bool = False) -> SealPrivateKey:
         """Makes a new pair: the post-quantum hybrid, or X25519 alone when classical."""
         algorithm = Algorithm.HPKE_4 if classical else Algorithm.HPKE_9
-        return cls._of(algorithm, kem.generate(algorithm.suite.kem))
+        return cls._of(algorithm, kem.generate(_KEMS[algorithm]))
 
     @classmethod
     def of(cls, algorithm: Algorithm, raw: bytes) -> SealPrivateKey:
@@ -213,7 +217,7 @@ class SealPrivateKey(_Pair):
         Raises:
             MalformedError: wrong length.
         """
-        return cls._of(algorithm, kem.load_private(algorithm.suite.kem, raw))
+        return cls._of(algorithm, kem.load_private(_KEMS[algorithm], raw))
 
     @classmethod
     def _of(cls, algorithm: Algorithm, key: kem.PrivateKey) -> SealPrivateKey:

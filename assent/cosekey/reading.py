@@ -10,17 +10,6 @@ import hashlib
 from typing import Final
 
 from assent import cbor
-from assent.algorithms import (
-    AKP_PRIV,
-    AKP_PUB,
-    KEY_ALG,
-    KEY_KID,
-    KEY_KTY,
-    KTY_AKP,
-    OKP_D,
-    OKP_X,
-    Algorithm,
-)
 from assent.cosekey.pairs import (
     CLASSICAL,
     HYBRID,
@@ -32,6 +21,17 @@ from assent.cosekey.pairs import (
     VerifyingKey,
 )
 from assent.errors import MalformedError, UnknownSuiteError
+from assent.wire import (
+    AKP_PRIV,
+    AKP_PUB,
+    KEY_ALG,
+    KEY_KID,
+    KEY_KTY,
+    KTY_AKP,
+    OKP_D,
+    OKP_X,
+    Algorithm,
+)
 
 MAX_KEY_BYTES: Final = 2_048
 """Longest COSE_Key read; the hybrid pair has 1,261 bytes."""

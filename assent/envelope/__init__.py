@@ -23,13 +23,10 @@ from assent.envelope.header import (
     MAX_GAPS,
     BatchHeader,
     ClockQuality,
-    Direction,
     Gap,
     GapCause,
-    Kind,
 )
 from assent.envelope.message import (
-    MAX_MESSAGE,
     Control,
     Opened,
     open_batch,
@@ -43,6 +40,7 @@ from assent.envelope.message import (
     verify_batch,
     verify_message,
 )
+from assent.wire import MAX_MESSAGE, Direction, Kind
 
 __all__ = [
     "MAX_GAPS",

@@ -23,17 +23,16 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from assent import cbor, hpke, shapes
-from assent.algorithms import (
+from assent.cosekey import SIGNATURE_BYTES, SealPrivateKey, SealPublicKey, SigningKey, VerifyingKey
+from assent.errors import CannotOpenError, MalformedError, TooLargeError, UnknownSuiteError
+from assent.wire import (
     HEADER_ALG,
     HEADER_EK,
     HEADER_KID,
-    SEALS,
     TAG_ENCRYPT0,
     TAG_SIGN1,
     Algorithm,
 )
-from assent.cosekey import SIGNATURE_BYTES, SealPrivateKey, SealPublicKey, SigningKey, VerifyingKey
-from assent.errors import CannotOpenError, MalformedError, TooLargeError, UnknownSuiteError
 
 MAX_PROTECTED: Final = 8_192
 """Longest protected header in bytes: a batch header with all its gaps has at most 4 kB."""
@@ -204,7 +203,7 @@ def encrypt0(
     """
     protected = cbor.encode({HEADER_ALG: int(to.algorithm)})
     aad = _enc_structure(protected, external_aad)
-    suite = to.algorithm.suite
+    suite = hpke.SUITES[to.algorithm]
     enc, ciphertext = hpke.seal(
         suite, to.key, b"", aad, plaintext, unsafe_ephemeral=unsafe_ephemeral
     )
@@ -228,13 +227,14 @@ def read_encrypt0(data: bytes, max_bytes: int) -> Encrypt0:
     parts = _parts(data, TAG_ENCRYPT0, 3, max_bytes)
     protected = shapes.octets(parts[0], "protected header", most=MAX_PROTECTED)
     algorithm, header = _header(protected)
-    if algorithm not in SEALS:
+    suite = hpke.SUITES.get(algorithm)
+    if suite is None:
         raise UnknownSuiteError("expected HPKE-4 or HPKE-9 as the algorithm of the seal")
     clear = parts[1]
     if header or not isinstance(clear, dict) or clear.keys() != {HEADER_KID, HEADER_EK}:
         raise MalformedError("expected alg protected, kid and ek unprotected, and nothing else")
     kid = shapes.octets(clear[HEADER_KID], "kid", most=_MAX_KID)
-    enc = shapes.octets(clear[HEADER_EK], "ek", size=algorithm.suite.kem.enc_bytes)
+    enc = shapes.octets(clear[HEADER_EK], "ek", size=suite.kem.enc_bytes)
     return Encrypt0(protected, algorithm, kid, enc, shapes.octets(parts[2], "ciphertext"))
 
 
@@ -255,7 +255,7 @@ def decrypt0(read: Encrypt0, key: SealPrivateKey, external_aad: bytes) -> bytes:
     if read.algorithm is not key.algorithm:
         raise CannotOpenError("the seal is of another suite than the key")
     aad = _enc_structure(read.protected, external_aad)
-    return hpke.open(read.algorithm.suite, key.key, read.enc, b"", aad, read.ciphertext)
+    return hpke.open(hpke.SUITES[read.algorithm], key.key, read.enc, b"", aad, read.ciphertext)
 
 
 def _to_be_signed(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:

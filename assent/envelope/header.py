@@ -19,9 +19,9 @@ from typing import Final
 import msgspec
 
 from assent import cbor, shapes
-from assent.algorithms import FORMAT, HEADER_ASSENT
 from assent.cbor import CborValue
 from assent.errors import MalformedError, UnknownSuiteError
+from assent.wire import FORMAT, HEADER_ASSENT, Direction, Kind
 
 MAX_GAPS: Final = 64
 """Gaps in one batch; the others wait for the next one."""
@@ -78,29 +78,6 @@ class Gap(msgspec.Struct, frozen=True):
     first_ms: int
     last_ms: int
     readings: int
-
-
-class Direction(enum.IntEnum):
-    """Which way a message travels; part of what its signature covers."""
-
-    UP = 0
-    """From a gateway to the recipient, signed by the gateway's key for it."""
-    DOWN = 1
-    """From the recipient to a gateway, signed by the recipient's `ack_key`."""
-
-
-class Kind(enum.IntEnum):
-    """Kinds of message."""
-
-    BATCH = 0
-    ACKNOWLEDGEMENT = 1
-    REQUEST = 2
-    STATUS = 3
-
-    @property
-    def direction(self) -> Direction:
-        """The one way this kind travels."""
-        return Direction.DOWN if self is Kind.ACKNOWLEDGEMENT else Direction.UP
 
 
 class BatchHeader(msgspec.Struct, frozen=True):

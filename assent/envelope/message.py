@@ -14,7 +14,6 @@ that belongs to the mailbox, never by one the message brings.
 from __future__ import annotations
 
 import hashlib
-from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -24,8 +23,6 @@ from assent.cosekey import SealPrivateKey, SealPublicKey, SigningKey, VerifyingK
 from assent.envelope import cose
 from assent.envelope.header import (
     BatchHeader,
-    Direction,
-    Kind,
     read_header,
     sealed_data,
     signed_data,
@@ -33,9 +30,7 @@ from assent.envelope.header import (
     write_kind,
 )
 from assent.errors import CannotOpenError, MalformedError, TooLargeError, UnknownSuiteError
-
-MAX_MESSAGE: Final = 120_000
-"""Longest sealed message in bytes: below 128 kB, the smallest limit of the large MQTT clouds."""
+from assent.wire import MAX_MESSAGE, Direction, Kind
 
 
 class Opened(msgspec.Struct, frozen=True):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of code points: every number of the wire that a standard or a draft assigns.
+"""The numbers of the wire in one table: format version, limits, directions, code points.
 
 The HPKE numbers are the drafts' assumed ones. When they become final and differ, the table gets
 new rows, `FORMAT` goes up, and both stand side by side until the last gateway has moved; nothing
 else in the house names a code point.
 
-Standards: RFC 9052, RFC 9053, RFC 9864, draft-ietf-cose-dilithium (AKP), draft-ietf-cose-hpke-27,
+Standards: RFC 9052, RFC 9053, draft-ietf-cose-dilithium (AKP), draft-ietf-cose-hpke-27,
 draft-ietf-cose-hpke-pq-pqt-01.
 """
 
@@ -14,10 +14,34 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from assent import hpke
-
 FORMAT: Final = 1
 """Version of the wire format; in every topic and in the external data of everything signed."""
+
+MAX_MESSAGE: Final = 120_000
+"""Longest sealed message in bytes: below 128 kB, the smallest limit of the large MQTT clouds."""
+
+
+class Direction(enum.IntEnum):
+    """Which way a message travels; part of what its signature covers."""
+
+    UP = 0
+    """From a gateway to the recipient, signed by the gateway's key for it."""
+    DOWN = 1
+    """From the recipient to a gateway, signed by the recipient's `ack_key`."""
+
+
+class Kind(enum.IntEnum):
+    """Kinds of message."""
+
+    BATCH = 0
+    ACKNOWLEDGEMENT = 1
+    REQUEST = 2
+    STATUS = 3
+
+    @property
+    def direction(self) -> Direction:
+        """The one way this kind travels."""
+        return Direction.DOWN if self is Kind.ACKNOWLEDGEMENT else Direction.UP
 
 
 class Algorithm(enum.IntEnum):
@@ -30,15 +54,6 @@ class Algorithm(enum.IntEnum):
     HPKE_9 = 56
     """MLKEM768-X25519, SHAKE256, AES-256-GCM (draft-ietf-cose-hpke-pq-pqt, assumed)."""
 
-    @property
-    def suite(self) -> hpke.Suite:
-        """The HPKE suite behind the number; EDDSA has none (KeyError)."""
-        return _SUITES[self]
-
-
-_SUITES: Final = {Algorithm.HPKE_4: hpke.HPKE_4, Algorithm.HPKE_9: hpke.HPKE_9}
-SEALS: Final = frozenset(_SUITES)
-"""The algorithms a message may be sealed with."""
 
 # CBOR tags, written as the one byte that is their deterministic encoding (RFC 9052 table 1).
 TAG_ENCRYPT0: Final = b"\xd0"  # 16

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The durable queue between the two processes: put, lease, acknowledge, purge, quota, lanes, gaps.
+
+Path: seal → **spool** → uplink, and uplink → **inbox** → collect. One SQLite file; each side opens
+its own `Spool`, nothing is shared in memory.
+
+Law:
+  - what `put` returned from is on the disk, and leaves it only as `agent/spool/queue.py` says;
+  - what a closed lane held never leaves (`agent/spool/lanes.py`);
+  - a file that is not sound is moved aside at `open`, and a fresh one takes its place.
+
+Security: it holds sealed bytes only, and tells its readers flow ids, sizes and times. Both users of
+the group can write it: the uplink could delete or replay what waits, not read it.
+Limits: one collecting and one uplink process. `Spool.id` tells a spool from the one before it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from agent.spool.carrier import Carrier
+from agent.spool.gaps import Gaps
+from agent.spool.queue import Queue
+from agent.spool.records import (
+    Acknowledged,
+    Dropped,
+    Health,
+    Inbound,
+    LaneState,
+    LaneView,
+    Lease,
+    LinkState,
+    Purged,
+    Target,
+    Waiting,
+)
+
+__all__ = [
+    "Acknowledged",
+    "Dropped",
+    "Health",
+    "Inbound",
+    "LaneState",
+    "LaneView",
+    "Lease",
+    "LinkState",
+    "Purged",
+    "Spool",
+    "Target",
+    "Waiting",
+]
+
+
+class Spool(Queue, Gaps, Carrier):
+    """The spool through one connection; one thread uses it at a time.
+
+    The collecting side calls what `Lanes`, `Queue`, `Gaps` and `Mail` offer, the uplink what
+    `Carrier` offers.
+
+    Attributes:
+        path: the file.
+        id: 16 random bytes, new for every file.
+        moved_aside: where a damaged spool was put when this one was opened, or None.
+    """
+
+    def __init__(self, path: Path, db: sqlite3.Connection, moved_aside: Path | None) -> None:
+        super().__init__(path, db, moved_aside)
+        self._leased = {}

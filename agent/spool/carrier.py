@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The uplink's end of the spool: lease, report the outcome, bring bytes back.
+
+Law:
+  - a lease covers lanes that are open now and whose end has not passed, in one snapshot;
+  - what is leased is known to this connection only. When its process dies, it is leased again;
+  - a PUBACK deletes no batch: it becomes due again after 15 minutes, doubling to 6 hours, until the
+    backend's acknowledgement deletes it. A reconnect alone makes nothing due;
+  - `revoked` names what was leased and must not leave any more.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from itertools import zip_longest
+from typing import Final
+
+from agent.spool.mail import INBOUND_BYTES, INBOX_BYTES, INBOX_MESSAGES, Mail
+from agent.spool.records import Health, LaneState, Lease
+from agent.spool.schema import NEVER
+from assent.errors import SpoolError
+
+# design §3: sent again after 15 minutes, doubling to 6 hours.
+RESEND_MS: Final = 15 * 60_000
+RESEND_MAX_MS: Final = 6 * 3_600_000
+
+
+class Carrier(Mail):
+    """Leasing and reporting; the state of leases lives in this object."""
+
+    _leased: dict[int, tuple[str, int]]
+    """Id → (flow, generation of its lane); control has ("", 0)."""
+    _turn: int = 0
+
+    def lease(self, recipient: str, limit: int, now_ms: int) -> list[Lease]:
+        """Gives messages that may leave now: control first, then the open lanes in turns.
+
+        Args:
+            recipient: id of the recipient.
+            limit: how many at most.
+            now_ms: wall time.
+
+        Returns:
+            The messages; each is given once until `returned`, `delivered` or `set_aside`.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        with self._reading() as db:
+            picked = self._control(db, recipient, limit)
+            if len(picked) < limit:
+                picked += self._batches(db, recipient, limit - len(picked), now_ms)
+        return picked
+
+    def _control(self, db: sqlite3.Connection, recipient: str, limit: int) -> list[Lease]:
+        rows = db.execute(
+            "SELECT -id, data FROM control WHERE recipient=? ORDER BY id", (recipient,)
+        )
+        picked: list[Lease] = []
+        for key, data in rows.fetchall():
+            if key not in self._leased and len(picked) < limit:
+                self._leased[key] = ("", 0)
+                picked.append(Lease(key, data, None))
+        return picked
+
+    def _batches(
+        self, db: sqlite3.Connection, recipient: str, limit: int, now_ms: int
+    ) -> list[Lease]:
+        lanes = db.execute(
+            "SELECT id, flow, generation FROM lane WHERE recipient=? AND state=?"
+            " AND batches > 0 AND (not_after IS NULL OR not_after > ?) ORDER BY id",
+            (recipient, LaneState.OPEN, now_ms),
+        ).fetchall()
+        self._turn += 1
+        turned = [lanes[(self._turn + i) % len(lanes)] for i in range(len(lanes))]
+        queues = [
+            [(key, flow, generation) for key in self._due(db, lane, limit, now_ms)]
+            for lane, flow, generation in turned
+        ]
+        picked: list[Lease] = []
+        for round_ in zip_longest(*queues):
+            for entry in round_:
+                if entry is None or len(picked) >= limit:
+                    continue
+                key, flow, generation = entry
+                data = db.execute("SELECT data FROM payload WHERE id=?", (key,)).fetchone()[0]
+                self._leased[key] = (flow, generation)
+                picked.append(Lease(key, data, flow))
+        return picked
+
+    def _due(self, db: sqlite3.Connection, lane: int, limit: int, now_ms: int) -> list[int]:
+        keys = self._free(db, lane, (-1, now_ms), limit)
+        if len(keys) < limit:
+            # The wall clock was set back: nothing is ever due later than one longest interval.
+            late = (now_ms + RESEND_MAX_MS, NEVER - 1)
+            keys += self._free(db, lane, late, limit - len(keys))
+        return keys
+
+    def _free(
+        self, db: sqlite3.Connection, lane: int, due: tuple[int, int], limit: int
+    ) -> list[int]:
+        # What is leased may be among the first, so looking that much further is enough.
+        rows = db.execute(
+            "SELECT id FROM batch WHERE lane=? AND due>? AND due<=? ORDER BY due, id LIMIT ?",
+            (lane, *due, limit + len(self._leased)),
+        ).fetchall()
+        return [key for (key,) in rows if key not in self._leased][:limit]
+
+    def delivered(self, ids: Iterable[int], now_ms: int) -> None:
+        """Notes that the broker has taken messages: batches wait on, control is forgotten.
+
+        A power cut may lose the newest such notes; the messages are then sent twice.
+
+        Args:
+            ids: of leases.
+            now_ms: wall time.
+
+        Raises:
+            SpoolError: the disk refuses; they count as not leased.
+        """
+        done = [key for key in ids if self._leased.pop(key, None) is not None]
+        if not done:
+            return
+        with self._writing(durable=False) as db:
+            db.executemany(
+                "UPDATE batch SET due = ? + min(?, ? << min(attempts, 8)), attempts = attempts + 1"
+                " WHERE id=?",
+                [(now_ms, RESEND_MAX_MS, RESEND_MS, key) for key in done if key > 0],
+            )
+            db.executemany("DELETE FROM control WHERE id=?", [(-key,) for key in done if key < 0])
+
+    def returned(self, ids: Iterable[int]) -> None:
+        """Gives leases back that did not arrive: they may be leased again at once.
+
+        Args:
+            ids: of leases.
+        """
+        for key in ids:
+            self._leased.pop(key, None)
+
+    def set_aside(self, ids: Iterable[int]) -> None:
+        """Notes that messages are too large for the broker; control messages are dropped.
+
+        Batches stay until they expire, and are counted in `waiting`.
+
+        Args:
+            ids: of leases.
+
+        Raises:
+            SpoolError: the disk refuses; they count as not leased.
+        """
+        done = [key for key in ids if self._leased.pop(key, None) is not None]
+        with self._writing() as db:
+            db.executemany("UPDATE batch SET due=? WHERE id=?", [(NEVER, one) for one in done])
+            db.executemany("DELETE FROM control WHERE id=?", [(-one,) for one in done if one < 0])
+
+    def reconsider(self, recipient: str, max_bytes: int) -> int:
+        """Makes messages due again that were too large for an earlier limit of the broker.
+
+        Args:
+            recipient: id of the recipient.
+            max_bytes: the largest message the broker takes now.
+
+        Returns:
+            How many are due again.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        found = (
+            " FROM batch WHERE lane IN (SELECT id FROM lane WHERE recipient=?)"
+            " AND due=? AND bytes<=?"
+        )
+        values = (recipient, NEVER, max_bytes)
+        with self._reading() as db:
+            if db.execute(f"SELECT 1{found} LIMIT 1", values).fetchone() is None:
+                return 0
+        with self._writing() as db:
+            return db.execute(
+                f"UPDATE batch SET due=0 WHERE id IN (SELECT id{found})",  # noqa: S608 - no input
+                values,
+            ).rowcount
+
+    def revoked(self, now_ms: int) -> frozenset[int]:
+        """Names the leases that must not leave any more: their lane was shut or has ended.
+
+        Args:
+            now_ms: wall time.
+
+        Returns:
+            Their ids; still leased until `returned`.
+        """
+        if not self._leased:
+            return frozenset()
+        with self._reading() as db:
+            valid = set(
+                db.execute(
+                    "SELECT flow, generation FROM lane WHERE state=?"
+                    " AND (not_after IS NULL OR not_after > ?)",
+                    (LaneState.OPEN, now_ms),
+                ).fetchall()
+            )
+        valid.add(("", 0))
+        return frozenset(key for key, lane in self._leased.items() if lane not in valid)
+
+    def answer_fence(self, fence: int) -> None:
+        """Tells the collecting side that nothing older than a fence can leave any more.
+
+        Args:
+            fence: from `fence`, read before `revoked`.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._reading() as db:
+            if db.execute("SELECT answered >= ? FROM spool", (fence,)).fetchone()[0]:
+                return
+        with self._writing(durable=False) as db:
+            db.execute("UPDATE spool SET answered=max(answered, ?)", (fence,))
+
+    def receive(self, recipient: str, data: bytes, now_ms: int) -> bool:
+        """Stores a message from a recipient unread; durable when this returns True.
+
+        Args:
+            recipient: whose broker brought it.
+            data: the message.
+            now_ms: wall time.
+
+        Returns:
+            Whether there was room: False leaves it with the broker.
+
+        Raises:
+            SpoolError: larger than any message of the wire, or the disk refuses.
+        """
+        if len(data) > INBOUND_BYTES:
+            raise SpoolError(f"expected at most {INBOUND_BYTES} bytes, got {len(data)}")
+        with self._writing() as db:
+            count, size = db.execute(
+                "SELECT count(*), total(length(data)) FROM inbox WHERE recipient=?", (recipient,)
+            ).fetchone()
+            if count >= INBOX_MESSAGES or size + len(data) > INBOX_BYTES:
+                return False
+            db.execute("INSERT INTO inbox VALUES (NULL, ?, ?, ?)", (recipient, data, now_ms))
+        return True
+
+    def report(self, recipient: str, health: Health) -> None:
+        """Says how the uplink stands with a recipient.
+
+        Args:
+            recipient: id of the recipient.
+            health: replaces what was said before.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._writing(durable=False) as db:
+            db.execute(
+                "INSERT INTO health VALUES (?, ?, ?, ?) ON CONFLICT (recipient) DO UPDATE"
+                " SET state=excluded.state, since=excluded.since, detail=excluded.detail",
+                (recipient, health.state.value, health.since_ms, health.detail),
+            )

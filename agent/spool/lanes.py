@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second gate: which flow's batches may leave now.
+
+Law:
+  - closing is one durable row, written before anything else happens; it needs no instance lock, so
+    that anybody present can say no while nothing runs;
+  - what waited when a lane was closed never leaves: it is purged, at the latest when the lane is
+    opened again;
+  - a pause keeps what waits;
+  - after a lane was closed, paused or purged, `fence_passed` tells when the uplink has let go of
+    everything it had leased before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from agent.spool.records import LaneState, LaneView, Purged
+from agent.spool.schema import STREAM_SHIFT, forget_damaged
+from agent.spool.store import Store
+from assent.errors import SpoolError
+
+_UNSIGNED: Final = 1 << 64
+_SIGN: Final = 1 << 63
+
+
+def signed(stream: int) -> int:
+    """Folds an unsigned 64-bit stream id into SQLite's signed integer.
+
+    Args:
+        stream: 0 to 2**64 - 1.
+
+    Returns:
+        The same 64 bits, signed.
+
+    Raises:
+        SpoolError: it is no unsigned 64-bit number.
+    """
+    if not 0 <= stream < _UNSIGNED:
+        raise SpoolError("a stream is an unsigned 64-bit number")
+    return stream - _UNSIGNED if stream >= _SIGN else stream
+
+
+def unsigned(stored: int) -> int:
+    """Unfolds what `signed` folded.
+
+    Args:
+        stored: SQLite's signed integer.
+
+    Returns:
+        The stream id, 0 to 2**64 - 1.
+    """
+    return stored % _UNSIGNED
+
+
+class Lanes(Store):
+    """Opening, pausing, closing and purging the lanes of flows."""
+
+    def open_lane(
+        self,
+        flow: str,
+        recipient: str,
+        stream: int,
+        not_after_ms: int | None,
+        *,
+        core: bool = False,
+    ) -> int:
+        """Opens the lane of a flow, or goes on in it; durable when this returns.
+
+        A lane that was closed is emptied first. A stream other than the present one ends that:
+        nothing is put into the old one any more, what waits of it still leaves.
+
+        Args:
+            flow: id of the flow.
+            recipient: id of the recipient.
+            stream: random unsigned 64-bit id of the stream.
+            not_after_ms: end of the permission in ms since 1970, or None.
+            core: whether the quota spares the flow until the last.
+
+        Returns:
+            The sequence the next batch must have.
+
+        Raises:
+            SpoolError: the stream ended earlier, or belongs to another lane.
+        """
+        with self._writing() as db:
+            row = db.execute(
+                "SELECT id, recipient, state FROM lane WHERE flow=?", (flow,)
+            ).fetchone()
+            if row is None:
+                lane = _new_lane(db, flow, recipient)
+            else:
+                lane, old_recipient, state = row
+                if state == LaneState.CLOSED or old_recipient != recipient:
+                    _empty(db, lane, flow)
+            db.execute(
+                "UPDATE lane SET recipient=?, state=?, core=?, not_after=? WHERE id=?",
+                (recipient, LaneState.OPEN, core, not_after_ms, lane),
+            )
+            return _enter_stream(db, lane, signed(stream))
+
+    def pause_lane(self, flow: str) -> None:
+        """Lets nothing in or out of a lane, and keeps what waits; durable when this returns.
+
+        Args:
+            flow: id of the flow. One without a lane, or closed, stays as it is.
+        """
+        self._shut(flow, LaneState.PAUSED)
+
+    def close_lane(self, flow: str) -> None:
+        """Ends a lane; durable when this returns, and none of what waits is leased afterwards.
+
+        Args:
+            flow: id of the flow. One without a lane gets a closed one.
+        """
+        self._shut(flow, LaneState.CLOSED)
+
+    def _shut(self, flow: str, state: LaneState) -> None:
+        with self._writing() as db:
+            row = db.execute("SELECT state FROM lane WHERE flow=?", (flow,)).fetchone()
+            if row is None:
+                if state is LaneState.CLOSED:
+                    _new_lane(db, flow, "")
+                return
+            if row[0] >= state:
+                return
+            db.execute(
+                "UPDATE lane SET state=?, generation=generation+1 WHERE flow=?", (state, flow)
+            )
+            db.execute("UPDATE spool SET fence=fence+1")
+
+    def purge(self, flow: str) -> Purged:
+        """Deletes what waits of a flow, unopened, with its gaps; its stream ends.
+
+        The bytes are zeroed in the file and cut out of the log. A spool that was moved aside goes
+        too, because it may hold more of the flow.
+
+        Args:
+            flow: id of the flow.
+
+        Returns:
+            What was deleted.
+
+        Raises:
+            SpoolError: the disk refuses; nothing was deleted, a closed lane stays closed.
+        """
+        with self._writing() as db:
+            row = db.execute("SELECT id FROM lane WHERE flow=?", (flow,)).fetchone()
+            purged = _empty(db, row[0], flow) if row else Purged(0, 0, 0)
+        self._shrink(at_once=True)
+        try:
+            forget_damaged(self.path)
+        except OSError as exc:
+            raise SpoolError("the spool that was set aside cannot be deleted") from exc
+        return purged
+
+    def lanes(self) -> dict[str, LaneView]:
+        """Tells how the lanes stand.
+
+        Returns:
+            Every lane ever opened, by flow.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT flow, recipient, state, core, not_after, generation, stream.id, next"
+                " FROM lane LEFT JOIN stream ON stream.number = lane.stream ORDER BY flow"
+            ).fetchall()
+        return {
+            flow: LaneView(
+                flow=flow,
+                recipient=recipient,
+                state=LaneState(state),
+                core=bool(core),
+                not_after_ms=end,
+                generation=generation,
+                stream=None if stream is None else unsigned(stream),
+                next_sequence=following,
+            )
+            for flow, recipient, state, core, end, generation, stream, following in rows
+        }
+
+    def fence(self) -> int:
+        """Names the newest moment at which something had to stop.
+
+        Returns:
+            A number for `fence_passed`.
+        """
+        with self._reading() as db:
+            return int(db.execute("SELECT fence FROM spool").fetchone()[0])
+
+    def fence_passed(self, fence: int) -> bool:
+        """Says whether the uplink holds nothing any more that had to stop at a fence.
+
+        Args:
+            fence: from `fence`, after the lane was shut.
+
+        Returns:
+            Whether nothing of it can leave from now on. Stays false while no uplink runs.
+        """
+        with self._reading() as db:
+            return bool(db.execute("SELECT answered >= ? FROM spool", (fence,)).fetchone()[0])
+
+
+def _new_lane(db: sqlite3.Connection, flow: str, recipient: str) -> int:
+    found = db.execute(
+        "INSERT INTO lane VALUES (NULL, ?, ?, ?, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL) RETURNING id",
+        (flow, recipient, LaneState.CLOSED),
+    ).fetchall()
+    return int(found[0][0])
+
+
+def _enter_stream(db: sqlite3.Connection, lane: int, stream: int) -> int:
+    number, following = db.execute("SELECT stream, next FROM lane WHERE id=?", (lane,)).fetchone()
+    row = db.execute("SELECT number FROM stream WHERE id=?", (stream,)).fetchone()
+    if row is not None:
+        if row[0] != number:
+            raise SpoolError("this stream has ended; a lane goes on in a new one")
+        return int(following)
+    if number is not None:
+        drop_if_empty(db, number)
+    (number,) = db.execute(
+        "INSERT INTO stream VALUES (NULL, ?, ?) RETURNING number", (stream, lane)
+    ).fetchall()[0]
+    db.execute("UPDATE lane SET stream=?, next=0 WHERE id=?", (number, lane))
+    return 0
+
+
+def drop_if_empty(db: sqlite3.Connection, number: int) -> None:
+    """Forgets a stream of which nothing waits; the caller knows that it is not the present one.
+
+    Args:
+        db: inside a transaction.
+        number: number of the stream.
+    """
+    low = number << STREAM_SHIFT
+    db.execute(
+        "DELETE FROM stream WHERE number=? AND NOT EXISTS"
+        " (SELECT 1 FROM batch WHERE id BETWEEN ? AND ?)",
+        (number, low, low + (1 << STREAM_SHIFT) - 1),
+    )
+
+
+def _empty(db: sqlite3.Connection, lane: int, flow: str) -> Purged:
+    row = db.execute("SELECT batches, readings, bytes FROM lane WHERE id=?", (lane,)).fetchone()
+    for (number,) in db.execute("SELECT number FROM stream WHERE lane=?", (lane,)).fetchall():
+        low = number << STREAM_SHIFT
+        span = (low, low + (1 << STREAM_SHIFT) - 1)
+        db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", span)
+        db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
+    db.execute("DELETE FROM stream WHERE lane=?", (lane,))
+    db.execute("DELETE FROM gap WHERE flow=?", (flow,))
+    db.execute(
+        "UPDATE lane SET stream=NULL, next=0, batches=0, readings=0, bytes=0,"
+        " generation=generation+1 WHERE id=?",
+        (lane,),
+    )
+    db.execute("UPDATE spool SET fence=fence+1")
+    return Purged(*row)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is no batch: targets, control messages out, the inbox, the uplink's health.
+
+Security: what lies in the inbox comes from the network, unread; its count and size are bounded
+here, its signature is checked by the collecting side.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from agent.spool.records import Health, Inbound, LaneState, LinkState, Target
+from agent.spool.store import Store
+from assent.errors import SpoolError
+
+# Messages the inbox holds per recipient; an acknowledgement covers hundreds of batches.
+INBOX_MESSAGES: Final = 256
+# Bytes the inbox holds per recipient: some thirty of the largest messages.
+INBOX_BYTES: Final = 4_000_000
+# Bytes of one inbound message: the wire's limit (docs/wire.md) with room for the seal.
+INBOUND_BYTES: Final = 131_072
+# Control messages that wait per recipient; a status and a few requests are all there should be.
+CONTROL_MESSAGES: Final = 256
+
+_OPEN: Final = f"state={LaneState.OPEN.value} AND (not_after IS NULL OR not_after > ?)"
+
+
+class Mail(Store):
+    """Targets, control, inbox and health; the first three are the collecting side's."""
+
+    def set_targets(self, targets: Iterable[Target]) -> None:
+        """Says which brokers there are; replaces what was said before.
+
+        Args:
+            targets: one per recipient.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        wanted = {
+            one.recipient: (one.broker, one.mailbox, one.ca_pem, one.cert_path, one.key_path)
+            for one in targets
+        }
+        with self._writing() as db:
+            rows = db.execute("SELECT * FROM target").fetchall()
+            if {row[0]: row[1:] for row in rows} == wanted:
+                return  # nothing to write, nothing to wake the uplink for
+            db.execute("DELETE FROM target")
+            db.executemany(
+                "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?)",
+                [(recipient, *rest) for recipient, rest in wanted.items()],
+            )
+
+    def targets(self, now_ms: int) -> tuple[Target, ...]:
+        """Gives the brokers, and whether a connection to each is wanted now.
+
+        Args:
+            now_ms: wall time; a lane whose end has passed does not count as open.
+
+        Returns:
+            One target per recipient, in the order of their ids.
+        """
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM target ORDER BY recipient").fetchall()
+            return tuple(
+                Target(
+                    recipient=recipient,
+                    broker=broker,
+                    mailbox=mailbox,
+                    ca_pem=ca_pem,
+                    cert_path=cert_path,
+                    key_path=key_path,
+                    wanted=_is_wanted(db, recipient, now_ms),
+                )
+                for recipient, broker, mailbox, ca_pem, cert_path, key_path in rows
+            )
+
+    def put_control(self, recipient: str, data: bytes) -> None:
+        """Stores a message that needs no permit; sent once, forgotten when the broker has it.
+
+        Args:
+            recipient: id of the recipient.
+            data: sealed or signed bytes.
+
+        Raises:
+            SpoolError: too many wait already, or the disk refuses.
+        """
+        with self._writing() as db:
+            count = db.execute(
+                "SELECT count(*) FROM control WHERE recipient=?", (recipient,)
+            ).fetchone()[0]
+            if count >= CONTROL_MESSAGES:
+                raise SpoolError(f"{count} control messages wait already, no more are taken")
+            db.execute("INSERT INTO control VALUES (NULL, ?, ?)", (recipient, data))
+
+    def take_inbox(self, limit: int) -> list[Inbound]:
+        """Gives the oldest inbound messages; they stay until `drop_inbox`.
+
+        Args:
+            limit: how many at most.
+
+        Returns:
+            The messages, oldest first.
+        """
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM inbox ORDER BY id LIMIT ?", (limit,)).fetchall()
+        return [Inbound(*row) for row in rows]
+
+    def drop_inbox(self, ids: Sequence[int]) -> None:
+        """Forgets inbound messages that were dealt with.
+
+        Args:
+            ids: of messages from `take_inbox`.
+
+        Raises:
+            SpoolError: the disk refuses; they are given again.
+        """
+        if not ids:
+            return
+        with self._writing() as db:
+            db.executemany("DELETE FROM inbox WHERE id=?", [(one,) for one in ids])
+
+    def health(self) -> dict[str, Health]:
+        """Tells how the uplink stands with each recipient.
+
+        Returns:
+            By recipient; empty while no uplink ever ran.
+        """
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM health ORDER BY recipient").fetchall()
+        return {
+            recipient: Health(LinkState(state), since, detail)
+            for recipient, state, since, detail in rows
+        }
+
+
+def _is_wanted(db: sqlite3.Connection, recipient: str, now_ms: int) -> bool:
+    row = db.execute(
+        f"SELECT EXISTS (SELECT 1 FROM lane WHERE recipient=:r AND {_OPEN.replace('?', ':now')})"  # noqa: S608 - no input
+        " OR EXISTS (SELECT 1 FROM control WHERE recipient=:r)",
+        {"r": recipient, "now": now_ms},
+    ).fetchone()
+    return bool(row[0])

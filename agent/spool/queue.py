@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What waits: batches come in, and go when the backend has confirmed them.
+
+Law:
+  - a batch enters an open lane only, in its present stream, with the next sequence; the sequence
+    moves in the same transaction, so that no number is used twice or left out;
+  - a batch leaves the disk because the backend confirmed it, gave up on it, its time to live
+    ended, the quota needed its room, or its flow was purged; nothing else.
+
+Limits: an acknowledgement is applied as it stands; that it is the recipient's is checked before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from agent.spool import gaps as declared
+from agent.spool.lanes import drop_if_empty, signed
+from agent.spool.records import Acknowledged, LaneState, Waiting
+from agent.spool.retention import Retention, oldest_ms, subtract
+from agent.spool.schema import NEVER, STREAM_SHIFT
+from assent.errors import SpoolError
+
+if TYPE_CHECKING:  # the uplink's process never loads the envelope and its cryptography
+    from agent.path import Sealed
+    from assent.envelope import Gap
+    from assent.messages import StreamAck
+
+# A sequence and the number of a stream share one 64-bit id.
+_MAX_SEQUENCE: Final = (1 << STREAM_SHIFT) - 1
+_Gone: TypeAlias = tuple[int, int, int, str | None]  # id, readings, bytes, gaps it carried
+
+
+class Queue(Retention):
+    """Putting and acknowledging batches."""
+
+    def put(self, batches: Sequence[Sealed], gaps: Sequence[Gap] = ()) -> None:
+        """Stores batches, all or none; durable when this returns.
+
+        Args:
+            batches: in the order of their sequences, of any flows.
+            gaps: the declared gaps that every one of these batches carries, each in the batches of
+                its own flow.
+
+        Raises:
+            SpoolError: a lane is not open, a stream is not its lane's, a sequence is not the next,
+                or the disk refuses; nothing was stored.
+        """
+        if not batches:
+            return
+        with self._writing() as db:
+            tickets: dict[str, _Ticket] = {}
+            meta = []
+            payload = []
+            for batch in batches:
+                ticket = tickets.get(batch.flow)
+                if ticket is None:
+                    ticket = tickets[batch.flow] = _Ticket(db, batch.flow, gaps)
+                key = ticket.take(batch)
+                meta.append(
+                    (
+                        key,
+                        ticket.lane,
+                        batch.readings,
+                        len(batch.data),
+                        batch.first_ms,
+                        batch.last_ms,
+                        batch.expires_ms,
+                        ticket.carried,
+                    )
+                )
+                payload.append((key, batch.data))
+            db.executemany("INSERT INTO batch VALUES (?, ?, 0, 0, ?, ?, ?, ?, ?, ?)", meta)
+            db.executemany("INSERT INTO payload VALUES (?, ?)", payload)
+            for ticket in tickets.values():
+                ticket.settle(db)
+        self._expires(min(batch.expires_ms for batch in batches))
+
+    def acknowledge(
+        self, recipient: str, acks: Iterable[StreamAck], now_ms: int = 0
+    ) -> Acknowledged:
+        """Deletes what the backend has stored, or gave up on; durable when this returns.
+
+        A batch that is refused with retry stays and is sent again when it is due. Streams of other
+        recipients, and unknown ones, are counted and change nothing.
+
+        Args:
+            recipient: whose signature was verified.
+            acks: what it says of each stream.
+            now_ms: wall time for `last_acknowledged_ms`; 0 leaves that as it is.
+
+        Returns:
+            What was deleted.
+
+        Raises:
+            SpoolError: the disk refuses; nothing was deleted.
+        """
+        tally = [0, 0, 0, 0, 0]
+        with self._writing() as db:
+            for ack in acks:
+                row = db.execute(
+                    "SELECT number, lane.id, lane.stream, lane.flow FROM stream JOIN lane"
+                    " ON lane.id = stream.lane WHERE stream.id=? AND lane.recipient=?",
+                    (signed(ack.stream), recipient),
+                ).fetchone()
+                if row is None:
+                    tally[4] += 1
+                else:
+                    _settle_stream(db, row, ack, now_ms, tally)
+        self._shrink()
+        return Acknowledged(*tally)
+
+    def waiting(self) -> dict[str, Waiting]:
+        """Counts what waits; the cost grows with flows and streams, not with batches.
+
+        Returns:
+            Every flow that ever had a lane.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT flow, id, batches, readings, bytes, acknowledged FROM lane"
+            ).fetchall()
+            return {
+                flow: Waiting(
+                    batches=batches,
+                    readings=readings,
+                    bytes=size,
+                    oldest_ms=oldest_ms(db, lane) if batches else None,
+                    last_acknowledged_ms=acknowledged,
+                    too_large=db.execute(
+                        "SELECT count(*) FROM batch WHERE lane=? AND due=?", (lane, NEVER)
+                    ).fetchone()[0],
+                )
+                for flow, lane, batches, readings, size, acknowledged in rows
+            }
+
+
+class _Ticket:
+    """What one put needs to know of a lane, and adds to it."""
+
+    def __init__(self, db: sqlite3.Connection, flow: str, gaps: Sequence[Gap]) -> None:
+        row = db.execute(
+            "SELECT lane.id, recipient, state, number, stream.id, next FROM lane"
+            " LEFT JOIN stream ON stream.number = lane.stream WHERE flow=?",
+            (flow,),
+        ).fetchone()
+        if row is None or row[2] != LaneState.OPEN:
+            raise SpoolError("the lane is not open; its batches do not enter")
+        self.lane: int = row[0]
+        self._recipient, self._stream, self._next = row[1], row[4], row[5]
+        self._base = (row[3] or 0) << STREAM_SHIFT
+        self.carried = declared.mark_carried(db, flow, gaps) if gaps else None
+        self._added = [0, 0, 0]
+
+    def take(self, batch: Sealed) -> int:
+        if batch.recipient != self._recipient:
+            raise SpoolError("the batch is sealed for another recipient than its lane's")
+        if self._stream is None or signed(batch.stream) != self._stream:
+            raise SpoolError("the batch belongs to a stream that is not its lane's present one")
+        if batch.sequence != self._next or self._next >= _MAX_SEQUENCE:
+            raise SpoolError(f"expected sequence {self._next}, got {batch.sequence}")
+        self._next += 1
+        self._added[0] += 1
+        self._added[1] += batch.readings
+        self._added[2] += len(batch.data)
+        return self._base + batch.sequence
+
+    def settle(self, db: sqlite3.Connection) -> None:
+        db.execute(
+            "UPDATE lane SET next=?, batches=batches+?, readings=readings+?, bytes=bytes+?"
+            " WHERE id=?",
+            (self._next, *self._added, self.lane),
+        )
+
+
+def _settle_stream(
+    db: sqlite3.Connection,
+    row: tuple[int, int, int | None, str],
+    ack: StreamAck,
+    now_ms: int,
+    tally: list[int],
+) -> None:
+    number, lane, present, flow = row
+    base = number << STREAM_SHIFT
+    refused: list[_Gone] = []
+    for refusal in ack.refused:
+        key = base + min(max(refusal.sequence, 0), _MAX_SEQUENCE)
+        if refusal.retry:
+            tally[3] += 1  # it stays and is due when it would have been: paced, no ping-pong
+        else:
+            refused += _delete(db, key, key)
+    stored = _delete(db, base, base + min(ack.watermark, _MAX_SEQUENCE) - 1)
+    for first, last in ack.ranges:
+        stored += _delete(db, base + max(first, 0), base + min(last, _MAX_SEQUENCE))
+    gone = refused + stored
+    subtract(db, lane, len(gone), sum(row[1] for row in gone), sum(row[2] for row in gone))
+    if now_ms:
+        db.execute("UPDATE lane SET acknowledged=? WHERE id=?", (now_ms, lane))
+    declared.forget(db, flow, (gaps for *_, gaps in stored if gaps is not None))
+    if number != present:
+        drop_if_empty(db, number)
+    tally[0] += len(stored)
+    tally[1] += sum(readings for _, readings, _, _ in stored)
+    tally[2] += len(refused)
+
+
+def _delete(db: sqlite3.Connection, low: int, high: int) -> list[_Gone]:
+    gone = db.execute(
+        "DELETE FROM batch WHERE id BETWEEN ? AND ? RETURNING id, readings, bytes, gaps",
+        (low, high),
+    ).fetchall()
+    if gone:
+        db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", (low, high))
+    return gone

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the spool takes and gives: frozen records, no behaviour."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class LaneState(enum.IntEnum):
+    """Whether what waits in a lane may leave. The numbers are in the database."""
+
+    OPEN = 0
+    """Batches enter and leave."""
+    PAUSED = 1
+    """Nothing enters, nothing leaves, what waits stays: nobody took anything back."""
+    CLOSED = 2
+    """A no: nothing enters, nothing leaves, and what waits never leaves again."""
+
+
+class LinkState(enum.Enum):
+    """How the uplink stands with one recipient's broker."""
+
+    IDLE = "idle"
+    """No open lane and nothing of control waits, so there is no connection."""
+    CONNECTING = "connecting"
+    """A connection is being made."""
+    CONNECTED = "connected"
+    """Messages pass."""
+    HOLDING = "holding"
+    """Connected, but the broker does not take messages now; one is tried from time to time."""
+    WAITING = "waiting"
+    """Not connected; the next attempt comes after a while."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LaneView:
+    """One lane as it stands.
+
+    Attributes:
+        flow: id of the flow.
+        recipient: id of the recipient.
+        state: whether what waits may leave.
+        core: whether the disk quota spares it until the last.
+        not_after_ms: end of the permission, or None.
+        generation: rises whenever what was leased before must not leave any more.
+        stream: the present stream, or None after a purge.
+        next_sequence: the sequence the next batch must have.
+    """
+
+    flow: str
+    recipient: str
+    state: LaneState
+    core: bool
+    not_after_ms: int | None
+    generation: int
+    stream: int | None
+    next_sequence: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits of one flow.
+
+    Attributes:
+        batches: how many batches are on the disk.
+        readings: how many values they hold.
+        bytes: how many bytes of messages.
+        oldest_ms: earliest instant in the oldest of them, or None.
+        last_acknowledged_ms: when the backend last confirmed one, or None.
+        too_large: how many of the batches no broker so far would take.
+    """
+
+    batches: int
+    readings: int
+    bytes: int
+    oldest_ms: int | None
+    last_acknowledged_ms: int | None
+    too_large: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What an acknowledgement did.
+
+    Attributes:
+        batches: stored at the backend, deleted here.
+        readings: how many values these held.
+        refused: batches the backend gave up on, deleted here.
+        retried: batches the backend asked for once more.
+        unknown: streams named that are not the recipient's, or gone.
+    """
+
+    batches: int
+    readings: int
+    refused: int
+    retried: int
+    unknown: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Purged:
+    """What a purge deleted, unopened and unsent."""
+
+    batches: int
+    readings: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dropped:
+    """What quota or age deleted of one flow; a gap declares it."""
+
+    flow: str
+    batches: int
+    readings: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """One recipient's broker, and who we are there.
+
+    Attributes:
+        recipient: id of the recipient.
+        broker: `mqtts://host:port`, one of the signed policy's.
+        mailbox: our mailbox there: topic, client id and name in the certificate.
+        ca_pem: the pinned authority, and the only one.
+        cert_path: our certificate chain (PEM); read at each connect.
+        key_path: our TLS key (PEM); read at each connect.
+        wanted: a lane is open or control waits. Given by the spool, ignored when set.
+    """
+
+    recipient: str
+    broker: str
+    mailbox: str
+    ca_pem: str
+    cert_path: str
+    key_path: str
+    wanted: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lease:
+    """One message the uplink may send now.
+
+    Attributes:
+        id: what to report the outcome under; never reused.
+        data: sealed bytes.
+        flow: id of the flow, or None for control.
+    """
+
+    id: int
+    data: bytes
+    flow: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inbound:
+    """One message from a recipient, unread and unverified."""
+
+    id: int
+    recipient: str
+    data: bytes
+    received_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Health:
+    """How the uplink stands with one recipient.
+
+    Attributes:
+        state: in one word.
+        since_ms: since when.
+        detail: a sentence for a person, or empty.
+    """
+
+    state: LinkState
+    since_ms: int
+    detail: str = ""

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spool's file: its tables, how it is made, checked and moved aside.
+
+Law:
+  - the file exists with mode 0660 before SQLite sees it, whatever the umask, so that the group of
+    the two processes can write it; SQLite gives `-wal` and `-shm` the same mode;
+  - write-ahead log; pages freed are zeroed (`secure_delete`) and given back (`auto_vacuum`);
+  - a file that is not sound is renamed, never repaired and never deleted here; one such file is
+    kept. A sound file of a newer version is left alone and refused.
+
+A batch is two rows: what is known about it, and its bytes. Its id is `stream number << 32 |
+sequence`, so that an acknowledged range is a range of ids, a second batch with the same number
+cannot exist, and no id is ever used twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from assent import durable
+from assent.errors import SpoolError
+
+VERSION: Final = 1
+APPLICATION_ID: Final = 0x61737370  # "assp", for file(1) and for us
+FILE_MODE: Final = 0o660
+
+# Milliseconds one process waits for the other's commit. A commit is an fsync: 5 ms on a disk, up
+# to seconds on an SD card that collects its garbage.
+BUSY_MS: Final = 10_000
+# Pages of 4 KiB cached per connection, in KiB (negative: SQLite's notation). 512 KiB hold the
+# inner pages of 10^5 batches.
+_CACHE: Final = -512
+# The log is cut back to this after a burst.
+_LOG_BYTES: Final = 1 << 20
+
+NEVER: Final = 1 << 62  # `due` of a batch that no broker so far would take
+STREAM_SHIFT: Final = 32
+
+_TABLES: Final = """
+CREATE TABLE spool (
+  id BLOB NOT NULL, fence INTEGER NOT NULL, answered INTEGER NOT NULL
+) STRICT;
+CREATE TABLE lane (
+  id INTEGER PRIMARY KEY, flow TEXT NOT NULL UNIQUE, recipient TEXT NOT NULL,
+  state INTEGER NOT NULL, core INTEGER NOT NULL, not_after INTEGER, generation INTEGER NOT NULL,
+  stream INTEGER, next INTEGER NOT NULL,
+  batches INTEGER NOT NULL, readings INTEGER NOT NULL, bytes INTEGER NOT NULL, acknowledged INTEGER
+) STRICT;
+CREATE TABLE stream (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER NOT NULL UNIQUE, lane INTEGER NOT NULL
+) STRICT;
+CREATE INDEX stream_lane ON stream (lane);
+CREATE TABLE batch (
+  id INTEGER PRIMARY KEY, lane INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL,
+  readings INTEGER NOT NULL, bytes INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+  expires INTEGER NOT NULL, gaps TEXT
+) STRICT;
+CREATE INDEX batch_due ON batch (lane, due);
+CREATE TABLE payload (id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+CREATE TABLE gap (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, flow TEXT NOT NULL, stream INTEGER NOT NULL,
+  cause INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, readings INTEGER NOT NULL,
+  carried INTEGER NOT NULL
+) STRICT;
+CREATE INDEX gap_flow ON gap (flow);
+CREATE TABLE control (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL
+) STRICT;
+CREATE INDEX control_recipient ON control (recipient);
+CREATE TABLE inbox (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL,
+  received INTEGER NOT NULL
+) STRICT;
+CREATE TABLE target (
+  recipient TEXT PRIMARY KEY, broker TEXT NOT NULL, mailbox TEXT NOT NULL, ca_pem TEXT NOT NULL,
+  cert_path TEXT NOT NULL, key_path TEXT NOT NULL
+) STRICT;
+CREATE TABLE health (
+  recipient TEXT PRIMARY KEY, state TEXT NOT NULL, since INTEGER NOT NULL, detail TEXT NOT NULL
+) STRICT;
+"""
+
+
+class DamagedError(SpoolError):
+    """The file is not a sound spool."""
+
+    code = "spool-damaged"
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Gives the name of a file that belongs to the spool.
+
+    Args:
+        path: the spool.
+        suffix: `-wal`, `-shm` or the like.
+
+    Returns:
+        The path with the suffix after its whole name.
+    """
+    return path.with_name(path.name + suffix)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens a connection to a file that exists, set up for durable commits.
+
+    Args:
+        path: the spool.
+
+    Returns:
+        A connection in autocommit mode; one thread uses it at a time.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened or is no database.
+    """
+    db = sqlite3.connect(
+        path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+    )
+    try:
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA secure_delete=ON")
+        db.execute(f"PRAGMA cache_size={_CACHE}")
+        db.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
+        db.execute("PRAGMA temp_store=MEMORY")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def check(db: sqlite3.Connection) -> int:
+    """Says whether a file is a sound spool.
+
+    Args:
+        db: a connection to it.
+
+    Returns:
+        Its version; 0 when it is empty.
+
+    Raises:
+        DamagedError: something else, or not sound.
+        SpoolError: a sound spool of a newer version.
+        sqlite3.Error: so broken that it cannot even be read.
+    """
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise DamagedError("the spool is damaged: its pages contradict each other")
+    if version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+        return 0
+    if application != APPLICATION_ID or version == 0:
+        raise DamagedError("the spool is damaged: the file is another kind of database")
+    if version > VERSION:
+        raise SpoolError(
+            f"the spool has version {version}, this program knows {VERSION} at most",
+            hint="install the newer version again, or let it drain before going back",
+        )
+    db.execute("SELECT id, fence, answered FROM spool").fetchone()
+    return version
+
+
+def create(path: Path) -> None:
+    """Makes the file with its tables, and with its mode whatever the umask.
+
+    Args:
+        path: the spool; it does not exist, or is empty.
+
+    Raises:
+        OSError: the directory refuses.
+        sqlite3.Error: the disk is full, or read-only.
+    """
+    for name in (path, beside(path, "-wal"), beside(path, "-shm")):
+        name.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+    finally:
+        os.close(descriptor)
+    with contextlib.closing(connect(path)) as db:
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only an empty file takes it
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";"):
+            db.execute(statement)
+        db.execute("INSERT INTO spool VALUES (?, 0, 0)", (secrets.token_bytes(16),))
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={VERSION}")
+        db.execute("COMMIT")
+    durable.sync_directory(path.parent)
+
+
+def move_aside(path: Path) -> Path:
+    """Renames a damaged spool with its log; an older damaged one makes room.
+
+    Args:
+        path: the spool; nobody else of ours creates or moves it (the instance lock).
+
+    Returns:
+        Its new name.
+
+    Raises:
+        OSError: the directory refuses.
+    """
+    aside = beside(path, ".damaged")
+    forget_damaged(path)
+    # The database first: after a crash in between there is none, and `create` removes the rest. The
+    # other way round it would come back without its log, and purged batches with it.
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            beside(path, suffix).rename(beside(aside, suffix))
+    beside(path, ".fault").unlink(missing_ok=True)
+    durable.sync_directory(path.parent)
+    return aside
+
+
+def forget_damaged(path: Path) -> None:
+    """Deletes a spool that was moved aside.
+
+    Args:
+        path: the spool beside which it lies.
+
+    Raises:
+        OSError: the directory refuses.
+    """
+    aside = beside(path, ".damaged")
+    for suffix in ("", "-wal", "-shm"):
+        beside(aside, suffix).unlink(missing_ok=True)

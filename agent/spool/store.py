@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection to the spool's file: opening, transactions, errors, shrinking.
+
+Law:
+  - a transaction is durable when it returns, or has not happened; `durable=False` says that losing
+    the newest such writes to a power cut does no harm (a batch is sent twice), never that order or
+    soundness is lost: the log is written in order, and the next durable commit syncs it all;
+  - an error of SQLite becomes a `SpoolError` here. Damage found on the way is marked beside the
+    file, and the next `open` moves it aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from agent.spool import schema
+from agent.spool.schema import DamagedError
+from assent.errors import SpoolError
+
+# Free pages (4 KiB) the file keeps for reuse; more are given back to the file system. Moving pages
+# costs writes, so a queue that breathes by 4 MB does not shrink each time.
+_FREE_PAGES: Final = 1024
+# Pages kept when it shrinks.
+_SPARE_PAGES: Final = 128
+
+
+class Store:
+    """A connection to the spool; its rooms are the classes below it. One thread at a time."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, moved_aside: Path | None) -> None:
+        self.path = path
+        self.moved_aside = moved_aside
+        self._db = db
+        self._inode = path.stat().st_ino
+        self.id = bytes(db.execute("SELECT id FROM spool").fetchone()[0])
+        self._seen = self._version()
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True) -> Self:
+        """Opens the spool.
+
+        Args:
+            path: its file; the directory exists.
+            create: make it when it is missing, move it aside when it is damaged. Only the
+                collecting side may, and it holds the instance lock.
+
+        Returns:
+            The spool. `moved_aside` names a damaged one that was set aside just now.
+
+        Raises:
+            SpoolError: it is missing or damaged and may not be made; it is of a newer version; the
+                disk refuses.
+        """
+        try:
+            return cls._open(path, create=create)
+        except sqlite3.Error as exc:
+            raise _ours(exc) from exc
+        except OSError as exc:
+            raise SpoolError(f"the spool cannot be opened: {os.strerror(exc.errno or 0)}") from exc
+
+    @classmethod
+    def _open(cls, path: Path, *, create: bool) -> Self:
+        if not path.exists():
+            if not create:
+                raise SpoolError("there is no spool yet", hint="`assent collect` makes it")
+            schema.create(path)
+        moved: Path | None = None
+        try:
+            db = _sound(path)
+        except (DamagedError, sqlite3.DatabaseError) as exc:
+            if not create or not _is_damage(exc):
+                raise
+            moved = schema.move_aside(path)
+            db = None
+        if db is None:
+            if not create:
+                raise SpoolError("the spool is not ready yet", hint="`assent collect` makes it")
+            schema.create(path)
+            db = schema.connect(path)
+        return cls(path, db, moved)
+
+    def close(self) -> None:
+        """Closes the connection; the last one to close cleans the log away."""
+        self._db.close()
+
+    def changed(self) -> bool:
+        """Says whether another connection has committed since the last call; cheap.
+
+        Returns:
+            Whether it is worth looking.
+
+        Raises:
+            SpoolError: the file was replaced; open it anew.
+        """
+        try:
+            if self.path.stat().st_ino != self._inode:
+                raise SpoolError("the spool was replaced", hint="open it again")
+            version = self._version()
+        except OSError as exc:
+            raise SpoolError("the spool is gone", hint="open it again") from exc
+        except sqlite3.Error as exc:
+            raise self._damage(exc) from exc
+        changed, self._seen = version != self._seen, version
+        return changed
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        try:
+            if not durable:
+                db.execute("PRAGMA synchronous=NORMAL")
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                if not durable:
+                    db.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error as exc:
+            raise self._damage(exc) from exc
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        try:
+            db.execute("BEGIN")  # one snapshot: lanes and batches agree
+            try:
+                yield db
+            finally:
+                if db.in_transaction:
+                    db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            raise self._damage(exc) from exc
+
+    def _damage(self, exc: sqlite3.Error) -> SpoolError:
+        if _is_damage(exc):
+            with contextlib.suppress(OSError):
+                schema.beside(self.path, ".fault").touch()
+        return _ours(exc)
+
+    def _shrink(self, *, at_once: bool = False) -> None:
+        # Cuts the log as well when asked: frames of deleted batches are in it until then.
+        db = self._db
+        try:
+            free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
+            if free > _FREE_PAGES or (at_once and free > _SPARE_PAGES):
+                db.execute(f"PRAGMA incremental_vacuum({free - _SPARE_PAGES})").fetchall()
+                at_once = True
+            if at_once:
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as exc:
+            if _is_damage(exc):
+                raise self._damage(exc) from exc
+            # Busy or full: the next call tries again; nothing is lost by a file that is large.
+
+
+def _sound(path: Path) -> sqlite3.Connection | None:
+    if schema.beside(path, ".fault").exists():
+        raise DamagedError("the spool is damaged: it was found so while it ran")
+    db = schema.connect(path)
+    try:
+        if schema.check(db) == 0:
+            db.close()
+            return None
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _is_damage(exc: Exception) -> bool:
+    if isinstance(exc, DamagedError):
+        return True
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _ours(exc: sqlite3.Error) -> SpoolError:
+    code = getattr(exc, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return SpoolError("the disk is full", hint="free some space; nothing was lost by this")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return SpoolError("the spool is busy: another process holds it")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return SpoolError("the spool cannot be written", hint="see its owner, group and mode")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return DamagedError("the spool is damaged", hint="restart; it is then set aside")
+        case _:
+            return SpoolError(f"the spool failed: {type(exc).__name__}")

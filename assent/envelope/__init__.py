@@ -2,7 +2,7 @@
 """The envelope of everything on the wire: COSE sign and seal, verify and open; no I/O.
 
 Inside a COSE_Sign1 by the sender, outside a COSE_Encrypt0 with integrated HPKE to the reader
-(docs/decisions/0002-integrated-hpke.md). The rooms behind this door: `header` (what a signature
+(docs/decisions/0002-integrated-hpke.md). The rooms behind this door: `assent.header` (what a signature
 says), `cose` (the two structures), `message` (both together).
 
 Law:
@@ -19,13 +19,6 @@ compares (gateway key, stream, sequence, digest), and control is harmless when r
 """
 
 from assent.envelope.cose import sign_detached, verify_detached
-from assent.envelope.header import (
-    MAX_GAPS,
-    BatchHeader,
-    ClockQuality,
-    Gap,
-    GapCause,
-)
 from assent.envelope.message import (
     Control,
     Opened,
@@ -39,6 +32,13 @@ from assent.envelope.message import (
     unseal,
     verify_batch,
     verify_message,
+)
+from assent.header import (
+    MAX_GAPS,
+    BatchHeader,
+    ClockQuality,
+    Gap,
+    GapCause,
 )
 from assent.wire import MAX_MESSAGE, Direction, Kind
 

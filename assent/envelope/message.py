@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from assent import columns
 from assent.cosekey import SealPrivateKey, SealPublicKey, SigningKey, VerifyingKey
 from assent.envelope import cose
-from assent.envelope.header import (
+from assent.errors import CannotOpenError, MalformedError, TooLargeError, UnknownSuiteError
+from assent.header import (
     BatchHeader,
     read_header,
     sealed_data,
@@ -29,7 +30,6 @@ from assent.envelope.header import (
     write_batch,
     write_kind,
 )
-from assent.errors import CannotOpenError, MalformedError, TooLargeError, UnknownSuiteError
 from assent.wire import MAX_MESSAGE, Direction, Kind
 
 

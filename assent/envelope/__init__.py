@@ -2,8 +2,8 @@
 """The envelope of everything on the wire: COSE sign and seal, verify and open; no I/O.
 
 Inside a COSE_Sign1 by the sender, outside a COSE_Encrypt0 with integrated HPKE to the reader
-(docs/decisions/0002-integrated-hpke.md). The rooms behind this door: `assent.header` (what a signature
-says), `cose` (the two structures), `message` (both together).
+(docs/decisions/0002-integrated-hpke.md). The rooms behind this door: `assent.header` (what a
+signature says), `cose` (the two structures), `message` (both together).
 
 Law:
   - the reader refuses unless the signing key belongs to the mailbox and the recipient is itself;

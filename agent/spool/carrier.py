@@ -16,10 +16,11 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Final
 
-from agent.spool.mail import INBOUND_BYTES, INBOX_BYTES, INBOX_MESSAGES, Mail
+from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES, Mail
 from agent.spool.records import Health, LaneState, Lease
 from agent.spool.schema import NEVER
 from assent.errors import SpoolError
+from assent.wire import MAX_MESSAGE
 
 # design §3: sent again after 15 minutes, doubling to 6 hours.
 RESEND_MS: Final = 15 * 60_000
@@ -233,8 +234,8 @@ class Carrier(Mail):
         Raises:
             SpoolError: larger than any message of the wire, or the disk refuses.
         """
-        if len(data) > INBOUND_BYTES:
-            raise SpoolError(f"expected at most {INBOUND_BYTES} bytes, got {len(data)}")
+        if len(data) > MAX_MESSAGE:
+            raise SpoolError(f"expected at most {MAX_MESSAGE} bytes, got {len(data)}")
         with self._writing() as db:
             count, size = db.execute(
                 "SELECT count(*), total(length(data)) FROM inbox WHERE recipient=?", (recipient,)

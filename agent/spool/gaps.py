@@ -13,35 +13,31 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agent.spool.lanes import signed, unsigned
 from agent.spool.store import Store
-
-if TYPE_CHECKING:  # see agent/spool/queue.py
-    from assent.envelope import Gap
+from assent.header import Gap, GapCause
 
 OFFERED: Final = 16
 # Gaps of other causes are kept apart up to this many per flow and cause, then they grow together.
 _APART: Final = 64
-
-# `assent.envelope.GapCause`, as numbers; tests/agent/test_spool.py holds them against it.
-QUOTA: Final = 2
-AGE: Final = 6
+# Causes that are nothing but a count: they always grow together.
+_COUNTS: Final = frozenset({GapCause.QUOTA, GapCause.AGE})
 
 
 class Gaps(Store):
     """Adding and offering gaps."""
 
     def add_gap(
-        self, flow: str, stream: int, cause: int, *, first_ms: int, last_ms: int, readings: int
+        self, flow: str, stream: int, cause: GapCause, *, first_ms: int, last_ms: int, readings: int
     ) -> None:
         """Declares that readings of a flow are missing; durable when this returns.
 
         Args:
             flow: id of the flow.
             stream: the stream they would have been in.
-            cause: a `GapCause`.
+            cause: why.
             first_ms: start of the time they are missing in.
             last_ms: end of it.
             readings: how many are missing, 0 when nobody knows.
@@ -50,7 +46,7 @@ class Gaps(Store):
             SpoolError: the disk refuses.
         """
         with self._writing() as db:
-            declare(db, (flow, signed(stream), int(cause)), first_ms, last_ms, readings)
+            declare(db, (flow, signed(stream), cause), first_ms, last_ms, readings)
 
     def gaps_for(self, flow: str) -> tuple[Gap, ...]:
         """Gives the gaps the next batch of a flow carries; pass them on to `put`.
@@ -61,8 +57,6 @@ class Gaps(Store):
         Returns:
             At most `OFFERED` gaps that no acknowledged batch has carried, oldest first.
         """
-        from assent.envelope import Gap, GapCause  # noqa: PLC0415 - see agent/spool/queue.py
-
         with self._reading() as db:
             rows = db.execute(
                 "SELECT id, stream, cause, first, last, readings FROM gap WHERE flow=?"
@@ -83,13 +77,13 @@ class Gaps(Store):
 
 
 def declare(
-    db: sqlite3.Connection, same: tuple[str, int, int], first: int, last: int, readings: int
+    db: sqlite3.Connection, same: tuple[str, int, GapCause], first: int, last: int, readings: int
 ) -> None:
     """Adds a gap inside a transaction, or lets one that was not carried yet grow.
 
     Args:
         db: inside a transaction.
-        same: flow, stream (signed) and `GapCause`.
+        same: flow, stream (signed) and cause.
         first: start in ms.
         last: end in ms.
         readings: how many are missing.
@@ -98,7 +92,7 @@ def declare(
         "SELECT count(*), max(id) FROM gap WHERE flow=? AND stream=? AND cause=? AND carried=0",
         same,
     ).fetchone()
-    if count and (same[2] in {QUOTA, AGE} or count >= _APART):
+    if count and (same[2] in _COUNTS or count >= _APART):
         db.execute(
             "UPDATE gap SET first=min(first, ?), last=max(last, ?), readings=readings+? WHERE id=?",
             (first, last, readings, newest),

@@ -19,8 +19,6 @@ from assent.errors import SpoolError
 INBOX_MESSAGES: Final = 256
 # Bytes the inbox holds per recipient: some thirty of the largest messages.
 INBOX_BYTES: Final = 4_000_000
-# Bytes of one inbound message: the wire's limit (docs/wire.md) with room for the seal.
-INBOUND_BYTES: Final = 131_072
 # Control messages that wait per recipient; a status and a few requests are all there should be.
 CONTROL_MESSAGES: Final = 256
 

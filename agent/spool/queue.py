@@ -22,10 +22,10 @@ from agent.spool.records import Acknowledged, LaneState, Waiting
 from agent.spool.retention import Retention, oldest_ms, subtract
 from agent.spool.schema import NEVER, STREAM_SHIFT
 from assent.errors import SpoolError
+from assent.header import Gap
 
 if TYPE_CHECKING:  # the uplink's process never loads the envelope and its cryptography
     from agent.path import Sealed
-    from assent.envelope import Gap
     from assent.messages import StreamAck
 
 # A sequence and the number of a stream share one 64-bit id.

@@ -20,6 +20,7 @@ from agent.spool import gaps as declared
 from agent.spool.lanes import Lanes, drop_if_empty
 from agent.spool.records import Dropped
 from agent.spool.schema import NEVER, STREAM_SHIFT
+from assent.header import GapCause
 
 # Bytes a batch costs on disk besides its message: two rows, one index entry, half a page
 # (tests/agent/test_spool.py measures it).
@@ -58,7 +59,7 @@ class Retention(Lanes):
                 f"SELECT {_COLUMNS} FROM batch WHERE expires <= ? ORDER BY id",  # noqa: S608 - no input
                 (now_ms,),
             ).fetchall()
-            dropped = _drop(db, rows, declared.AGE)
+            dropped = _drop(db, rows, GapCause.AGE)
             soonest = db.execute("SELECT min(expires) FROM batch").fetchone()[0]
         self._next_expiry = NEVER if soonest is None else int(soonest)
         self._shrink()
@@ -87,7 +88,7 @@ class Retention(Lanes):
         with self._writing() as db:
             sizes = {lane: (bool(core), size) for lane, core, size in db.execute(query).fetchall()}
             doomed = _over_quota(db, sizes, max_bytes)
-            dropped = _drop(db, doomed, declared.QUOTA)
+            dropped = _drop(db, doomed, GapCause.QUOTA)
         self._shrink()
         return dropped
 
@@ -118,7 +119,7 @@ def _over_quota(
     return doomed
 
 
-def _drop(db: sqlite3.Connection, rows: Sequence[_Row], cause: int) -> tuple[Dropped, ...]:
+def _drop(db: sqlite3.Connection, rows: Sequence[_Row], cause: GapCause) -> tuple[Dropped, ...]:
     keys = [(row[0],) for row in rows]
     db.executemany("DELETE FROM batch WHERE id=?", keys)
     db.executemany("DELETE FROM payload WHERE id=?", keys)

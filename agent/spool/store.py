@@ -154,7 +154,8 @@ class Store:
         try:
             free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
             if free > _FREE_PAGES or (at_once and free > _SPARE_PAGES):
-                db.execute(f"PRAGMA incremental_vacuum({free - _SPARE_PAGES})").fetchall()
+                # `execute` takes one step only, which frees one page
+                db.executescript(f"PRAGMA incremental_vacuum({free - _SPARE_PAGES});")
                 at_once = True
             if at_once:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

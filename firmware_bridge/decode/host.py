@@ -32,6 +32,7 @@ _KERNEL: Final = re.compile(r"Linux version (\S{1,128})\s")
 _SERIAL: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{3,63}")
 _MACHINE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_INDEX: Final = re.compile(r"[0-9]{1,9}")
 _LANGUAGE: Final = re.compile(r"([a-z]{2,3})(?:_([A-Z]{2}))?(?:\.[A-Za-z0-9-]+)?(?:@[a-z]+)?")
 _UPTIME: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s[0-9.]+\s*")
 _MILLIDEGREES: Final = re.compile(r"-?[0-9]{1,7}")
@@ -160,6 +161,12 @@ def mac_address(address: bytes, assigned: bytes | None) -> str | None:
         return None
     is_group = int(text[:2], 16) & 1
     return None if is_group else text
+
+
+def interface_index(data: bytes) -> int | None:
+    """The file `ifindex` of a network interface: in which order the kernel numbered it."""
+    text = _text(data).strip()
+    return int(text) if _INDEX.fullmatch(text) else None
 
 
 def machine_id(data: bytes) -> str | None:

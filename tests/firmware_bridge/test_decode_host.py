@@ -19,6 +19,7 @@ from firmware_bridge.decode import host
 DECODERS: tuple[Callable[[bytes], object], ...] = (
     host.cpu_info,
     host.device_tree_text,
+    host.interface_index,
     host.is_processor_zone,
     host.is_throttled,
     host.kernel_release,
@@ -124,7 +125,7 @@ def test_whatever_the_bytes_a_decoder_gives_a_value_or_nothing(data: bytes) -> N
             assert value.isprintable()
             assert len(value) <= 200
         else:
-            assert value is None or isinstance(value, bool | float | host.CpuInfo | host.OsRelease)
+            assert value is None or isinstance(value, int | float | host.CpuInfo | host.OsRelease)
 
 
 @pytest.mark.parametrize(

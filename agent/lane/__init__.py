@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One permitted flow at work: takes values in, transforms them in bulk, closes batches.
+
+Path: Sample → router → **Lane** → Batch → seal.
+
+Law:
+  - a lane is built from a Permit and from nothing else; what the permit does not carry is never
+    held, not even for a moment (`intake`);
+  - one flow, one epoch per lane: what belongs to a later epoch waits for the `successor`, what
+    belongs to an earlier one is dropped;
+  - events before the unbroken yes began, or after it ended, are dropped;
+  - a bad value costs only itself, and every value that stays is counted by its reason;
+  - a batch holds at most `permit.max_readings`, whatever came in one go.
+
+A lane works in two steps, for speed: `take` appends a row per sample; `settle` turns the rows into
+columns, transforms them column by column and forgets the rows. It settles when a batch is full, old
+or urgent, or when somebody asks.
+
+Security: no value is in a log, an error or a `repr`. Rows hold raw values of carried attributes in
+memory until they settle.
+Limits: one thread owns it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from agent.lane.held import Held
+from agent.lane.intake import Intake, Take
+from agent.lane.memory import LATE_MS, Memory, Run
+from agent.path import Batch, Permit
+from agent.transform import (
+    DEVICE_KIND,
+    DropReason,
+    compile_transform,
+    pseudonym_key,
+)
+from assent.envelope import ClockQuality, Gap
+from firmware_bridge.sample import Device
+
+__all__ = ["Lane", "Take"]
+
+
+class Lane:
+    """One permitted flow at work, in one stream and one epoch.
+
+    Args:
+        permit: of the gate; says what may be carried, from when, until when.
+        secret: of this recipient and flow, 32 bytes.
+        stream: 64-bit id.
+        epoch: number of the pseudonym epoch, as `epoch_of` counts.
+        clock: how far the instants of its samples can be trusted.
+
+    Raises:
+        TypeError: it was given something else than a Permit.
+        PolicyError: a transform does not fit its attribute.
+        ValueError: a secret of another length.
+    """
+
+    def __init__(
+        self,
+        permit: Permit,
+        secret: bytes,
+        stream: int,
+        epoch: int,
+        clock: ClockQuality = ClockQuality.TRUSTED,
+    ) -> None:
+        if type(permit) is not Permit:
+            raise TypeError("a lane is built from a permit of the gate and nothing else")
+        self.permit = permit
+        self.stream = stream
+        self.epoch = epoch
+        self.clock = clock
+        self._secret = secret
+        self._device_key = pseudonym_key(secret, DEVICE_KIND, epoch)
+        self._compiled = {
+            carried.name: compile_transform(carried, secret, epoch) for carried in permit.carried
+        }
+        self._dropped: Counter[DropReason] = Counter()
+        self._sweep_ms = 0
+        self._look_ms: int | None = None  # no need to ask about age before; None is unknown
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.permit.flow} epoch {self.epoch}: {self.readings} readings>"
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of the attributes it carries."""
+        return frozenset(self._compiled)
+
+    @property
+    def dropped(self) -> Mapping[DropReason, int]:
+        """How many values stayed, and why; goes on counting in the successor."""
+        return MappingProxyType(self._dropped)
+
+    @property
+    def readings(self) -> int:
+        """How many values wait for a batch: settled ones and those not yet looked at."""
+        return self._held.readings + self._intake.pending
+
+    @property
+    def absorbed(self) -> int:
+        """How many readings open windows hold."""
+        return self._memory.absorbed
+
+    def epoch_of(self, ms: int) -> int:
+        """Tells the pseudonym epoch of an instant."""
+        return ms // self.permit.epoch_ms
+
+    def compile(self, device: Device, names: tuple[str, ...]) -> Take | None:
+        """Compiles what to do with samples of one shape.
+
+        Args:
+            device: whose samples they are.
+            names: of their values.
+
+        Returns:
+            What takes one of them, or None when nothing in them is wanted.
+        """
+        return self._intake.compile(device, names)
+
+    def refuse(self, names: Sequence[str], reason: DropReason) -> None:
+        """Counts the wanted values of a sample that is not taken."""
+        self._intake.refuse(names, reason)
+
+    def due(self, now_ms: int) -> bool:
+        """Says whether a batch should be closed: full, old, urgent, or its epoch is over.
+
+        Args:
+            now_ms: wall time.
+
+        Returns:
+            True when `close` should be called.
+        """
+        if self._intake.urgent or self.epoch_of(now_ms) > self.epoch:
+            return self.readings > 0
+        if self.readings >= self.permit.max_readings:
+            self.settle(now_ms)
+            if self._held.readings >= self.permit.max_readings:
+                return True
+        if self._look_ms is None:
+            self._look_ms = self._old_at()
+        if self._look_ms is None or now_ms < self._look_ms:
+            return False
+        self.settle(now_ms)
+        since = self._held.since_ms
+        return since is not None and now_ms - since >= self.permit.max_age_ms
+
+    def settle(self, now_ms: int | None = None) -> None:
+        """Transforms what was taken; afterwards no raw value is held but in counters.
+
+        Args:
+            now_ms: wall time; windows of devices long silent end by it. None ends none.
+        """
+        runs = self._intake.admit()
+        self._memory.advance(runs)
+        if now_ms is not None:
+            self._memory.end_by(now_ms - LATE_MS)
+            self._sweep_ms = now_ms + self.permit.max_age_ms
+        for run in runs:
+            self._hold(run)
+        self._memory.release(self._held)
+        self._look_ms = None
+
+    def close(
+        self, gaps: Sequence[Gap] = (), *, final: bool = False, now_ms: int | None = None
+    ) -> Batch | None:
+        """Settles and closes one batch; call again while `due`, or until None when it is final.
+
+        Args:
+            gaps: declared holes that the batch carries.
+            final: the lane will take nothing more: windows that have ended leave, those that have
+                not are dropped and counted.
+            now_ms: wall time, by which a final close tells the two apart.
+
+        Returns:
+            At most `permit.max_readings` values, or None when nothing waits; the gaps are then
+            not carried.
+        """
+        self.settle(now_ms)
+        if final:
+            if now_ms is not None:
+                self._memory.end_by(now_ms)
+            self._memory.drop()
+            self._memory.release(self._held)
+        tables = self._held.take(self.permit.max_readings)
+        self._look_ms = None
+        if not self._held.readings:
+            self._intake.urgent = False
+        if not tables:
+            return None
+        return Batch(
+            permit=self.permit,
+            stream=self.stream,
+            epoch=self.epoch,
+            tables=tables,
+            readings=sum(len(table.times) * len(table.columns) for table in tables),
+            first_ms=min(min(table.times) for table in tables),
+            last_ms=max(max(table.times) for table in tables),
+            clock=self.clock,
+            gaps=tuple(gaps),
+        )
+
+    def discard(self) -> None:
+        """Forgets everything that waits, at once (policy C28); nothing of it can leave any more."""
+        self._begin()
+
+    def successor(self, stream: int, epoch: int) -> Lane:
+        """Opens the lane of another epoch, which takes over what waits for it.
+
+        Args:
+            stream: id of the new stream.
+            epoch: of trusted time now.
+
+        Returns:
+            A lane with the same permit and secret; counters and windows begin anew.
+        """
+        other = Lane(self.permit, self._secret, stream, epoch, self.clock)
+        self.settle()
+        other._dropped.update(self._dropped)
+        other._intake.adopt(self._intake)
+        return other
+
+    def _begin(self) -> None:
+        begin = self.epoch * self.permit.epoch_ms
+        self._intake = Intake(self.permit, self._compiled, self._device_key, begin, self._dropped)
+        self._memory = Memory(self._intake.begin_ms, self._intake.end_ms, self._dropped)
+        self._held = Held()
+
+    def _old_at(self) -> int | None:
+        # When the oldest value is old, or when silent windows are to be looked at.
+        since = [ms for ms in (self._intake.oldest_ms, self._held.since_ms) if ms is not None]
+        old_at = min(since) + self.permit.max_age_ms if since else None
+        if not self._memory.absorbed:
+            return old_at
+        return self._sweep_ms if old_at is None else min(old_at, self._sweep_ms)
+
+    def _hold(self, run: Run) -> None:
+        # Passes on what leaves as rows; windows leave by themselves.
+        for cells, clean in zip(run.cells, run.clean, strict=True):
+            if not clean:
+                self._dropped.update(cell for cell in cells if isinstance(cell, DropReason))
+        kept = [index for index, compiled in enumerate(run.plan) if not compiled.is_window]
+        plan = tuple(run.plan[index] for index in kept)
+        columns = [run.cells[index] for index in kept]
+        if not plan:
+            return
+        if all(run.clean[index] for index in kept):
+            self._held.add(run.pseudonym, plan, run.times, columns, run.times[0])
+        else:
+            self._held.add_broken(run.pseudonym, plan, run.times, columns)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lane remembers between batches: counters and open windows, per device and attribute.
+
+Law:
+  - readings of one attribute of one device are taken in the order of time, whichever shapes of
+    sample brought them;
+  - nothing here outlives its lane, so that nothing joins two epochs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from agent.lane.held import Held
+from agent.transform import Compiled, DropReason
+from agent.transform.readers import Cell, Out
+from agent.transform.series import Delta, Window
+from firmware_bridge.sample import Device
+
+# A silent device's last window waits for a reading after its end; after this long it leaves without
+# one. Until then a source may still hand over what it had buffered.
+LATE_MS = 3_600_000
+
+
+class Run:
+    """The rows of one shape that settle together. Owned by the settling lane."""
+
+    __slots__ = ("cells", "clean", "device", "plan", "pseudonym", "times")
+
+    def __init__(
+        self,
+        device: Device,
+        pseudonym: bytes,
+        plan: tuple[Compiled, ...],
+        times: list[int],
+        columns: Sequence[Sequence[object]],
+    ) -> None:
+        self.device = device
+        self.pseudonym = pseudonym
+        self.plan = plan
+        self.times = times
+        self.cells: list[list[Cell]] = []
+        self.clean: list[bool] = []
+        for compiled, column in zip(plan, columns, strict=True):
+            cells, clean = compiled.reader.read(column)
+            self.cells.append(cells)
+            self.clean.append(clean)
+
+
+class Memory:
+    """Counters and windows of one lane. Owned by the lane.
+
+    Args:
+        begin_ms: windows that start earlier are cut.
+        end_ms: windows that end later are cut.
+        dropped: where what stays is counted.
+    """
+
+    def __init__(self, begin_ms: int, end_ms: int, dropped: Counter[DropReason]) -> None:
+        self._span = (begin_ms, end_ms)
+        self._dropped = dropped
+        self._deltas: dict[tuple[Device, str], Delta] = {}
+        self._windows: dict[tuple[Device, str], tuple[bytes, Compiled, Window]] = {}
+        self._ended: dict[tuple[bytes, int], dict[str, tuple[Compiled, Out, int]]] = {}
+
+    @property
+    def absorbed(self) -> int:
+        """How many readings wait in open windows."""
+        return sum(window.readings for _, _, window in self._windows.values())
+
+    def advance(self, runs: Sequence[Run]) -> None:
+        """Passes the readings of counters and windows through; increases replace counters.
+
+        Args:
+            runs: what settles, of all shapes.
+        """
+        series: dict[tuple[Device, str], list[tuple[Run, int]]] = {}
+        for run in runs:
+            for index, compiled in enumerate(run.plan):
+                if compiled.is_delta or compiled.is_window:
+                    series.setdefault((run.device, compiled.name), []).append((run, index))
+        for key, parts in series.items():
+            times, cells, order = _merged(parts)
+            clean = all(run.clean[index] for run, index in parts)
+            run, index = parts[0]
+            if run.plan[index].is_window:
+                self._absorb(key, run.pseudonym, run.plan[index], times, cells, clean=clean)
+            else:
+                delta = self._deltas.setdefault(key, run.plan[index].delta())
+                _spread(parts, delta.steps(times, cells, clean=clean), order)
+
+    def end_by(self, now_ms: int) -> None:
+        """Ends the windows whose time is over."""
+        for pseudonym, compiled, window in self._windows.values():
+            self._note(pseudonym, compiled, window, window.end_by(now_ms, self._dropped))
+
+    def drop(self) -> None:
+        """Gives up all open windows; their readings are counted."""
+        for _, _, window in self._windows.values():
+            window.drop(self._dropped)
+
+    def release(self, held: Held) -> None:
+        """Moves the windows that ended to what waits for its batch.
+
+        Args:
+            held: what waits; windows of one device with the same start become one row.
+        """
+        for (pseudonym, start), values in sorted(self._ended.items()):
+            row = [values[name] for name in sorted(values)]
+            plan = tuple(compiled for compiled, _, _ in row)
+            since = min(length for _, _, length in row) + start
+            held.add(pseudonym, plan, [start], [[value] for _, value, _ in row], since)
+        self._ended.clear()
+
+    def _absorb(
+        self,
+        key: tuple[Device, str],
+        pseudonym: bytes,
+        compiled: Compiled,
+        times: list[int],
+        cells: list[Cell],
+        *,
+        clean: bool,
+    ) -> None:
+        if not clean:
+            passed = [index for index, cell in enumerate(cells) if type(cell) is not DropReason]
+            times, cells = [times[index] for index in passed], [cells[index] for index in passed]
+            if not passed:
+                return
+        if key not in self._windows:
+            self._windows[key] = (pseudonym, compiled, compiled.window(*self._span))
+        window = self._windows[key][2]
+        values: list[Out] = cells  # type: ignore[assignment]  # reasons were taken out above
+        self._note(pseudonym, compiled, window, window.absorb(times, values, self._dropped))
+
+    def _note(
+        self, pseudonym: bytes, compiled: Compiled, window: Window, ended: list[tuple[int, Out]]
+    ) -> None:
+        for start, value in ended:
+            row = self._ended.setdefault((pseudonym, start), {})
+            row[compiled.name] = (compiled, value, window.length)
+
+
+def _merged(parts: list[tuple[Run, int]]) -> tuple[list[int], list[Cell], list[int] | None]:
+    # Times and cells of all parts in the order of time, and that order when it is not their own.
+    if len(parts) == 1:
+        run, index = parts[0]
+        return run.times, run.cells[index], None
+    times = [ms for run, _ in parts for ms in run.times]
+    cells = [cell for run, index in parts for cell in run.cells[index]]
+    order = sorted(range(len(times)), key=times.__getitem__)
+    return [times[at] for at in order], [cells[at] for at in order], order
+
+
+def _spread(parts: list[tuple[Run, int]], steps: list[Cell], order: list[int] | None) -> None:
+    # Gives each part the increases at its own readings.
+    if order is not None:
+        scattered = steps.copy()
+        for step, at in zip(steps, order, strict=True):
+            scattered[at] = step
+        steps = scattered
+    begin = 0
+    for run, index in parts:
+        mine = steps[begin : begin + len(run.times)]
+        run.cells[index] = mine
+        run.clean[index] = DropReason not in map(type, mine)
+        begin += len(run.times)

@@ -43,7 +43,6 @@ from assent.policy.model import (
 from assent.policy.wire import FORMAT, Row, TermsArray
 from assent.units import Duration
 
-
 _Text = TypeVar("_Text", bound=str)
 
 

@@ -35,7 +35,7 @@ MAX_BYTES: Final = 1_048_576
 Milliseconds = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class Row(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One attribute as it stands in the array."""
 
     name: str
@@ -48,7 +48,7 @@ class Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     transform: str
 
 
-class TermsArray(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class TermsArray(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The array, member by member; `keep` and `epoch` are in milliseconds."""
 
     format: int

@@ -94,7 +94,7 @@ class DurableStorage(Storage):
             raise StorageError(f"{self._path.name} would have {len(text)} bytes, over its limit")
         try:
             if self._text is not None:
-                durable.write(_previous(self._path), self._text)
+                durable.write(previous(self._path), self._text)
             durable.write(self._path, text)
         except OSError as exc:
             raise StorageError(f"{self._path.name} cannot be written: {exc.strerror}") from exc
@@ -120,7 +120,7 @@ def move_aside(path: Path, now_ms: int) -> Path:
     aside = _free_name(path, now_ms)
     moved = path.parent
     try:
-        for old, new in ((path, aside), (_previous(path), aside.with_name(f"{aside.name}.bak"))):
+        for old, new in ((path, aside), (previous(path), aside.with_name(f"{aside.name}.bak"))):
             try:
                 old.rename(new)
             except FileNotFoundError:
@@ -166,7 +166,8 @@ def _encode(tables: Tables) -> bytes:
     return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
-def _previous(path: Path) -> Path:
+def previous(path: Path) -> Path:
+    """Where the generation before the newest write of a file lies."""
     return path.with_name(f"{path.name}.bak")
 
 

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Consent records: append-only, hash-chained, signed.
+
+Path: form, control → **ledger** → gate.
+
+Law:
+  - an entry is appended, never altered; it names the hash of the one before and is signed with the
+    ledger key; everything is verified at every opening;
+  - what does not verify (altered, torn, re-ordered, something missing at the start or in between,
+    another gateway's, gone) is moved aside as a whole, and a fresh ledger begins with an entry that
+    says since when decisions are unknown: half a ledger could be the half before a withdrawal;
+  - the newest record of a flow decides, whoever made it;
+  - a write is durable when the call returns; decisions of one form stand in one write.
+
+Standards: SHA-256, Ed25519 (RFC 8032); the bytes are those of agent/records.py and chain.py.
+
+Security: whoever holds the ledger key can write a ledger. A ledger cut at its tail, or an older
+copy put back whole, verifies: no witness of the newest head exists on this machine. `head` is what
+such a witness would have to remember.
+Limits: documents few and small; beyond MAX_ENTRIES only a no is taken. One writer, under the
+instance lock. Instants come from the caller, who passes the wall clock, or the floor when the
+clock is behind it, and takes a yes on a trusted clock only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tinydb import TinyDB
+from tinydb.table import Document, Table
+
+from agent.chain import GENESIS, BrokenChainError, document_of, entry_of, verified
+from agent.records import (
+    Body,
+    Decided,
+    Decision,
+    Entry,
+    FormDone,
+    PolicyInForce,
+    Record,
+    Start,
+    encode_entry,
+)
+from agent.storage import (
+    MAX_BYTES,
+    CorruptError,
+    DurableStorage,
+    StorageError,
+    move_aside,
+    previous,
+)
+from assent import durable
+from assent.cosekey import SigningKey, VerifyingKey
+from assent.errors import LedgerError
+from assent.policy.terms import Terms, covers
+
+MAX_ENTRIES: Final = 2_000
+"""Entries before a yes is refused: a decision a day for five years, some 4 MB to write for each."""
+
+_TABLE: Final = "entries"
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """The household's records. Made by `open`; one owner, under the instance lock.
+
+    Attributes:
+        moved_aside: where a ledger that did not verify lies now, or None.
+        unknown_since_ms: since when earlier decisions are unknown, or None; survives restarts.
+    """
+
+    def __init__(self, table: Table, key: SigningKey, *, moved_aside: Path | None = None) -> None:
+        self._table = table
+        self._key = key
+        self._entries: list[Entry] = []
+        self._records: dict[str, list[Record]] = {}
+        self._forms: set[bytes] = set()
+        self._policy = PolicyInForce(0, GENESIS)
+        self.moved_aside = moved_aside
+        self.unknown_since_ms: int | None = None
+
+    @classmethod
+    def open(cls, path: Path, key: SigningKey, now_ms: int) -> Ledger:
+        """Opens and verifies the ledger; begins one where there is none.
+
+        Args:
+            path: its file; the directory exists.
+            key: the ledger key.
+            now_ms: now, not before the clock's floor.
+
+        Returns:
+            The ledger; with `moved_aside` set when the one that was there did not verify.
+
+        Raises:
+            LedgerError: the file may not be read or cannot be written.
+        """
+        try:
+            try:
+                return cls._opened(path, key, now_ms)
+            except (CorruptError, BrokenChainError) as exc:
+                reason = exc.message
+            return cls._begun_anew(path, key, now_ms, reason)
+        except StorageError as exc:
+            raise LedgerError(f"the ledger cannot be used: {exc.message}", hint=exc.hint) from exc
+
+    @classmethod
+    def _opened(cls, path: Path, key: SigningKey, now_ms: int) -> Ledger:
+        ledger = cls(_open_table(path), key)
+        for entry in verified(_documents(ledger._table), key.public):
+            ledger._take(entry)
+        if not ledger._entries:
+            if path.exists():
+                raise BrokenChainError("it has no entries")
+            ledger._append(now_ms, [Start(None)])
+        return ledger
+
+    @classmethod
+    def _begun_anew(cls, path: Path, key: SigningKey, now_ms: int, reason: str) -> Ledger:
+        left = _left(path, key.public)
+        # A clock that is behind must not make forms that once acted look like new ones, and an
+        # older policy must not pass for a new one.
+        since = max([now_ms, *(entry.at_ms for entry in left)])
+        policies = [entry.body for entry in left if isinstance(entry.body, PolicyInForce)]
+        aside = move_aside(path, now_ms)
+        log.error("ledger moved aside reason=%s to=%s", reason, aside)
+        ledger = cls(_open_table(path, fresh=True), key, moved_aside=aside)
+        newest = sorted(policies, key=lambda policy: policy.serial)[-1:]
+        ledger._append(now_ms, [Start(since), *newest])
+        return ledger
+
+    @property
+    def head(self) -> bytes:
+        """Hash of the newest entry, 32 bytes."""
+        return self._entries[-1].hash if self._entries else GENESIS
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every entry, oldest first."""
+        return tuple(self._entries)
+
+    @property
+    def highest_serial(self) -> int:
+        """The highest policy serial that ever was in force; 0 before the first."""
+        return self._policy.serial
+
+    @property
+    def policy_versions(self) -> frozenset[str]:
+        """Versions of the policy under which anything was ever decided."""
+        return frozenset(r.policy_version for records in self._records.values() for r in records)
+
+    def newest(self, flow: str) -> Record | None:
+        """The record that decides a flow, or None where nobody has decided."""
+        records = self._records.get(flow)
+        return records[-1] if records else None
+
+    def history(self, flow: str) -> tuple[Record, ...]:
+        """Every record of a flow, oldest first."""
+        return tuple(self._records.get(flow, ()))
+
+    def form_seen(self, form_hash: bytes) -> bool:
+        """Whether a form has said all it had to say; its bytes never act again."""
+        return form_hash in self._forms
+
+    def unbroken_since(self, flow: str, terms: Terms) -> int | None:
+        """Start of the unbroken yes that covers some terms.
+
+        Goes back from the newest record as long as each is a yes that covers the terms, leaves out
+        no attribute that the newest carries, and had not ended when the next one came. A yes to
+        wider terms that came before a narrower one does not count across it: in between, the
+        household had agreed to the narrower terms only.
+
+        Args:
+            flow: id of the flow.
+            terms: the terms in force.
+
+        Returns:
+            ms since 1970 UTC, or None when the newest record is no yes that covers them.
+        """
+        since: Record | None = None
+        for record in reversed(self._records.get(flow, ())):
+            if not record.state.is_yes or record.terms is None:
+                break
+            if since is not None and not _reaches(record, since):
+                break
+            if not covers(record.terms, terms):
+                break
+            since = record
+        return since.at_ms if since is not None else None
+
+    def append_decision(self, decision: Decision, now_ms: int) -> Record:
+        """Records one decision that came from no form; durable when this returns.
+
+        Args:
+            decision: what was decided.
+            now_ms: now, not before the clock's floor.
+
+        Returns:
+            The record.
+
+        Raises:
+            LedgerError: it cannot be written; nothing was recorded.
+        """
+        return self._records_of(self._append(now_ms, [Decided(decision, None)]))[0]
+
+    def append_form(
+        self, form_hash: bytes, decisions: Sequence[Decision], now_ms: int, *, final: bool
+    ) -> tuple[Record, ...]:
+        """Records what a form decided, all of it or nothing; durable when this returns.
+
+        Args:
+            form_hash: SHA-256 of the form's bytes.
+            decisions: those of it that act now.
+            now_ms: now, not before the clock's floor.
+            final: True when it has nothing left that could act later.
+
+        Returns:
+            The records, in order.
+
+        Raises:
+            LedgerError: it cannot be written; nothing was recorded.
+        """
+        bodies: list[Body] = [Decided(decision, form_hash) for decision in decisions]
+        if final and not self.form_seen(form_hash):
+            bodies.append(FormDone(form_hash))
+        return self._records_of(self._append(now_ms, bodies))
+
+    def append_policy(self, serial: int, policy_hash: bytes, now_ms: int) -> None:
+        """Remembers that a policy is in force; nothing is written when it already was.
+
+        Args:
+            serial: its serial, which only rises.
+            policy_hash: SHA-256 of its bytes.
+            now_ms: now.
+
+        Raises:
+            LedgerError: an older serial, another policy of the same serial, or no write.
+        """
+        policy = PolicyInForce(serial, policy_hash)
+        if policy == self._policy:
+            return
+        if serial <= self._policy.serial:
+            raise LedgerError(f"policy serial {serial} came after {self._policy.serial}")
+        self._append(now_ms, [policy])
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def _append(self, now_ms: int, bodies: Sequence[Body]) -> list[Entry]:
+        if not bodies:
+            return []
+        if len(self._entries) >= MAX_ENTRIES and any(_is_yes(body) for body in bodies):
+            raise LedgerError(f"the ledger has {len(self._entries)} entries and takes only a no")
+        made: list[Entry] = []
+        for body in bodies:
+            made.append(encode_entry(made[-1].hash if made else self.head, now_ms, body))
+        try:
+            self._table.insert_multiple(
+                Document(document_of(entry, self._key), doc_id=number)
+                for number, entry in enumerate(made, len(self._entries) + 1)
+            )
+        except StorageError as exc:
+            raise LedgerError(f"the decision cannot be recorded: {exc.message}") from exc
+        for entry in made:
+            self._take(entry)
+        return made
+
+    def _take(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        match entry.body:
+            case Start(unknown_since_ms):
+                self.unknown_since_ms = unknown_since_ms
+            case PolicyInForce():
+                self._policy = entry.body
+            case FormDone(form_hash):
+                self._forms.add(form_hash)
+            case Decided():
+                if record := entry.record:
+                    self._records.setdefault(record.flow, []).append(record)
+
+    def _records_of(self, entries: Sequence[Entry]) -> tuple[Record, ...]:
+        return tuple(record for entry in entries if (record := entry.record) is not None)
+
+
+def _open_table(path: Path, *, fresh: bool = False) -> Table:
+    return TinyDB(path, storage=DurableStorage, fresh=fresh).table(_TABLE)
+
+
+def _documents(table: Table) -> dict[int, Document]:
+    try:
+        return {document.doc_id: document for document in table.all()}
+    except (ValueError, TypeError) as exc:  # an id that is no number, a document that is none
+        raise BrokenChainError("something else stands among the entries") from exc
+
+
+def _left(path: Path, key: VerifyingKey) -> list[Entry]:
+    """The entries that verify by themselves, in a broken file and the one before it."""
+    left = []
+    for file in (path, previous(path)):
+        with contextlib.suppress(OSError, ValueError, LookupError, AttributeError, RecursionError):
+            for document in json.loads(durable.read(file, MAX_BYTES))["tables"][_TABLE].values():
+                with contextlib.suppress(BrokenChainError, TypeError):
+                    left.append(entry_of(document, key))
+    return left
+
+
+def _reaches(older: Record, newer: Record) -> bool:
+    """Whether a yes still stood, for everything the newer one carries, when the newer one came."""
+    return (
+        older.at_ms <= newer.at_ms  # else a clock was wrong: the later word counts by itself
+        and (older.until_ms is None or older.until_ms >= newer.at_ms)
+        and set(older.without) <= set(newer.without)
+    )
+
+
+def _is_yes(body: Body) -> bool:
+    return isinstance(body, Decided) and body.decision.state.is_yes

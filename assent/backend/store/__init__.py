@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend's store: outcomes of ingest become durable rows, each batch once.
+
+Path: Outcome (ingest) → **Settled** → acknowledge.
+Law:
+  - a group of messages becomes durable together; what `put` returned may be acknowledged;
+  - two files have to agree, and SQLite cannot commit both at once: readings are committed first and
+    named unsettled, then custody; readings that custody does not know are deleted before anything
+    else happens. So a batch is in both or in neither, and nothing is stored twice;
+  - a message that cannot be stored goes to quarantine and takes no other with it; a disk that
+    cannot be written raises, and nothing of the group is stored.
+
+The two files and who may read them: `assent.backend.store.readings` and `…custody`.
+Limits: one writer (the running subscriber) beside short ones (`admit`). On one machine SQLite; a
+fleet's backend keeps the same tables in PostgreSQL, where the grants are real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import pathlib
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from assent.backend.offers import Offer
+from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
+from assent.backend.store.custody import Custody, Kept, Quarantined
+from assent.backend.store.positions import MAX_RANGES, Position
+from assent.backend.store.readings import Bundle, Readings
+from assent.errors import StoreError
+
+_BUSY_S: Final = 10.0  # `admit` holds the lock for milliseconds; a backup may take seconds
+# Trouble with one message; every other error of SQLite is the disk's, and the same message works
+# later. OverflowError: SQLite's integers have 64 bits.
+_POISON: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+
+
+class Verdict(enum.Enum):
+    """What became of one message."""
+
+    STORED = "stored"
+    """Its readings are durable."""
+    DUPLICATE = "duplicate"
+    """They were before; it is acknowledged again."""
+    REFUSED = "refused"
+    """It is in quarantine."""
+    NOTED = "noted"
+    """It was no batch; what it said is taken note of."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Taken:
+    """One message with its judgement.
+
+    Attributes:
+        outcome: what ingest made of it.
+        data: the bytes as they came.
+        received_ms: when they came.
+    """
+
+    outcome: Outcome
+    data: bytes
+    received_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settled:
+    """What is durable about one message.
+
+    Attributes:
+        verdict: what became of it.
+        outcome: what ingest, or the store after it, made of it.
+    """
+
+    verdict: Verdict
+    outcome: Outcome
+
+
+class Store:
+    """Both files, open; owned by one thread."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        """Opens the store in a backend directory, and settles what a crash left.
+
+        Raises:
+            StoreError: a file cannot be opened or is no store.
+        """
+        try:
+            self._torn = False
+            self._readings_db = _connect(root / "store.db")
+            self._custody_db = _connect(root / "custody.db")
+            self.readings = Readings(self._readings_db)
+            self.custody = Custody(self._custody_db)
+            self._settle()
+        except (OSError, sqlite3.Error) as exc:
+            raise StoreError(
+                f"the store in {root} cannot be opened: {exc}",
+                hint="a damaged store is not moved aside: bring back a backup of both files",
+            ) from exc
+
+    def close(self) -> None:
+        """Closes both files."""
+        with contextlib.suppress(StoreError):
+            self.rest()
+        self._readings_db.close()
+        self._custody_db.close()
+
+    def put(self, group: Sequence[Taken]) -> list[Settled]:
+        """Stores a group of messages; all of it is durable when this returns.
+
+        Args:
+            group: messages in the order they came.
+
+        Returns:
+            One verdict for each, in the same order.
+
+        Raises:
+            StoreError: the disk refuses; nothing of the group is stored.
+        """
+        try:
+            return self._put(group)
+        except Exception as exc:
+            outage = isinstance(exc, sqlite3.Error) and not isinstance(exc, _POISON)
+            if outage or all(isinstance(taken.outcome, Rejected) for taken in group):
+                raise StoreError(f"the store cannot be written: {exc}") from exc
+            if len(group) == 1:
+                return self._put([_unstorable(group[0], exc)])
+            return [settled for taken in group for settled in self.put([taken])]
+
+    def publish(self, offers: Iterable[Offer]) -> None:
+        """Keeps published terms beside the rows that stand under them.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with self._ours(), _transaction(self._readings_db):
+            for offer in offers:
+                terms = offer.terms
+                self.readings.publish(
+                    offer.flow, terms.hash, terms.encode(), offer.version, offer.serial
+                )
+
+    def rest(self) -> None:
+        """Forgets which batches the newest commit held; called when nothing is coming in.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with self._ours():
+            if self.readings.unsettled():
+                self._settle()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Custody]:
+        """Opens custody for a change; durable when the block ends well.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with self._ours(), _transaction(self._custody_db):
+            yield self.custody
+
+    def _put(self, group: Sequence[Taken]) -> list[Settled]:
+        if self._torn:
+            self._settle()
+        try:
+            # Custody first: its lock keeps every other writer out until both are committed.
+            with _transaction(self._custody_db), _transaction(self._readings_db):
+                self.readings.settle(())
+                settled = [self._take(taken) for taken in group]
+                if any(one.verdict is Verdict.REFUSED for one in settled):
+                    self.custody.trim()
+        except BaseException:
+            self.readings.forget_known()
+            self._torn = True
+            raise
+        return settled
+
+    def _take(self, taken: Taken) -> Settled:
+        outcome = taken.outcome
+        if isinstance(outcome, Accepted):
+            return self._accept(outcome, taken)
+        if isinstance(outcome, Rejected):
+            return self._refuse(outcome, taken)
+        if isinstance(outcome, Told):
+            status = outcome.status
+            self.custody.told(
+                outcome.mailbox,
+                status.policy_id,
+                status.policy_serial,
+                status.format,
+                taken.received_ms,
+            )
+        return Settled(Verdict.NOTED, outcome)
+
+    def _accept(self, accepted: Accepted, taken: Taken) -> Settled:
+        header, signer = accepted.header, accepted.gateway.sign.thumbprint
+        stored = self.custody.digest(signer, header.stream, header.sequence)
+        flow, position = self.custody.position(signer, header.stream) or (header.flow, Position())
+        if stored == accepted.opened.digest or (stored is None and position.holds(header.sequence)):
+            self.custody.count("duplicate")
+            return Settled(Verdict.DUPLICATE, accepted)
+        if stored is not None:
+            return self._refuse(accepted.rejected(Reason.FORK), taken)
+        if flow != header.flow:
+            return self._refuse(accepted.rejected(Reason.STREAM_OF_ANOTHER_FLOW), taken)
+        after = position.having(header.sequence)
+        if len(after.ranges) > MAX_RANGES:
+            return self._refuse(accepted.rejected(Reason.TOO_MANY_HOLES), taken)
+        reference = secrets.token_bytes(16)
+        kept = Kept(
+            signer=signer,
+            mailbox=accepted.mailbox,
+            header=header,
+            digest=accepted.opened.digest,
+            reference=reference,
+            readings=accepted.readings,
+            size=len(taken.data),
+            received_ms=taken.received_ms,
+        )
+        self.custody.keep(kept, after)
+        self.readings.put(Bundle(reference, header.flow, header.terms, accepted.opened.tables))
+        self.custody.count("stored")
+        return Settled(Verdict.STORED, accepted)
+
+    def _refuse(self, rejected: Rejected, taken: Taken) -> Settled:
+        entry = Quarantined(
+            taken.received_ms,
+            rejected.mailbox,
+            rejected.reason.value,
+            rejected.detail,
+            len(taken.data),
+        )
+        self.custody.quarantine(entry, taken.data)
+        return Settled(Verdict.REFUSED, rejected)
+
+    def _settle(self) -> None:
+        """Deletes readings whose batch never came into custody: a crash between two commits."""
+        # Under custody's lock: another process may be between its two commits right now.
+        with _transaction(self._custody_db), _transaction(self._readings_db):
+            unsettled = self.readings.unsettled()
+            self.readings.settle([one for one in unsettled if not self.custody.knows(one)])
+        self._torn = False
+
+    @contextlib.contextmanager
+    def _ours(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise StoreError(f"the store refused: {exc}") from exc
+
+
+def _connect(path: pathlib.Path) -> sqlite3.Connection:
+    # Made beforehand: SQLite would give it the umask's mode, and its -wal and -shm after it.
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk before it is acknowledged
+    connection.execute("PRAGMA cache_size = -32000")  # kB; the newest pages of some 10,000 series
+    return connection
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _unstorable(taken: Taken, exc: Exception) -> Taken:
+    outcome = taken.outcome
+    detail = f"the store refused it: {type(exc).__name__}"
+    if isinstance(outcome, Accepted):
+        rejected = outcome.rejected(Reason.UNSTORABLE, detail)
+    else:
+        rejected = Rejected(outcome.mailbox, Reason.UNSTORABLE, detail)
+    return dataclasses.replace(taken, outcome=rejected)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`custody.db`: who sent what when, and what was refused; for the ingest alone.
+
+Path: Accepted (ingest) → store → **custody, streams** → acknowledge.
+Law:
+  - a batch is known by (signer, stream, sequence); the same number with the same digest is a
+    duplicate, with another digest a fork;
+  - a stream carries one flow; its position says which numbers are stored;
+  - a gateway is its mailbox and its two public keys; admitted again, they have to be the same;
+  - what was refused is kept, with its bytes, up to a number of rows and bytes; the oldest go first,
+    and the counters remember how many there were.
+
+Security: only this file joins a gateway to the pseudonyms in `store.db` (through `batch_ref`); it
+has its own access and its own retention. Bytes in quarantine are as they came, and may be sealed
+readings: they are nobody's to open outside the ingest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from typing import Final
+
+from assent.backend.store.positions import Position
+from assent.envelope import BatchHeader
+from assent.errors import RefusedError
+
+# Enough to find out what went wrong; not enough to fill a disk (policy C20: no more than needed).
+MAX_QUARANTINED: Final = 10_000
+MAX_QUARANTINED_BYTES: Final = 64_000_000
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS gateways (
+  mailbox TEXT PRIMARY KEY, sign_key BLOB NOT NULL UNIQUE, seal_key BLOB NOT NULL,
+  admitted_ms INTEGER NOT NULL,
+  policy_id TEXT, policy_serial INTEGER, format INTEGER, status_ms INTEGER
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS custody (
+  signer BLOB NOT NULL, stream BLOB NOT NULL, sequence INTEGER NOT NULL,
+  digest BLOB NOT NULL, batch_ref BLOB NOT NULL UNIQUE, mailbox TEXT NOT NULL,
+  flow TEXT NOT NULL, terms BLOB NOT NULL, record BLOB NOT NULL, epoch INTEGER NOT NULL,
+  clock INTEGER NOT NULL, gaps TEXT NOT NULL, readings INTEGER NOT NULL, size INTEGER NOT NULL,
+  received_ms INTEGER NOT NULL,
+  PRIMARY KEY (signer, stream, sequence)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS streams (
+  signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL,
+  watermark INTEGER NOT NULL, ranges TEXT NOT NULL,
+  PRIMARY KEY (signer, stream)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quarantine (
+  id INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, mailbox TEXT NOT NULL,
+  reason TEXT NOT NULL, detail TEXT NOT NULL, size INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A gateway as it is kept.
+
+    Attributes:
+        mailbox: its mailbox.
+        sign_key: its public signing key, a COSE_Key.
+        seal_key: the public key that acknowledgements are sealed to, a COSE_Key.
+        admitted_ms: when it was admitted.
+        policy_id: of the policy it last said it runs.
+        policy_serial: of that policy.
+        format: version of the wire format it last said it speaks.
+        status_ms: when it said so.
+    """
+
+    mailbox: str
+    sign_key: bytes
+    seal_key: bytes
+    admitted_ms: int
+    policy_id: str | None = None
+    policy_serial: int | None = None
+    format: int | None = None
+    status_ms: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kept:
+    """One batch in custody.
+
+    Attributes:
+        signer: thumbprint of the gateway's signing key.
+        mailbox: where it came in.
+        header: what the gateway signed.
+        digest: SHA-256 of the sealed bytes.
+        reference: what its rows in `store.db` are known by.
+        readings: how many values it held.
+        size: of the sealed bytes.
+        received_ms: when it was taken.
+    """
+
+    signer: bytes
+    mailbox: str
+    header: BatchHeader
+    digest: bytes
+    reference: bytes
+    readings: int
+    size: int
+    received_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One refused message, without its bytes."""
+
+    received_ms: int
+    mailbox: str
+    reason: str
+    detail: str
+    size: int
+
+
+class Custody:
+    """The open `custody.db`; the Store owns its transactions."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._db.executescript(_SCHEMA)
+
+    def gateway(self, mailbox: str) -> Row | None:
+        """Finds a gateway by its mailbox."""
+        row = self._db.execute("SELECT * FROM gateways WHERE mailbox = ?", (mailbox,)).fetchone()
+        return Row(*row) if row else None
+
+    def gateways(self) -> list[Row]:
+        """Lists all gateways by mailbox."""
+        return [Row(*row) for row in self._db.execute("SELECT * FROM gateways ORDER BY mailbox")]
+
+    def admit(self, gateway: Row) -> None:
+        """Adds a gateway; the same one again changes nothing.
+
+        Raises:
+            RefusedError: mailbox or signing key are taken by a gateway with other keys.
+        """
+        known = self.gateway(gateway.mailbox)
+        if known and (known.sign_key, known.seal_key) == (gateway.sign_key, gateway.seal_key):
+            return
+        try:
+            self._db.execute(
+                "INSERT INTO gateways VALUES (?,?,?,?,?,?,?,?)", dataclasses.astuple(gateway)
+            )
+        except sqlite3.IntegrityError as exc:
+            raise RefusedError(
+                "this mailbox or this key already belongs to another gateway",
+                hint="let the gateway make new keys and request again",
+            ) from exc
+
+    def told(self, mailbox: str, policy: str, serial: int, version: int, now_ms: int) -> None:
+        """Records which policy a gateway says it runs."""
+        self._db.execute(
+            "UPDATE gateways SET policy_id=?, policy_serial=?, format=?, status_ms=?"
+            " WHERE mailbox=?",
+            (policy, serial, version, now_ms, mailbox),
+        )
+
+    def digest(self, signer: bytes, stream: int, sequence: int) -> bytes | None:
+        """Finds what is stored under a number."""
+        row = self._db.execute(
+            "SELECT digest FROM custody WHERE signer = ? AND stream = ? AND sequence = ?",
+            (signer, _stream(stream), sequence),
+        ).fetchone()
+        return row[0] if row else None
+
+    def position(self, signer: bytes, stream: int) -> tuple[str, Position] | None:
+        """Finds a stream: its flow and how far it is stored."""
+        row = self._db.execute(
+            "SELECT flow, watermark, ranges FROM streams WHERE signer = ? AND stream = ?",
+            (signer, _stream(stream)),
+        ).fetchone()
+        if row is None:
+            return None
+        return row[0], Position(row[1], tuple((first, last) for first, last in json.loads(row[2])))
+
+    def keep(self, kept: Kept, position: Position) -> None:
+        """Takes a batch into custody, and its stream to a new position."""
+        header, stream = kept.header, _stream(kept.header.stream)
+        gaps = [
+            [one.id, one.stream, int(one.cause), one.first_ms, one.last_ms, one.readings]
+            for one in header.gaps
+        ]
+        self._db.execute(
+            "INSERT INTO custody VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                kept.signer,
+                stream,
+                header.sequence,
+                kept.digest,
+                kept.reference,
+                kept.mailbox,
+                header.flow,
+                header.terms,
+                header.record,
+                header.epoch,
+                int(header.clock),
+                json.dumps(gaps),
+                kept.readings,
+                kept.size,
+                kept.received_ms,
+            ),
+        )
+        self._db.execute(
+            "INSERT INTO streams VALUES (?,?,?,?,?) ON CONFLICT (signer, stream)"
+            " DO UPDATE SET watermark = excluded.watermark, ranges = excluded.ranges",
+            (kept.signer, stream, header.flow, position.watermark, json.dumps(position.ranges)),
+        )
+
+    def knows(self, reference: bytes) -> bool:
+        """Says whether rows under this reference have a batch in custody."""
+        found = self._db.execute("SELECT 1 FROM custody WHERE batch_ref = ?", (reference,))
+        return found.fetchone() is not None
+
+    def quarantine(self, entry: Quarantined, data: bytes) -> None:
+        """Keeps a refused message, and lets the oldest go where there are too many."""
+        self._db.execute(
+            "INSERT INTO quarantine (received_ms, mailbox, reason, detail, size, data)"
+            " VALUES (?,?,?,?,?,?)",
+            (*dataclasses.astuple(entry), data),
+        )
+        self.count(f"refused {entry.reason}")
+
+    def trim(self) -> None:
+        """Lets the oldest of the quarantine go where there are too many, or too many bytes."""
+        self._db.execute(
+            "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?",
+            (MAX_QUARANTINED,),
+        )
+        self._db.execute(
+            "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM"
+            " (SELECT id, sum(length(data)) OVER (ORDER BY id DESC) AS total FROM quarantine)"
+            " WHERE total > ?)",
+            (MAX_QUARANTINED_BYTES,),
+        )
+
+    def count(self, name: str) -> None:
+        """Adds one to a counter."""
+        self._db.execute(
+            "INSERT INTO counters VALUES (?,1) ON CONFLICT (name) DO UPDATE SET count = count + 1",
+            (name,),
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Gives all counters by name."""
+        return dict(self._db.execute("SELECT name, count FROM counters ORDER BY name").fetchall())
+
+    def quarantined(self, limit: int) -> list[Quarantined]:
+        """Lists the newest refused messages."""
+        found = self._db.execute(
+            "SELECT received_ms, mailbox, reason, detail, size FROM quarantine"
+            " ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+        return [Quarantined(*row) for row in found]
+
+
+def _stream(stream: int) -> bytes:
+    # SQLite has signed integers only; a stream is 64 bits without a sign.
+    return stream.to_bytes(8, "big")

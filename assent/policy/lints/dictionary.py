@@ -31,7 +31,6 @@ _FORBIDDEN_STARTS: Final = tuple(_STARTS.split())
 _SCAN_STARTS: Final = ("neighbour", "neighbor", "nearby", "scan", "bssid", "ssid", "accesspoint")
 _LIKE_A_PERSONS: Final = re.compile(r"@|://|\+?\d[\d \-]{7,}\d")
 
-_MEASURED: Final = frozenset(("number", "position"))
 _COUNTED: Final = frozenset(("number", "integer", "position"))
 
 
@@ -95,11 +94,11 @@ def choices_name_nobody(policy: Policy, _today: dt.date) -> Iterator[Nit]:
 
 
 def quantum_fits(policy: Policy, _today: dt.date) -> Iterator[Nit]:
-    """Numbers and positions have a quantum over 0; integers may; nothing else has one."""
+    """Numbers have a quantum over 0; integers and positions may; nothing else has one."""
     for name, attribute in policy.attributes.items():
         path, quantum = ("attributes", name, "quantum"), attribute.quantum
         if quantum is None:
-            if attribute.type in _MEASURED:
+            if attribute.type == "number":
                 message = "expected the sensor's own resolution as quantum, got none"
                 yield Nit(path, message, "such as quantum = 0.1")
         elif attribute.type not in _COUNTED:

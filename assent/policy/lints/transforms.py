@@ -23,7 +23,7 @@ _FITS: Final[dict[Op, frozenset[str]]] = {
 }
 
 MIN_GRID_KM: Final = 1.0  # below it a cell of the grid is a few houses
-MAX_PREFIX_BITS: Final = 24  # over it an IPv4 prefix is a few subscribers
+MAX_PREFIX_BITS: Final = 64  # one link of IPv6 (RFC 4291 §2.5.4); the gateway cuts IPv4 at 24
 
 
 def attribute_is_known(policy: Policy, _today: dt.date) -> Iterator[Nit]:

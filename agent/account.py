@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent tells about itself: status and consent, as JSON values.
+
+Law: identifiers, keys and values of people are never part of it; a flow that is off says why.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.ledger import Ledger
+from agent.path import Permit, Refusal
+from agent.site import Site
+from agent.spool import Spool
+from agent.spool.records import Health as LinkHealth
+from agent.spool.records import Waiting
+from assent.policy.model import Flow, Policy
+from firmware_bridge.sample import Instant
+from firmware_bridge.supervisor import Health
+
+Json = dict[str, Any]
+
+_NOTHING = Waiting(
+    batches=0, readings=0, bytes=0, oldest_ms=None, last_acknowledged_ms=None, too_large=0
+)
+
+
+def status_of(
+    site: Site,
+    spool: Spool,
+    now: Instant,
+    *,
+    verdicts: Mapping[str, Permit | Refusal],
+    devices: Iterable[Health],
+    running: bool,
+    counters: Mapping[str, Json],
+) -> Json:
+    """Everything `assent status` prints."""
+    policy = site.policy.policy if site.policy else None
+    waiting = spool.waiting()
+    flows = policy.flows if policy else {}
+    return {
+        "running": running,
+        "enrolled": site.keys.policy_key is not None,
+        "policy": _policy_head(policy),
+        "policy_trouble": site.trouble.sentence if site.trouble else None,
+        "form_trouble": site.form_trouble,
+        "clock": _clock(site, now),
+        "notices": _notices(site, spool),
+        "flows": [
+            _flow_status(name, flow, verdicts.get(name), waiting.get(name, _NOTHING))
+            | counters.get(name, {})
+            for name, flow in flows.items()
+        ],
+        "devices": [_device(health, now) for health in devices],
+        "uplinks": [_uplink(name, health) for name, health in sorted(spool.health().items())],
+    }
+
+
+def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Permit | Refusal]) -> Json:
+    """Everything `assent consent show` prints: what would leave, why, and what was decided."""
+    policy = site.policy.policy if site.policy else None
+    return {
+        "policy_trouble": site.trouble.sentence if site.trouble else None,
+        "flows": [
+            _flow_terms(policy, name, flow) | _decision(ledger, name) | _verdict(verdicts.get(name))
+            for name, flow in policy.flows.items()
+        ]
+        if policy
+        else [],
+    }
+
+
+def instant(ms: int | None) -> str | None:
+    """An instant as RFC 3339 text in UTC, to the second."""
+    if ms is None:
+        return None
+    moment = dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _policy_head(policy: Policy | None) -> Json | None:
+    if policy is None:
+        return None
+    head = policy.policy
+    return {
+        "id": head.id,
+        "version": head.version,
+        "serial": head.serial,
+        "controller": head.controller,
+    }
+
+
+def _clock(site: Site, now: Instant) -> str:
+    if site.settings.clock_is_system:
+        return "trusted as it is (clock.trust = system)"
+    return "trusted" if now.trusted else "not trusted yet: nothing is collected"
+
+
+def _notices(site: Site, spool: Spool) -> list[str]:
+    notices = []
+    if site.form_trouble:
+        notices.append(f"the consent form is not usable, optional flows pause: {site.form_trouble}")
+    if site.ledger.moved_aside is not None:
+        notices.append(f"the ledger was damaged and moved to {site.ledger.moved_aside}")
+    if site.ledger.unknown_since_ms is not None:
+        notices.append("consent is unknown until the household decides anew")
+    if spool.moved_aside is not None:
+        notices.append(f"the spool was damaged and moved to {spool.moved_aside}")
+    return notices
+
+
+def _flow_status(name: str, flow: Flow, verdict: Permit | Refusal | None, waiting: Waiting) -> Json:
+    return {
+        "flow": name,
+        "function": flow.function,
+        "recipient": flow.recipient,
+        **_verdict(verdict),
+        "waiting": {
+            "batches": waiting.batches,
+            "readings": waiting.readings,
+            "bytes": waiting.bytes,
+            "too_large": waiting.too_large,
+        },
+        "last_acknowledged": instant(waiting.last_acknowledged_ms),
+    }
+
+
+def _verdict(verdict: Permit | Refusal | None) -> Json:
+    if isinstance(verdict, Refusal):
+        return {"on": False, "reason": verdict.reason.value, "detail": verdict.detail}
+    return {"on": verdict is not None, "reason": None, "detail": ""}
+
+
+def _flow_terms(policy: Policy, name: str, flow: Flow) -> Json:
+    recipient = policy.recipients[flow.recipient]
+    return {
+        "flow": name,
+        "function": flow.function,
+        "purpose": flow.purpose,
+        "notice": flow.notice.get("en") or next(iter(flow.notice.values())),
+        "basis": flow.basis,
+        "recipient": flow.recipient,
+        "role": recipient.role,
+        "region": recipient.region,
+        "attributes": {attribute: str(how) for attribute, how in flow.attributes.items()},
+        "keep": {
+            "gateway": str(flow.keep.gateway),
+            "recipient": str(flow.keep.recipient),
+            "then": flow.keep.then,
+        },
+    }
+
+
+def _decision(ledger: Ledger, flow: str) -> Json:
+    record = ledger.newest(flow)
+    if record is None:
+        return {"decision": None, "decided_at": None, "until": None, "without": []}
+    return {
+        "decision": record.state.value,
+        "decided_at": instant(record.at_ms),
+        "until": instant(record.until_ms),
+        "without": list(record.without),
+    }
+
+
+def _device(health: Health, now: Instant) -> Json:
+    age = None if health.last_sample_ms is None else (now.mono_ms - health.last_sample_ms) / 1000
+    return {
+        "id": health.device_id,
+        "state": health.state.value,
+        "detail": health.detail,
+        "age_s": age,
+    }
+
+
+def _uplink(recipient: str, health: LinkHealth) -> Json:
+    return {
+        "recipient": recipient,
+        "state": health.state.value,
+        "detail": health.detail,
+        "since": instant(health.since_ms),
+    }

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent consent`: show, record or take back the household's decisions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from agent.cli.office import office
+from agent.cli.say import emphasised, result
+from assent.errors import AssentError
+
+# A form of a thousand flows is some 100 kB.
+_MAX_FORM = 1_048_576
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's own arguments."""
+    parser.add_argument(
+        "act", choices=["show", "apply", "refuse", "withdraw"], help="what to do with the decisions"
+    )
+    parser.add_argument(
+        "subject",
+        nargs="?",
+        metavar="FILE|FLOW",
+        help="the form to apply, or the flow to say no to",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Shows, applies a form, or records a no."""
+    if arguments.act == "show":
+        shown = office(arguments.config, "consent")
+        result(shown, _show(shown), as_json=arguments.json)
+        return 0
+    if arguments.subject is None:
+        wanted = "FILE" if arguments.act == "apply" else "FLOW"
+        raise MissingSubjectError(f"assent consent {arguments.act} needs a {wanted}")
+    if arguments.act == "apply":
+        path = Path(arguments.subject)
+        told = office(arguments.config, "apply", file=str(path), text=_read(path))
+    else:
+        told = office(arguments.config, arguments.act, flow=arguments.subject)
+    result(told, told["told"], as_json=arguments.json)
+    return 0
+
+
+class MissingSubjectError(AssentError):
+    """The act needs a file or a flow."""
+
+    exit_code = 2
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_FORM).decode()
+    except OSError as exc:
+        raise AssentError(f"{path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise AssentError(f"{path} is not UTF-8") from exc
+
+
+def _show(shown: dict[str, Any]) -> list[str]:
+    if shown["policy_trouble"]:
+        return [f"there is no policy to decide about: {shown['policy_trouble']}"]
+    lines = []
+    for flow in shown["flows"]:
+        lines += [emphasised(f"{flow['flow']}  ({flow['function']})"), *_flow(flow), ""]
+    return lines[:-1]
+
+
+def _flow(flow: dict[str, Any]) -> list[str]:
+    decided = flow["decision"] or "nothing decided"
+    if flow["until"]:
+        decided += f", until {flow['until']}"
+    if flow["without"]:
+        decided += f", without {', '.join(flow['without'])}"
+    state = "on" if flow["on"] else f"off: {flow['reason']}"
+    carried = (f"{name} as {transform}" for name, transform in flow["attributes"].items())
+    keep = flow["keep"]
+    return [
+        f"  why       {flow['notice']}",
+        f"  to        {flow['recipient']} ({flow['role']}, {flow['region']}), {flow['basis']}",
+        *(f"  {'what' if index == 0 else '':9} {line}" for index, line in enumerate(carried)),
+        f"  kept      here {keep['gateway']}, there {keep['recipient']}, then {keep['then']}",
+        f"  decided   {decided}",
+        f"  now       {state}",
+    ]

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent enrol`: take in a maker's bundle or a recipient's admission."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from agent.cli.say import result
+from agent.enrol import MAX_FILE, enrol
+from assent import durable
+from assent.errors import AssentError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's own arguments."""
+    parser.add_argument("file", type=Path, help="the bundle or admission")
+    parser.add_argument(
+        "--thumbprint",
+        metavar="TEXT",
+        help="the policy key's thumbprint as the maker told it by another way; "
+        "a bundle with another key is refused",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Takes the file in; says what it was and what to do next."""
+    try:
+        data = durable.read(arguments.file, MAX_FILE)
+    except OSError as exc:
+        raise AssentError(f"{arguments.file} cannot be read: {exc.strerror}") from exc
+    taken = enrol(arguments.config, data, expected=arguments.thumbprint)
+    result(
+        {"kind": taken.kind, "written": [str(path) for path in taken.written], "told": taken.told},
+        taken.told,
+        as_json=arguments.json,
+    )
+    return 0

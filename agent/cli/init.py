@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent init`: a commented configuration that trusts nobody and collects nothing."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from agent.cli.say import result
+from assent import durable
+from assent.errors import AssentError, RefusedError
+
+_STATE_LINE = 'state = "/var/lib/assent"'
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's own arguments."""
+    parser.add_argument(
+        "--state",
+        default="/var/lib/assent",
+        metavar="DIR",
+        help="where keys, ledger and waiting batches go (default /var/lib/assent)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the files; never over a file that is there."""
+    directory: Path = arguments.config
+    examples = files("agent.config")
+    wanted = {
+        directory / "agent.toml": _with_state(_text(examples / "agent.toml"), arguments.state),
+        directory / "consent.toml.example": _text(examples / "consent.toml"),
+    } | {
+        directory / "profiles" / profile.name: _text(profile)
+        for profile in (examples / "profiles").iterdir()
+        if profile.name.endswith(".toml")
+    }
+    there = [path for path in wanted if path.exists()]
+    if there:
+        raise RefusedError(
+            f"{there[0]} is already there",
+            hint="init never writes over a file; nothing was written",
+        )
+    try:
+        for path, text in wanted.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            durable.write(path, text.encode(), mode=0o644)
+    except OSError as exc:
+        raise AssentError(
+            f"{directory} cannot be written: {exc.strerror}", hint="choose one with --config DIR"
+        ) from exc
+    result(
+        {"written": [str(path) for path in wanted], "enrolled": False},
+        [*(f"written: {path}" for path in wanted), *_next(directory)],
+        as_json=arguments.json,
+    )
+    return 0
+
+
+def _text(source: Traversable) -> str:
+    return source.read_text(encoding="utf-8")
+
+
+def _with_state(text: str, state: str) -> str:
+    if _STATE_LINE not in text:
+        raise AssertionError("the example lost its state line")
+    return text.replace(_STATE_LINE, f'state = "{state}"')
+
+
+def _next(directory: Path) -> list[str]:
+    return [
+        "not enrolled: no key is trusted, nothing is collected, nothing connects",
+        f"next: assent enrol --config {directory} MAKER.bundle",
+    ]

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a verb gets its answer: from the running agent, or from the stores under the lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from agent.control import ask, is_listening
+from agent.settings import load_settings
+
+
+def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
+    """Asks the agent of a configuration directory; opens its stores when none runs.
+
+    Raises:
+        ConfigError: agent.toml is bad.
+        AssentError: whatever the agent or the stores refuse.
+    """
+    settings = load_settings(directory)
+    if is_listening(settings.state):
+        return ask(settings.state, verb, **arguments)
+    # Imported here: a running agent's status needs neither keys nor ledger.
+    from agent.desk import at_the_desk  # noqa: PLC0415
+
+    with at_the_desk(settings) as desk:
+        return dict(desk.answer({"verb": verb, **arguments}))

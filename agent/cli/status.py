@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent status`: each flow's state, what waits, what was acknowledged."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from agent.cli.office import office
+from agent.cli.say import emphasised, result, table
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's own arguments: it has none."""
+    del parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Asks the running agent, or reads the stores when none runs."""
+    status = office(arguments.config, "status")
+    result(status, _lines(status), as_json=arguments.json)
+    return 0
+
+
+def _lines(status: dict[str, Any]) -> list[str]:
+    lines = [f"agent     {'running' if status['running'] else 'not running'}"]
+    policy = status["policy"]
+    if policy is None:
+        lines.append(f"policy    none: {status['policy_trouble']}")
+    else:
+        lines.append(f"policy    {policy['id']} {policy['version']} serial {policy['serial']}")
+    lines.append(f"clock     {status['clock']}")
+    lines += [f"notice    {line}" for line in status["notices"]]
+    if status["flows"]:
+        lines += ["", *_flows(status["flows"])]
+    if status["devices"]:
+        lines += ["", *_devices(status["devices"])]
+    if status["uplinks"]:
+        lines += ["", *_uplinks(status["uplinks"])]
+    return lines
+
+
+def _flows(flows: list[dict[str, Any]]) -> list[str]:
+    rows = [["FLOW", "TO", "STATE", "WAITING", "LAST ACKNOWLEDGED"]]
+    for flow in flows:
+        waiting = flow["waiting"]
+        state = "on" if flow["on"] else f"off: {flow['reason']}"
+        rows.append(
+            [
+                flow["flow"],
+                flow["recipient"],
+                state + (f" ({flow['detail']})" if flow["detail"] else ""),
+                f"{waiting['readings']} in {waiting['batches']}, {waiting['bytes']} B",
+                flow["last_acknowledged"] or "never",
+            ]
+        )
+    head, *body = table(rows)
+    return [emphasised(head), *body]
+
+
+def _devices(devices: list[dict[str, Any]]) -> list[str]:
+    rows = [["DEVICE", "KIND", "STATE", "LAST SAMPLE"]]
+    for device in devices:
+        age = device["age_s"]
+        rows.append(
+            [
+                device["id"],
+                device["kind"],
+                device["state"] + (f" ({device['detail']})" if device["detail"] else ""),
+                "never" if age is None else f"{age:.0f} s ago",
+            ]
+        )
+    head, *body = table(rows)
+    return [emphasised(head), *body]
+
+
+def _uplinks(uplinks: list[dict[str, Any]]) -> list[str]:
+    rows = [["RECIPIENT", "UPLINK", "SINCE"]]
+    rows += [
+        [
+            uplink["recipient"],
+            uplink["state"] + (f" ({uplink['detail']})" if uplink["detail"] else ""),
+            uplink["since"] or "",
+        ]
+        for uplink in uplinks
+    ]
+    head, *body = table(rows)
+    return [emphasised(head), *body]

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The path, wired; the only room that opens hardware.
+
+Path: source → door (lists of samples) → **owner thread**: router → lane → seal → spool; and
+inbox → spool on the way back.
+Law:
+  - one thread owns lanes, router and sealer; sources hand it whole lists, acts stand at the same
+    door, so that an act and a reading never meet half-way;
+  - a source that is faster than the owner waits at the door; nothing piles up in memory;
+  - ends of consent, ages and epochs are looked at several times a second, not per reading.
+Limits: an open batch lives in memory only; a crash loses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from agent.inbox import Rejected, read_inbound
+from agent.path import Permit, Refusal
+from agent.pipeline.hardware import Hardware
+from agent.pipeline.running import Running
+from agent.site import Site
+from agent.spool import Inbound, Spool
+from assent.messages import StreamAck
+from firmware_bridge.clock import Clock
+from firmware_bridge.sample import Instant, Sample
+from firmware_bridge.supervisor import Health
+
+# Lists of samples that wait for the owner; a list is what one read of a source gave.
+_WAITING_LISTS: Final = 16
+# A source that waits at the door looks this often whether the house is closing.
+_PATIENCE_S: Final = 0.2
+# Withdrawals come through the door; ages, ends and epochs may be this late.
+_LOOK_AROUND_MS: Final = 250
+_INBOX: Final = 256
+
+Act = Callable[[], None]
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Owner of the path; every method but `deliver` and `act` belongs to the owner's thread.
+
+    Args:
+        site: what is installed, opened and verified.
+        spool: the collecting side's end of the spool.
+        clock: where time comes from.
+    """
+
+    def __init__(self, site: Site, spool: Spool, clock: Clock) -> None:
+        self.site = site
+        self.spool = spool
+        self.clock = clock
+        self.verdicts: dict[str, Permit | Refusal] = {}
+        self.rejected: Counter[str] = Counter()
+        """Messages from below that were not believed, by reason."""
+        self.running = Running(spool)
+        self._door: queue.Queue[list[Sample] | Act] = queue.Queue(_WAITING_LISTS)
+        self._hardware = Hardware(clock, self.deliver)
+        self._closing = False
+        self._look_again_ms = 0
+        self._clock_was_trusted = False
+
+    def deliver(self, samples: list[Sample]) -> None:
+        """Hands samples to the owner; called by the sources' threads, waits while it is behind."""
+        while not self._closing:
+            try:
+                self._door.put(samples, timeout=_PATIENCE_S)
+            except queue.Full:
+                continue
+            return
+
+    def act(self, work: Act) -> None:
+        """Has the owner do something between two lists of samples; called by other threads."""
+        self._door.put(work)
+
+    def turn(self, timeout_s: float) -> None:
+        """One turn of the owner: what stands at the door, then what time asks for.
+
+        Args:
+            timeout_s: how long to wait at the door.
+        """
+        if self.running.is_stuck():
+            # The disk refuses: the door stays shut, so that memory stays bounded.
+            self.clock.wait(int(timeout_s * 1000))
+            self.running.store_again()
+        else:
+            self._open_door(timeout_s)
+        now = self.clock.now()
+        if now.mono_ms >= self._look_again_ms:
+            self._look_again_ms = now.mono_ms + _LOOK_AROUND_MS
+            self._look_around(now)
+
+    def decide(self, site: Site | None = None) -> None:
+        """Asks the gate; ends lanes that lost their permit, opens those that got one.
+
+        Durable when this returns: a flow without a permit has no open lane in the spool, and what
+        waited of a flow that was taken back or narrowed is gone.
+
+        Args:
+            site: what is installed now, when it has changed.
+        """
+        if site is not None:
+            self.site = site
+        now = self.clock.now()
+        self._clock_was_trusted = now.trusted
+        self.verdicts = self.site.verdicts(now)
+        self.running.follow(self.site, self.verdicts, now)
+        self._hardware.follow(self.site.settings, self.running.wanted())
+
+    def stop(self) -> None:
+        """Closes the hardware, takes what still stands at the door, closes the open batches."""
+        self._closing = True
+        self._hardware.stop()
+        while True:
+            try:
+                self._take(self._door.get_nowait())
+            except queue.Empty:
+                break
+        self.running.flush(self.clock.now())
+
+    def health(self) -> list[Health]:
+        """How each opened device does."""
+        return self._hardware.health()
+
+    def seen(self) -> dict[str, frozenset[str]]:
+        """What each opened device can deliver, wanted or not, by device id."""
+        return self._hardware.delivered()
+
+    def _open_door(self, timeout_s: float) -> None:
+        try:
+            item = self._door.get(timeout=timeout_s)
+        except queue.Empty:
+            return
+        self._take(item)
+
+    def _take(self, item: list[Sample] | Act) -> None:
+        if callable(item):
+            item()
+        else:
+            self.running.take(item)
+
+    def _look_around(self, now: Instant) -> None:
+        if now.trusted != self._clock_was_trusted or self.running.is_outdated(now):
+            self.decide()
+        self.running.close_due(now)
+        self._read_inbox(now)
+        self.running.greet(self.site)
+        if now.trusted:
+            self.spool.expire(now.wall_ms)
+        self.spool.enforce_quota(self.site.settings.quota_bytes)
+
+    def _read_inbox(self, now: Instant) -> None:
+        waiting = self.spool.take_inbox(_INBOX)
+        acks: dict[str, list[StreamAck]] = {}
+        for inbound in waiting:
+            acks.setdefault(inbound.recipient, []).extend(self._read(inbound))
+        for recipient, streams in acks.items():
+            if streams:
+                done = self.spool.acknowledge(recipient, streams, now.wall_ms)
+                log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
+        self.spool.drop_inbox([inbound.id for inbound in waiting])
+
+    def _read(self, inbound: Inbound) -> tuple[StreamAck, ...]:
+        read = read_inbound(inbound, self.site.keys, self.site.policy)
+        if isinstance(read, Rejected):
+            self.rejected[read.reason] += 1
+            log.warning("message from below refused reason=%s", read.reason)
+            return ()
+        return read.streams

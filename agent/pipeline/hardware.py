@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which devices are opened: those of agent.toml that deliver something a running flow wants.
+
+Law:
+  - a device none of whose attributes any running flow wants is not opened;
+  - a device whose profile or source is not usable is reported and stays shut; the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from agent.settings import DeviceSettings, Settings
+from assent.errors import AssentError
+from assent.units import Duration
+from firmware_bridge.clock import Clock
+from firmware_bridge.profile import load_profile
+from firmware_bridge.sample import Sample
+from firmware_bridge.sources import registry
+from firmware_bridge.sources.registry import SourceConfig
+from firmware_bridge.supervisor import Configured, Health, Supervisor
+
+log = logging.getLogger(__name__)
+
+
+class Hardware:
+    """The opened devices; asked by the owner's thread, read by the supervisor's.
+
+    Args:
+        clock: where time comes from.
+        deliver: takes the samples.
+    """
+
+    def __init__(self, clock: Clock, deliver: Callable[[list[Sample]], None]) -> None:
+        self._clock = clock
+        self._deliver = deliver
+        self._supervisor: Supervisor | None = None
+        self._opened: tuple[DeviceSettings, ...] = ()
+        self._delivered: dict[str, frozenset[str]] = {}
+
+    def follow(self, settings: Settings, wanted: frozenset[str]) -> None:
+        """Opens what is wanted and closes what is not, when that has changed."""
+        usable = self._usable(settings.devices)
+        self._delivered = {
+            device.id: registry.attributes(device.source, config) for device, config in usable
+        }
+        needed = [
+            (device, config) for device, config in usable if self._delivered[device.id] & wanted
+        ]
+        devices = tuple(device for device, _ in needed)
+        if devices == self._opened:
+            return
+        self.stop()
+        self._opened = devices
+        if not needed:
+            return
+        configured = [self._configured(device, config) for device, config in needed]
+        self._supervisor = Supervisor(configured, self._deliver, self._clock)
+        self._supervisor.start()
+
+    def stop(self) -> None:
+        """Closes every device."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
+        self._opened = ()
+
+    def health(self) -> list[Health]:
+        """How each opened device does."""
+        return self._supervisor.health() if self._supervisor else []
+
+    def delivered(self) -> dict[str, frozenset[str]]:
+        """What each usable device can deliver, by device id."""
+        return dict(self._delivered)
+
+    def _usable(
+        self, devices: tuple[DeviceSettings, ...]
+    ) -> list[tuple[DeviceSettings, SourceConfig]]:
+        usable = []
+        for device in devices:
+            try:
+                config = source_config(device)
+                registry.attributes(device.source, config)
+            except AssentError as exc:
+                log.error("device not usable device=%s reason=%s", device.id, exc.message)
+                continue
+            usable.append((device, config))
+        return usable
+
+    def _configured(self, device: DeviceSettings, config: SourceConfig) -> Configured:
+        return Configured(
+            device_id=device.id,
+            kind=device.kind,
+            make=lambda: registry.make(device.source, config, self._clock),
+            fresh_ms=device.fresh_ms,
+        )
+
+
+def source_config(device: DeviceSettings) -> SourceConfig:
+    """What a source is made from.
+
+    Raises:
+        ConfigError: the profile does not load.
+    """
+    return SourceConfig(
+        device_id=device.id,
+        kind=device.kind,
+        port=device.port,
+        profile=load_profile(device.profile) if device.profile else None,
+        every=Duration(device.every_ms),
+        speed=device.speed,
+    )

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lanes that run now: opened for permits, closed into the spool, ended by a no.
+
+Law:
+  - a lane runs only for the permit the gate gives now, in the epoch of now;
+  - a no, an end, wider terms: the lane row is closed first, then the open batch is forgotten, then
+    what waits is purged;
+  - a pause (broken form, unusable policy, clock) closes the batch into the spool and lets nothing
+    out: nobody took anything back;
+  - narrower terms or attributes purge what waits under the wider ones; a renewed yes does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from agent.lane import Lane
+from agent.path import Batch, Permit, Reason, Refusal, Sealed
+from agent.router import Router
+from agent.seal import Sealer
+from agent.site import Site
+from agent.spool import LaneState, LinkState, Purged, Spool, Target
+from assent import envelope
+from assent.envelope import ClockQuality, Kind
+from assent.errors import AssentError, SpoolError
+from assent.messages import Status
+from assent.wire import FORMAT
+from firmware_bridge.sample import Instant, Sample
+
+PAUSES: Final = frozenset(
+    {Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.CLOCK_UNTRUSTED, Reason.NOT_ENROLLED}
+)
+"""Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
+
+# Sealed messages kept in memory while the disk refuses: 64 of at most 120 kB.
+_UNSTORED: Final = 64
+
+log = logging.getLogger(__name__)
+
+
+class Tally:
+    """What was done for one flow since the process began."""
+
+    __slots__ = ("bytes", "messages", "purged", "readings")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.readings = 0
+        self.bytes = 0
+        self.purged = Purged(0, 0, 0)
+
+    def add_stored(self, sealed: Sealed) -> None:
+        """Counts a message that is on the disk."""
+        self.messages += 1
+        self.readings += sealed.readings
+        self.bytes += len(sealed.data)
+
+    def add_purged(self, purged: Purged, open_readings: int) -> None:
+        """Counts what a purge deleted: sealed batches and the readings of the open one."""
+        self.purged = Purged(
+            self.purged.batches + purged.batches,
+            self.purged.readings + purged.readings + open_readings,
+            self.purged.bytes + purged.bytes,
+        )
+
+
+class Running:
+    """The running lanes with their router and sealer; one thread owns it.
+
+    Args:
+        spool: the collecting side's end of the spool.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.tallies: dict[str, Tally] = {}
+        self.lost: Counter[str] = Counter()
+        """Readings that could not be sealed, by flow."""
+        self._spool = spool
+        self._lanes: dict[str, Lane] = {}
+        self._next: dict[int, int] = {}
+        self._router = Router(())
+        self._sealer: Sealer | None = None
+        self._unstored: list[Sealed] = []
+        self._greeted: dict[str, int] = {}
+        self._clock = ClockQuality.TRUSTED
+
+    def wanted(self) -> frozenset[str]:
+        """Names of the attributes that any running flow carries."""
+        return self._router.wanted()
+
+    def lanes(self) -> Mapping[str, Lane]:
+        """The running lanes by flow."""
+        return self._lanes
+
+    def follow(self, site: Site, verdicts: Mapping[str, Permit | Refusal], now: Instant) -> None:
+        """Makes the lanes what the gate says; durable when this returns."""
+        rows = self._spool.lanes()
+        for flow in sorted(rows.keys() | self._lanes.keys()):
+            verdict = verdicts.get(flow)
+            lane = self._lanes.get(flow)
+            if isinstance(verdict, Permit):
+                if lane is not None and not _goes_on(lane, verdict, now):
+                    self._change(lane, verdict, now)
+            elif site.policy is None or _is_pause(verdict):
+                self._pause(flow, now)
+            elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
+                self._end(flow)
+        self._sealer = Sealer(site.keys, site.policy) if site.policy else None
+        self._clock = ClockQuality.SYSTEM if site.settings.clock_is_system else ClockQuality.TRUSTED
+        for permit in verdicts.values():
+            if isinstance(permit, Permit) and permit.flow not in self._lanes:
+                self._open(site, permit, now)
+        self._router = Router(self._lanes.values())
+        self._spool.set_targets(_targets(site))
+
+    def take(self, samples: list[Sample]) -> None:
+        """Routes samples to the lanes; closes the batches that are due by them."""
+        due = self._router.route(samples)
+        while due:
+            self._close(due)
+            due = self._router.route(())
+
+    def is_outdated(self, now: Instant) -> bool:
+        """Whether an end of consent or of an epoch has passed since the gate was asked."""
+        return any(not _goes_on(lane, lane.permit, now) for lane in self._lanes.values())
+
+    def close_due(self, now: Instant) -> None:
+        """Closes the batches that are old."""
+        self._close([lane for lane in self._lanes.values() if lane.due(now.wall_ms)])
+
+    def flush(self, now: Instant) -> None:
+        """Closes every open batch into the spool; open windows end with it."""
+        for lane in self._lanes.values():
+            self._drain(lane, now)
+
+    def is_stuck(self) -> bool:
+        """Whether the disk refuses so much that nothing more should be taken."""
+        return len(self._unstored) >= _UNSTORED
+
+    def store_again(self) -> None:
+        """Tries once more to store what the disk refused."""
+        self._store([])
+
+    def greet(self, site: Site) -> None:
+        """Tells a recipient, once a connection, which policy is in force; nothing of people."""
+        if site.policy is None:
+            return
+        for recipient, health in self._spool.health().items():
+            if health.state is not LinkState.CONNECTED:
+                continue
+            if self._greeted.get(recipient) == health.since_ms:
+                continue
+            self._greeted[recipient] = health.since_ms
+            head = site.policy.policy.policy
+            body = Status(head.id, head.serial, FORMAT).encode()
+            self._say(site, recipient, Kind.STATUS, body)
+
+    def _say(self, site: Site, recipient: str, kind: Kind, body: bytes) -> None:
+        assert site.policy is not None
+        gateway = site.keys.gateway(recipient)
+        signed = envelope.sign_message(kind, body, gateway.sign, gateway.mailbox)
+        key = site.policy.keys[recipient]
+        try:
+            self._spool.put_control(recipient, envelope.seal(signed, key, gateway.mailbox))
+        except SpoolError as exc:
+            log.warning("control message not stored reason=%s", exc.message)
+
+    def _waits(self, flow: str) -> bool:
+        waiting = self._spool.waiting().get(flow)
+        return waiting is not None and waiting.batches > 0
+
+    def _open(self, site: Site, permit: Permit, now: Instant) -> None:
+        secret = site.keys.flow_secret(permit.recipient, permit.flow)
+        stream = secrets.randbits(64)
+        epoch = now.wall_ms // permit.epoch_ms
+        lane = Lane(permit, secret, stream, epoch, self._clock)
+        self._enter(lane)
+        log.info("lane opened flow=%s recipient=%s", permit.flow, permit.recipient)
+
+    def _enter(self, lane: Lane) -> None:
+        permit = lane.permit
+        self._next[lane.stream] = self._spool.open_lane(
+            permit.flow,
+            permit.recipient,
+            lane.stream,
+            permit.not_after_ms,
+            core=permit.core,
+            basis=_basis(permit),
+        )
+        self._lanes[permit.flow] = lane
+
+    def _change(self, lane: Lane, permit: Permit, now: Instant) -> None:
+        """Ends a lane whose permit or epoch is another now; what waits stays if it may."""
+        if _basis(permit) != _basis(lane.permit):
+            self._end(permit.flow)
+            return
+        self._drain(lane, now)
+        epoch = now.wall_ms // permit.epoch_ms
+        if permit == lane.permit and epoch > lane.epoch:
+            self._forget(lane)
+            self._enter(lane.successor(secrets.randbits(64), epoch))
+            return
+        self._forget(lane)
+
+    def _pause(self, flow: str, now: Instant) -> None:
+        lane = self._lanes.get(flow)
+        if lane is not None:
+            self._drain(lane, now)
+            self._forget(lane)
+            log.info("lane paused flow=%s", flow)
+        self._spool.pause_lane(flow)
+
+    def _end(self, flow: str) -> None:
+        self._spool.close_lane(flow)
+        lane = self._lanes.get(flow)
+        waited = 0
+        if lane is not None:
+            waited = lane.readings
+            lane.discard()
+            self._forget(lane)
+        purged = self._spool.purge(flow)
+        self._tally(flow).add_purged(purged, waited)
+        log.info("lane closed flow=%s purged_batches=%d", flow, purged.batches)
+
+    def _forget(self, lane: Lane) -> None:
+        flow = lane.permit.flow
+        self._lanes.pop(flow, None)
+        self._next.pop(lane.stream, None)
+        left = [sealed for sealed in self._unstored if sealed.flow == flow]
+        if left:
+            # Their stream has ended: the spool would refuse them for ever.
+            self.lost[flow] += sum(sealed.readings for sealed in left)
+            self._unstored = [sealed for sealed in self._unstored if sealed.flow != flow]
+
+    def _drain(self, lane: Lane, now: Instant) -> None:
+        sealed: list[Sealed] = []
+        while True:
+            gaps = self._spool.gaps_for(lane.permit.flow)
+            batch = lane.close(gaps, final=True, now_ms=now.wall_ms)
+            if batch is None:
+                break
+            sealed += self._seal(batch)
+        self._store(sealed)
+
+    def _close(self, lanes: Iterable[Lane]) -> None:
+        sealed: list[Sealed] = []
+        for lane in lanes:
+            batch = lane.close(self._spool.gaps_for(lane.permit.flow))
+            if batch is not None:
+                sealed += self._seal(batch)
+        self._store(sealed)
+
+    def _seal(self, batch: Batch) -> list[Sealed]:
+        if self._sealer is None:
+            return []
+        flow = batch.permit.flow
+        try:
+            sealed = self._sealer.seal(batch, self._next[batch.stream])
+        except AssentError as exc:
+            self.lost[flow] += batch.readings
+            log.error("batch not sealed flow=%s reason=%s", flow, exc.code)
+            return []
+        self._next[batch.stream] += len(sealed)
+        return sealed
+
+    def _store(self, sealed: list[Sealed]) -> None:
+        waiting = self._unstored + sealed
+        if not waiting or self._put(waiting):
+            self._unstored = []
+            return
+        # One flow that the spool refuses does not hold up the others.
+        flows = sorted({one.flow for one in waiting})
+        parts = [[one for one in waiting if one.flow == flow] for flow in flows]
+        refused = [part for part in parts if len(parts) == 1 or not self._put(part)]
+        self._unstored = [one for part in refused for one in part]
+
+    def _put(self, sealed: list[Sealed]) -> bool:
+        try:
+            self._spool.put(sealed)
+        except SpoolError as exc:
+            log.error("batches not stored, kept in memory reason=%s", exc.message)
+            return False
+        for one in sealed:
+            self._tally(one.flow).add_stored(one)
+        return True
+
+    def _tally(self, flow: str) -> Tally:
+        return self.tallies.setdefault(flow, Tally())
+
+
+def _goes_on(lane: Lane, permit: Permit, now: Instant) -> bool:
+    if lane.permit != permit or lane.epoch_of(now.wall_ms) != lane.epoch:
+        return False
+    return permit.not_after_ms is None or now.wall_ms <= permit.not_after_ms
+
+
+def _is_pause(verdict: Refusal | None) -> bool:
+    return verdict is not None and verdict.reason in PAUSES
+
+
+def _basis(permit: Permit) -> bytes:
+    """What a waiting batch rests on; another basis means that it was narrowed since."""
+    names = "\0".join(sorted(carried.name for carried in permit.carried))
+    return hashlib.sha256(permit.terms_hash + names.encode()).digest()
+
+
+def _targets(site: Site) -> list[Target]:
+    if site.policy is None:
+        return []
+    targets = []
+    for recipient in site.policy.policy.recipients:
+        broker = site.broker_of(recipient)
+        if broker is None or not site.keys.admitted(recipient):
+            continue
+        paths = site.keys.tls_paths(recipient)
+        targets.append(
+            Target(
+                recipient=recipient,
+                broker=broker,
+                mailbox=site.keys.gateway(recipient).mailbox,
+                ca_pem=site.policy.cas[recipient].decode(),
+                cert_path=str(paths.certificate),
+                key_path=str(paths.key),
+            )
+        )
+    return targets

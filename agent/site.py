@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is installed: settings, keys, ledger and policy, opened and verified, or why not.
+
+Law:
+  - a policy that cannot be used is a reason, not a crash: every flow is then off and says so;
+  - the ledger remembers the highest serial that was ever in force; an older policy is refused;
+  - a broker that the policy does not name for its recipient is not used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from agent.gate import decide
+from agent.keys import Keys
+from agent.ledger import Ledger
+from agent.path import Permit, Reason, Refusal
+from agent.settings import Settings
+from assent import durable
+from assent.errors import AssentError, ConfigError
+from assent.policy.signing import SignedPolicy, open_policy
+from firmware_bridge.sample import Instant
+
+POLICY = "policy.toml"
+SIGNATURE = "policy.toml.cose"
+FORM = "consent.toml"
+
+# A dictionary of a thousand attributes is some 400 kB; keys and certificates are a few.
+_MAX_FILE = 1_048_576
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no usable policy: the reason every flow gives, and a sentence for a person."""
+
+    reason: Reason
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """One installation as found on disk.
+
+    Attributes:
+        settings: what agent.toml says.
+        keys: the store of secrets.
+        ledger: the household's records.
+        policy: the policy in force, or None with `trouble`.
+        trouble: why there is none.
+        form_trouble: why the consent form cannot be used, or None.
+    """
+
+    settings: Settings
+    keys: Keys
+    ledger: Ledger
+    policy: SignedPolicy | None
+    trouble: Trouble | None
+    form_trouble: str | None = None
+
+    def verdicts(self, now: Instant) -> dict[str, Permit | Refusal]:
+        """What the gate says of each flow of the policy at this moment."""
+        recipients = self.policy.policy.recipients if self.policy else ()
+        return decide(
+            self.policy,
+            self.trouble.reason if self.trouble else None,
+            self.ledger,
+            form_broken=self.form_trouble is not None,
+            admitted=frozenset(name for name in recipients if self.keys.admitted(name)),
+            now_ms=now.wall_ms,
+            clock_trusted=now.trusted,
+            floor_ms=0,
+        )
+
+    def broker_of(self, recipient: str) -> str | None:
+        """The broker to use for a recipient: the technician's choice among the policy's."""
+        if self.policy is None:
+            return None
+        allowed = self.policy.policy.recipients[recipient].brokers
+        chosen = self.settings.brokers.get(recipient, allowed[0])
+        return chosen if chosen in allowed else None
+
+
+def open_site(settings: Settings, now: Instant) -> Site:
+    """Opens everything below a state directory; the caller holds the instance lock.
+
+    Raises:
+        KeyStoreError: secrets cannot be read; nothing may run.
+    """
+    make_state(settings.state)
+    keys = Keys.open(settings.state / "keys")
+    ledger = Ledger.open(settings.state / "ledger.json", keys.ledger_key, now.wall_ms)
+    site = Site(settings, keys, ledger, policy=None, trouble=None)
+    return with_policy(site, now)
+
+
+def make_state(state: Path) -> None:
+    """Makes the state directory, private to the agent.
+
+    Raises:
+        AssentError: it cannot be made.
+    """
+    try:
+        durable.make_dirs(state, mode=0o700)
+    except OSError as exc:
+        raise AssentError(
+            f"the state directory {state} cannot be made: {exc.strerror}",
+            hint="make it, or name another one as gateway.state in agent.toml",
+        ) from exc
+
+
+def with_policy(site: Site, now: Instant) -> Site:
+    """The site with its policy read anew; a policy that is not usable becomes a trouble."""
+    trusted = site.keys.policy_key
+    if trusted is None:
+        trouble = Trouble(Reason.NOT_ENROLLED, "no policy key is trusted: run assent enrol")
+        return dataclasses.replace(site, policy=None, trouble=trouble)
+    directory = site.settings.directory
+    try:
+        text = durable.read(directory / POLICY, _MAX_FILE)
+        signature = durable.read(directory / SIGNATURE, _MAX_FILE)
+        policy = open_policy(
+            text, signature, trusted, _reader(directory), site.ledger.highest_serial
+        )
+    except OSError as exc:
+        sentence = f"{exc.filename} cannot be read: {exc.strerror}"
+    except ConfigError as exc:
+        sentence = str(exc.findings[0])
+    except AssentError as exc:
+        sentence = exc.message
+    else:
+        site.ledger.append_policy(policy.serial, policy.hash, now.wall_ms)
+        return dataclasses.replace(site, policy=policy, trouble=None)
+    log.error("policy is not usable, every flow is off reason=%s", sentence)
+    return dataclasses.replace(site, policy=None, trouble=Trouble(Reason.POLICY_UNUSABLE, sentence))
+
+
+def _reader(directory: Path):  # noqa: ANN202
+    def read_file(name: str) -> bytes:
+        return durable.read(directory / name, _MAX_FILE)
+
+    return read_file

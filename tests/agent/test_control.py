@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.control import FILE_NAME, MAX_LINE, AnsweredError, Control, ask, is_listening
+from assent.errors import ControlError, RefusedError
+
+
+def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    if request["verb"] == "refuse":
+        raise RefusedError("no such thing", hint="try another")
+    return {"heard": dict(request)}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    control = Control(tmp_path, answer)
+    control.start()
+    yield tmp_path
+    control.stop()
+
+
+def converse(state: Path, sent: bytes) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10)
+        connection.connect(str(state / FILE_NAME))
+        connection.sendall(sent)
+        received = b""
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return dict(json.loads(received))
+
+
+def test_an_answer_comes_back(state: Path) -> None:
+    assert ask(state, "hello", flow="service") == {"heard": {"verb": "hello", "flow": "service"}}
+
+
+def test_a_refusal_keeps_its_sentence_hint_and_exit_code(state: Path) -> None:
+    with pytest.raises(AnsweredError) as caught:
+        ask(state, "refuse")
+    assert (caught.value.message, caught.value.hint) == ("no such thing", "try another")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\n", b"[]\n", b"{\n", b"\xff\xfe\n", b"[" * 50_000 + b"\n", b'"text"\n'],
+    ids=["nothing", "a list", "half an object", "no UTF-8", "deep nesting", "a string"],
+)
+def test_a_strange_line_is_refused_and_the_next_one_is_heard(state: Path, sent: bytes) -> None:
+    assert converse(state, sent)["ok"] is False
+    assert ask(state, "still there")["heard"]["verb"] == "still there"
+
+
+def test_a_line_without_end_is_refused(state: Path) -> None:
+    assert converse(state, b"x" * (MAX_LINE + 2))["error"].startswith("the message is over")
+
+
+def test_a_stopped_agent_does_not_answer(tmp_path: Path) -> None:
+    control = Control(tmp_path, answer)
+    control.start()
+    assert is_listening(tmp_path)
+    control.stop()
+    assert not is_listening(tmp_path)
+    with pytest.raises(ControlError):
+        ask(tmp_path, "hello")
+
+
+def test_a_left_over_socket_does_not_stop_the_next_one(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(tmp_path / FILE_NAME))
+    control = Control(tmp_path, answer)
+    control.start()
+    try:
+        assert ask(tmp_path, "hello")
+    finally:
+        control.stop()
+
+
+def test_only_the_agents_user_may_open_the_socket(state: Path) -> None:
+    assert (state / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("setpriv") or not Path("/usr/bin/python3").exists(),
+    reason="needs root, setpriv and the system's python3",
+)
+def test_another_user_is_not_answered(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # The directory and the socket are opened to everybody, so that only the kernel's word counts.
+    state = tmp_path_factory.mktemp("open")
+    for directory in (state, *state.parents):
+        if str(directory).startswith("/tmp/"):
+            directory.chmod(0o755)
+    control = Control(state, answer)
+    control.start()
+    try:
+        (state / FILE_NAME).chmod(0o666)
+        code = (
+            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+            's.sendall(b\'{"verb":"hello"}\\n\'); print(s.recv(4096).decode())'
+        )
+        words = ["/usr/bin/python3", "-c", code, str(state / FILE_NAME)]
+        asked = subprocess.run(
+            ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *words],
+            capture_output=True,
+            text=True,
+            cwd="/",
+        )
+        assert "only the agent's own user may ask" in asked.stdout, asked.stderr
+        assert ask(state, "hello")
+    finally:
+        control.stop()

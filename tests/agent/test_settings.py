@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.settings import load_settings
+from assent.errors import ConfigError
+
+GOOD = """
+[gateway]
+state = "state"
+
+[[device]]
+id = "gateway"
+kind = "gateway"
+source = "host"
+"""
+
+
+def written(directory: Path, text: str) -> Path:
+    (directory / "agent.toml").write_text(text)
+    return directory
+
+
+def complaints(directory: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(written(directory, text))
+    return [str(finding) for finding in caught.value.findings]
+
+
+def test_relative_paths_start_beside_the_file(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path, GOOD)).state == tmp_path / "state"
+
+
+def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, GOOD))
+    assert settings.clock_is_system is False
+    assert settings.quota_bytes == 64_000_000
+    assert settings.brokers == {}
+
+
+def test_the_shipped_example_loads(tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / "config" / "agent.toml"
+    settings = load_settings(written(tmp_path, example.read_text()))
+    assert [device.source for device in settings.devices] == ["host"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (GOOD.replace("state =", "stat ="), "agent.toml:3:1"),
+        (GOOD + 'fresh = "10ms"\n', "fresh must not be shorter than every"),
+        (GOOD + 'every = "0s"\n', "a period above zero was expected"),
+        (GOOD + "speed = -1.0\n", "a speed of zero or more was expected"),
+        (GOOD + 'profile = "nowhere"\n', "there is no profile 'nowhere'"),
+        (GOOD.replace('"host"', '"replay"'), "a replay needs a port"),
+        (GOOD.replace('"host"', '"hosd"'), "host"),
+        (GOOD + '[[device]]\nid = "gateway"\nkind = "x"\nsource = "host"\n', "is used twice"),
+        (GOOD.replace('state = "state"', 'state = "state"\nquota = "1 kB"'), "at least 1 MB"),
+        ("[gateway]\nstate = 3\n", "agent.toml:2:1"),
+        ("not toml at all", "agent.toml:1:"),
+    ],
+    ids=[
+        "a misspelt key has its place",
+        "fresh is not below every",
+        "a period is above zero",
+        "a speed is not negative",
+        "a profile exists",
+        "a replay has a recording",
+        "a source is known",
+        "an id is used once",
+        "a quota is not below a megabyte",
+        "a wrong type has its place",
+        "no TOML is one finding",
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_place(tmp_path: Path, broken: str, said: str) -> None:
+    assert any(said in line for line in complaints(tmp_path, broken))
+
+
+def test_all_findings_of_a_file_come_at_once(tmp_path: Path) -> None:
+    broken = GOOD.replace("kind =", "kinds =") + 'every = "soon"\n'
+    assert len(complaints(tmp_path, broken)) >= 3

@@ -167,12 +167,12 @@ def subtract(db: sqlite3.Connection, lane: int, batches: int, readings: int, siz
     )
 
 
-def _from_oldest(db: sqlite3.Connection, lane: int) -> Iterator[_Row]:
+def _from_oldest(db: sqlite3.Connection, lane: int, chunk: int = _CHUNK) -> Iterator[_Row]:
     streams = db.execute("SELECT number FROM stream WHERE lane=? ORDER BY number", (lane,))
     for (number,) in streams.fetchall():
         after, end = (number << STREAM_SHIFT) - 1, (number + 1) << STREAM_SHIFT
         while rows := db.execute(
-            f"SELECT {_COLUMNS} FROM batch WHERE id > ? AND id < ? ORDER BY id LIMIT {_CHUNK}",  # noqa: S608 - no input
+            f"SELECT {_COLUMNS} FROM batch WHERE id > ? AND id < ? ORDER BY id LIMIT {chunk}",  # noqa: S608 - no input
             (after, end),
         ).fetchall():
             yield from rows
@@ -189,4 +189,4 @@ def oldest_ms(db: sqlite3.Connection, lane: int) -> int | None:
     Returns:
         Milliseconds since 1970, or None when nothing waits.
     """
-    return next((row[4] for row in _from_oldest(db, lane)), None)
+    return next((row[4] for row in _from_oldest(db, lane, chunk=1)), None)

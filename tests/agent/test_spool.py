@@ -1,0 +1,858 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spool keeps what it took, gives what may leave, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.spool import Health, LaneState, Lease, LinkState, Spool, Target
+from agent.spool.carrier import RESEND_MAX_MS, RESEND_MS
+from agent.spool.gaps import OFFERED
+from agent.spool.mail import CONTROL_MESSAGES, INBOX_BYTES, INBOX_MESSAGES
+from agent.spool.retention import OVERHEAD
+from assent.errors import SpoolError
+from assent.header import Gap, GapCause
+from assent.messages import RefusalReason, Refused, StreamAck
+from assent.wire import MAX_MESSAGE
+from tests.agent.sealed import FAR, NOW, run_of, sealed
+
+STREAM = 7
+CANARY = b"canary-of-the-household-" * 40
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.db"
+
+
+@pytest.fixture
+def spool(path: Path) -> Iterator[Spool]:
+    opened = Spool.open(path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def carrier(spool: Spool, path: Path) -> Iterator[Spool]:
+    opened = Spool.open(path, create=False)
+    yield opened
+    opened.close()
+
+
+def data_of(leases: list[Lease]) -> list[bytes]:
+    return [lease.data for lease in leases]
+
+
+def on_disk(path: Path, needle: bytes) -> list[str]:
+    return sorted(entry.name for entry in path.parent.iterdir() if needle in entry.read_bytes())
+
+
+# --- streams and put -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2**63 - 1, 2**63, 2**64 - 1], ids=hex)
+def test_a_stream_is_any_unsigned_64_bit_number(spool: Spool, stream: int) -> None:
+    assert spool.open_lane("service", "maker", stream, None) == 0
+    spool.put([sealed(0, stream=stream)])
+    assert spool.lanes()["service"].stream == stream
+    assert spool.lanes()["service"].next_sequence == 1
+    assert spool.acknowledge("maker", [StreamAck(stream, 1)]).batches == 1
+
+
+@pytest.mark.parametrize("stream", [-1, 2**64], ids=["negative", "65 bits"])
+def test_a_stream_that_is_no_unsigned_64_bit_number_is_refused(spool: Spool, stream: int) -> None:
+    with pytest.raises(SpoolError, match="unsigned 64-bit"):
+        spool.open_lane("service", "maker", stream, None)
+
+
+@pytest.mark.parametrize(
+    ("batches", "sentence"),
+    [
+        ([sealed(1)], "expected sequence 0, got 1"),
+        ([sealed(0), sealed(2)], "expected sequence 1, got 2"),
+        ([sealed(0), sealed(0)], "expected sequence 1, got 0"),
+        ([sealed(0, stream=8)], "stream"),
+        ([sealed(0, recipient="other")], "another recipient"),
+        ([sealed(0), sealed(0, flow="unheard-of")], "not open"),
+    ],
+    ids=[
+        "a sequence that leaves one out",
+        "a hole within one put",
+        "a sequence twice",
+        "a stream that is not the lane's",
+        "a batch sealed for another recipient",
+        "a flow that never had a lane",
+    ],
+)
+def test_a_put_that_does_not_fit_stores_nothing(
+    spool: Spool, batches: list[object], sentence: str
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    with pytest.raises(SpoolError, match=sentence):
+        spool.put(batches)
+    assert spool.waiting()["service"].batches == 0
+    spool.put([sealed(0)])  # the twin: what fits is stored
+    assert spool.waiting()["service"].batches == 1
+
+
+def test_what_was_put_is_leased_in_order_with_equal_bytes(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    batches = run_of(30)
+    spool.put(batches[:10])
+    spool.put(batches[10:])
+    leases = carrier.lease("maker", 100, NOW)
+    assert data_of(leases) == [batch.data for batch in batches]
+    assert {lease.flow for lease in leases} == {"service"}
+
+
+def test_an_open_lane_goes_on_in_its_stream(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    assert spool.open_lane("service", "maker", STREAM, FAR) == 3
+    assert spool.lanes()["service"].not_after_ms == FAR
+
+
+def test_a_new_stream_ends_the_old_one_and_what_waits_of_it_still_leaves(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(2))
+    assert spool.open_lane("service", "maker", 8, None) == 0
+    with pytest.raises(SpoolError, match="present one"):
+        spool.put([sealed(2)])
+    spool.put([sealed(0, stream=8)])
+    assert len(carrier.lease("maker", 10, NOW)) == 3
+    with pytest.raises(SpoolError, match="ended"):
+        spool.open_lane("service", "maker", STREAM, None)
+
+
+# --- the second gate -----------------------------------------------------------------------------
+
+
+@pytest.mark.clause("C03")
+def test_nothing_of_a_closed_lane_is_leased(spool: Spool, carrier: Spool) -> None:
+    for flow, stream in (("service", 7), ("advice", 8)):
+        spool.open_lane(flow, "maker", stream, None)
+        spool.put(run_of(3, flow=flow, stream=stream))
+    spool.close_lane("service")
+    assert {lease.flow for lease in carrier.lease("maker", 10, NOW)} == {"advice"}
+
+
+def test_closing_survives_a_restart(spool: Spool, path: Path) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    Spool.open(path, create=False).close_lane("service")  # another process, without the lock
+    spool.close()
+    again = Spool.open(path)
+    assert again.lanes()["service"].state is LaneState.CLOSED
+    assert again.lease("maker", 10, NOW) == []
+    again.close()
+
+
+def test_a_no_before_any_lane_is_kept(spool: Spool) -> None:
+    spool.close_lane("never-opened")
+    assert spool.lanes()["never-opened"].state is LaneState.CLOSED
+
+
+def test_a_batch_does_not_enter_a_closed_lane(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.close_lane("service")
+    with pytest.raises(SpoolError, match="not open"):
+        spool.put([sealed(0)])
+
+
+@pytest.mark.clause("C03")
+def test_what_waited_when_a_lane_was_closed_never_leaves_even_after_a_new_yes(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    spool.close_lane("service")  # the purge that should follow never ran
+    spool.open_lane("service", "maker", 8, None)
+    fresh = sealed(0, stream=8)
+    spool.put([fresh])
+    assert data_of(carrier.lease("maker", 10, NOW)) == [fresh.data]
+
+
+def test_a_pause_lets_nothing_out_and_keeps_what_waits(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    spool.pause_lane("service")
+    assert carrier.lease("maker", 10, NOW) == []
+    with pytest.raises(SpoolError, match="not open"):
+        spool.put([sealed(3)])
+    spool.open_lane("service", "maker", 8, None)
+    assert len(carrier.lease("maker", 10, NOW)) == 3
+
+
+def test_a_pause_does_not_soften_a_close(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.close_lane("service")
+    spool.pause_lane("service")
+    assert spool.lanes()["service"].state is LaneState.CLOSED
+
+
+@pytest.mark.parametrize(("now", "count"), [(FAR - 1, 3), (FAR, 0)], ids=["before", "at the end"])
+def test_a_lane_whose_end_has_passed_gives_nothing(
+    spool: Spool, carrier: Spool, now: int, count: int
+) -> None:
+    spool.open_lane("service", "maker", STREAM, FAR)
+    spool.put(run_of(3))
+    assert len(carrier.lease("maker", 10, now)) == count
+
+
+def test_a_purge_deletes_the_flow_and_no_other(spool: Spool, carrier: Spool) -> None:
+    for flow, stream in (("service", 7), ("advice", 8)):
+        spool.open_lane(flow, "maker", stream, None)
+        spool.put(run_of(3, flow=flow, stream=stream))
+        spool.add_gap(flow, stream, GapCause.SILENT, first_ms=1, last_ms=2, readings=3)
+    purged = spool.purge("service")
+    assert (purged.batches, purged.readings, purged.bytes) == (3, 30, 900)
+    assert spool.waiting()["service"].batches == 0
+    assert spool.gaps_for("service") == ()
+    assert spool.waiting()["advice"].batches == 3
+    assert len(spool.gaps_for("advice")) == 1
+    assert {lease.flow for lease in carrier.lease("maker", 10, NOW)} == {"advice"}
+    with pytest.raises(SpoolError, match="present one"):  # a purge ends the stream
+        spool.put([sealed(3)])
+
+
+@pytest.mark.clause("C03")
+def test_purged_bytes_are_in_no_file_any_more(spool: Spool, carrier: Spool, path: Path) -> None:
+    """Red without `secure_delete`, and without the cut of the log after a purge."""
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(0, data=CANARY), sealed(1, data=CANARY * 30)])
+    spool.close_lane("service")
+    assert on_disk(path, CANARY) != []  # the twin: the search finds it while it is there
+    spool.purge("service")
+    assert on_disk(path, CANARY) == []
+    assert on_disk(path, CANARY[:24]) == []
+
+
+def test_revoked_names_what_was_leased_and_must_not_leave(spool: Spool, carrier: Spool) -> None:
+    for flow, stream in (("service", 7), ("advice", 8), ("trial", 9)):
+        spool.open_lane(flow, "maker", stream, FAR if flow == "trial" else None)
+        spool.put(run_of(2, flow=flow, stream=stream))
+    leases = carrier.lease("maker", 10, NOW)
+    assert carrier.revoked(NOW) == frozenset()
+    spool.close_lane("service")
+    assert carrier.revoked(NOW) == {one.id for one in leases if one.flow == "service"}
+    assert carrier.revoked(FAR) == {one.id for one in leases if one.flow != "advice"}
+    spool.open_lane("service", "maker", 10, None)  # a new yes does not bring them back
+    assert carrier.revoked(NOW) == {one.id for one in leases if one.flow == "service"}
+
+
+def test_the_fence_is_passed_when_the_uplink_has_answered(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.close_lane("service")
+    fence = spool.fence()
+    assert not spool.fence_passed(fence)
+    carrier.answer_fence(carrier.fence())
+    assert spool.fence_passed(fence)
+    spool.purge("service")
+    assert not spool.fence_passed(spool.fence())
+
+
+# --- leases --------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_given_once_until_it_returns(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(5))
+    first = carrier.lease("maker", 3, NOW)
+    second = carrier.lease("maker", 3, NOW)
+    assert (len(first), len(second)) == (3, 2)
+    carrier.returned([lease.id for lease in first])
+    assert data_of(carrier.lease("maker", 10, NOW)) == data_of(first)
+
+
+def test_leases_die_with_their_process(spool: Spool, carrier: Spool, path: Path) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(5))
+    assert len(carrier.lease("maker", 10, NOW)) == 5
+    after = Spool.open(path, create=False)
+    assert len(after.lease("maker", 10, NOW)) == 5
+    after.close()
+
+
+def test_lanes_take_turns(spool: Spool, carrier: Spool) -> None:
+    for flow, stream in (("service", 7), ("advice", 8)):
+        spool.open_lane(flow, "maker", stream, None)
+        spool.put(run_of(50, flow=flow, stream=stream))
+    flows = [lease.flow for lease in carrier.lease("maker", 10, NOW)]
+    assert (flows.count("service"), flows.count("advice")) == (5, 5)
+
+
+def test_a_recipient_gets_its_own_only(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(2))
+    spool.put_control("partner", b"hello")
+    assert data_of(carrier.lease("partner", 10, NOW)) == [b"hello"]
+
+
+def test_what_was_delivered_is_due_again_after_15_minutes_doubling_to_6_hours(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(0)])
+    now, waits = NOW, []
+    for _ in range(8):
+        (lease,) = carrier.lease("maker", 10, now)
+        carrier.delivered([lease.id], now)
+        left = now
+        while not carrier.lease("maker", 10, now):
+            now += 60_000
+        carrier.returned([lease.id])
+        waits.append((now - left) // 60_000)
+    assert waits == [15, 30, 60, 120, 240, 360, 360, 360]
+    assert (RESEND_MS, RESEND_MAX_MS) == (15 * 60_000, 360 * 60_000)
+
+
+def test_a_restart_alone_makes_nothing_due(spool: Spool, carrier: Spool, path: Path) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    carrier.delivered([lease.id for lease in carrier.lease("maker", 2, NOW)], NOW)
+    after = Spool.open(path, create=False)
+    assert len(after.lease("maker", 10, NOW + 1)) == 1
+    after.close()
+
+
+def test_a_clock_that_was_set_back_does_not_hold_batches_for_ever(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(1))
+    carrier.delivered([lease.id for lease in carrier.lease("maker", 2, FAR)], FAR)
+    assert len(carrier.lease("maker", 10, NOW)) == 1
+
+
+def test_control_goes_first_and_is_forgotten_when_the_broker_has_it(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(2))
+    spool.put_control("maker", b"status")
+    first, second = carrier.lease("maker", 2, NOW)
+    assert (first.data, first.flow, second.flow) == (b"status", None, "service")
+    carrier.returned([first.id])
+    (again,) = carrier.lease("maker", 1, NOW)
+    assert again.data == b"status"
+    carrier.delivered([again.id], NOW)
+    assert all(lease.flow for lease in carrier.lease("maker", 10, FAR))
+
+
+def test_control_is_bounded(spool: Spool) -> None:
+    for _ in range(CONTROL_MESSAGES):
+        spool.put_control("maker", b"x")
+    with pytest.raises(SpoolError, match="256 control messages wait"):
+        spool.put_control("maker", b"x")
+    spool.put_control("partner", b"x")
+
+
+def test_what_is_too_large_is_set_aside_until_the_broker_takes_more(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(0, size=5_000), sealed(1)])
+    large, small = carrier.lease("maker", 10, NOW)
+    carrier.set_aside([large.id])
+    carrier.returned([small.id])
+    assert spool.waiting()["service"].too_large == 1
+    assert [lease.id for lease in carrier.lease("maker", 10, FAR)] == [small.id]
+    assert carrier.reconsider("maker", 4_999) == 0
+    assert carrier.reconsider("maker", 5_000) == 1
+    assert [lease.id for lease in carrier.lease("maker", 10, NOW)] == [large.id]
+
+
+# --- acknowledgement -----------------------------------------------------------------------------
+
+
+def test_an_acknowledgement_deletes_exactly_what_it_names(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(12))
+    ack = StreamAck(
+        STREAM,
+        watermark=3,
+        ranges=((5, 6), (9, 9)),
+        refused=(
+            Refused(7, RefusalReason.COLUMNS, retry=False),
+            Refused(8, RefusalReason.STORE, retry=True),
+        ),
+    )
+    done = spool.acknowledge("maker", [ack, StreamAck(99, 1)], NOW)
+    assert (done.batches, done.readings, done.refused, done.retried) == (6, 60, 1, 1)
+    assert done.unknown == 1
+    left = [sealed(sequence).data for sequence in (3, 4, 8, 10, 11)]
+    assert data_of(carrier.lease("maker", 20, NOW)) == left
+    waiting = spool.waiting()["service"]
+    assert (waiting.batches, waiting.readings, waiting.bytes) == (5, 50, 1500)
+    assert waiting.last_acknowledged_ms == NOW
+    assert waiting.oldest_ms == sealed(3).first_ms
+
+
+def test_an_acknowledgement_of_another_recipient_deletes_nothing(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    assert spool.acknowledge("partner", [StreamAck(STREAM, 3)]).unknown == 1
+    assert spool.waiting()["service"].batches == 3
+
+
+def test_an_acknowledgement_from_the_future_deletes_what_is_there_and_no_later_batch(
+    spool: Spool,
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(2))
+    spool.open_lane("advice", "maker", 8, None)
+    spool.put(run_of(2, flow="advice", stream=8))
+    assert spool.acknowledge("maker", [StreamAck(STREAM, 2**64 - 1)]).batches == 2
+    spool.put([sealed(2)])
+    assert spool.waiting()["service"].batches == 1
+    assert spool.waiting()["advice"].batches == 2
+
+
+def test_an_id_is_never_used_twice(spool: Spool, carrier: Spool) -> None:
+    """The uplink may report on a batch that is long gone; it must not hit a newer one."""
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(0)])
+    (old,) = carrier.lease("maker", 1, NOW)
+    spool.purge("service")
+    spool.open_lane("service", "maker", 8, None)
+    spool.put([sealed(0, stream=8)])
+    carrier.delivered([old.id], NOW)
+    (new,) = carrier.lease("maker", 1, NOW)
+    assert new.id != old.id
+
+
+# --- gaps ----------------------------------------------------------------------------------------
+
+
+def test_a_gap_is_repeated_until_a_batch_that_carried_it_is_acknowledged(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.add_gap("service", STREAM, GapCause.SILENT, first_ms=10, last_ms=20, readings=5)
+    (gap,) = spool.gaps_for("service")
+    assert gap == Gap(gap.id, STREAM, GapCause.SILENT, 10, 20, 5)
+    spool.put([sealed(0)])  # carries none
+    spool.put([sealed(1)], gaps=[gap])
+    spool.acknowledge("maker", [StreamAck(STREAM, 1)])
+    assert spool.gaps_for("service") == (gap,)
+    spool.acknowledge("maker", [StreamAck(STREAM, 2)])
+    assert spool.gaps_for("service") == ()
+
+
+def test_a_gap_stays_when_the_backend_gives_its_batch_up(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.add_gap("service", STREAM, GapCause.SILENT, first_ms=10, last_ms=20, readings=5)
+    spool.put([sealed(0)], gaps=spool.gaps_for("service"))
+    refusal = Refused(0, RefusalReason.FORK, retry=False)
+    spool.acknowledge("maker", [StreamAck(STREAM, 0, refused=(refusal,))])
+    assert spool.waiting()["service"].batches == 0
+    assert len(spool.gaps_for("service")) == 1
+
+
+def test_what_was_carried_does_not_change_and_a_week_of_drops_is_few_gaps(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    offered = []
+    for sequence in range(200):
+        gaps = spool.gaps_for("service")
+        offered.append(gaps)
+        spool.put([sealed(sequence)], gaps=gaps)
+        spool.enforce_quota(3 * (300 + OVERHEAD))
+    assert max(len(gaps) for gaps in offered) == OFFERED
+    first = offered[10][0]
+    assert all(first in gaps for gaps in offered[10:])
+    told = spool.gaps_for("service")
+    spool.acknowledge("maker", [StreamAck(STREAM, 200)])
+    rest = spool.gaps_for("service")
+    assert sum(gap.readings for gap in (*told, *rest)) == 197 * 10
+    assert not {gap.id for gap in told} & {gap.id for gap in rest}
+
+
+# --- age and quota -------------------------------------------------------------------------------
+
+
+def test_what_is_too_old_is_dropped_and_declared(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(0, expires_ms=NOW), sealed(1, expires_ms=NOW + 1), sealed(2)])
+    assert spool.expire(NOW - 1) == ()
+    (dropped,) = spool.expire(NOW)
+    assert (dropped.flow, dropped.batches, dropped.readings) == ("service", 1, 10)
+    (gap,) = spool.gaps_for("service")
+    assert (gap.cause, gap.readings) == (GapCause.AGE, 10)
+    assert (gap.first_ms, gap.last_ms) == (sealed(0).first_ms, sealed(0).last_ms)
+    spool.put([sealed(3, expires_ms=NOW + 1)])  # sooner than the soonest known so far
+    assert spool.expire(NOW + 1)[0].batches == 2
+    assert spool.waiting()["service"].batches == 1
+
+
+def test_the_largest_flow_drops_its_oldest_first(spool: Spool, carrier: Spool) -> None:
+    for flow, stream, count in (("large", 7, 30), ("small", 8, 5)):
+        spool.open_lane(flow, "maker", stream, None)
+        spool.put(run_of(count, flow=flow, stream=stream))
+    each = 300 + OVERHEAD
+    (dropped,) = spool.enforce_quota(20 * each)
+    assert (dropped.flow, dropped.batches) == ("large", 15)
+    assert [one.data for one in carrier.lease("maker", 99, NOW) if one.flow == "large"] == [
+        sealed(sequence, flow="large").data for sequence in range(15, 30)
+    ]
+    (gap,) = spool.gaps_for("large")
+    assert (gap.cause, gap.readings) == (GapCause.QUOTA, 150)
+    assert (gap.first_ms, gap.last_ms) == (sealed(0).first_ms, sealed(14).last_ms)
+    assert spool.enforce_quota(20 * each) == ()
+    spool.enforce_quota(6 * each)  # now both: equal shares
+    waiting = spool.waiting()
+    assert (waiting["large"].batches, waiting["small"].batches) == (3, 3)
+
+
+def test_a_core_flow_is_dropped_last(spool: Spool) -> None:
+    spool.open_lane("core", "maker", 7, None, core=True)
+    spool.put(run_of(30, flow="core"))
+    spool.open_lane("extra", "maker", 8, None)
+    spool.put(run_of(5, flow="extra", stream=8))
+    each = 300 + OVERHEAD
+    spool.enforce_quota(31 * each)
+    assert {flow: one.batches for flow, one in spool.waiting().items()} == {"core": 30, "extra": 1}
+    spool.enforce_quota(10 * each)
+    assert {flow: one.batches for flow, one in spool.waiting().items()} == {"core": 10, "extra": 0}
+
+
+def test_the_quota_bounds_the_file(spool: Spool, path: Path) -> None:
+    """The overhead the quota adds per batch is what the file really needs."""
+    spool.open_lane("service", "maker", STREAM, None)
+    quota = 2_000_000
+    for start in range(0, 4_000, 100):
+        spool.put([sealed(start + i, size=200 + i * 20) for i in range(100)])
+        spool.enforce_quota(quota)
+    files = sum(entry.stat().st_size for entry in path.parent.glob("spool.db"))
+    spare = 4_096 * 1_024  # free pages it keeps
+    assert files < quota + spare
+
+
+def test_the_file_shrinks_after_a_drain(spool: Spool, path: Path) -> None:
+    """Red without `auto_vacuum` or without the vacuum after a drain."""
+    spool.open_lane("service", "maker", STREAM, None)
+    for start in range(0, 2_000, 500):
+        spool.put([sealed(start + i, size=10_000) for i in range(500)])
+    full = path.stat().st_size
+    assert full > 20_000_000 or path.with_name("spool.db-wal").stat().st_size > 1_000_000
+    for watermark in range(100, 2_001, 100):
+        spool.acknowledge("maker", [StreamAck(STREAM, watermark)])
+    spool.close()
+    assert path.stat().st_size < 6_000_000
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
+
+
+# --- mail ----------------------------------------------------------------------------------------
+
+
+def target(recipient: str = "maker") -> Target:
+    return Target(recipient, "mqtts://example.com:8883", "0" * 32, "PEM", "/c.pem", "/k.pem")
+
+
+def test_a_target_is_wanted_while_a_lane_is_open_or_control_waits(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.set_targets([target(), target("partner")])
+    assert [one.wanted for one in carrier.targets(NOW)] == [False, False]
+    spool.open_lane("service", "maker", STREAM, FAR)
+    assert [one.wanted for one in carrier.targets(NOW)] == [True, False]
+    assert [one.wanted for one in carrier.targets(FAR)] == [False, False]
+    spool.close_lane("service")
+    spool.put_control("partner", b"x")
+    assert [one.wanted for one in carrier.targets(NOW)] == [False, True]
+    spool.set_targets([target()])
+    assert [one.recipient for one in carrier.targets(NOW)] == ["maker"]
+
+
+def test_setting_the_same_targets_wakes_nobody(spool: Spool, carrier: Spool) -> None:
+    spool.set_targets([target()])
+    carrier.changed()
+    spool.set_targets([target()])
+    assert not carrier.changed()
+    spool.set_targets([])
+    assert carrier.changed()
+
+
+def test_the_inbox_gives_in_order_and_keeps_until_dropped(spool: Spool, carrier: Spool) -> None:
+    for text in (b"one", b"two", b"three"):
+        assert carrier.receive("maker", text, NOW)
+    first = spool.take_inbox(2)
+    assert [(one.recipient, one.data, one.received_ms) for one in first] == [
+        ("maker", b"one", NOW),
+        ("maker", b"two", NOW),
+    ]
+    assert spool.take_inbox(2) == first
+    spool.drop_inbox([one.id for one in first])
+    assert [one.data for one in spool.take_inbox(9)] == [b"three"]
+
+
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [(1, INBOX_MESSAGES), (MAX_MESSAGE, INBOX_BYTES // MAX_MESSAGE)],
+    ids=["in number", "in bytes"],
+)
+def test_the_inbox_is_bounded(spool: Spool, carrier: Spool, size: int, most: int) -> None:
+    for _ in range(most):
+        assert carrier.receive("maker", bytes(size), NOW)
+    assert not carrier.receive("maker", bytes(size), NOW)
+    assert carrier.receive("partner", bytes(size), NOW)  # one flood does not starve another
+    spool.drop_inbox([spool.take_inbox(1)[0].id])
+    assert carrier.receive("maker", bytes(size), NOW)
+
+
+def test_an_inbound_message_larger_than_the_wire_allows_is_refused(carrier: Spool) -> None:
+    with pytest.raises(SpoolError, match="at most 120000 bytes"):
+        carrier.receive("maker", bytes(MAX_MESSAGE + 1), NOW)
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
+def test_the_files_are_0660_whatever_the_umask(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        spool = Spool.open(path)
+        spool.open_lane("service", "maker", STREAM, None)
+        modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("spool.db", "spool.db-wal", "spool.db-shm"), 432)
+    spool.close()
+
+
+def test_every_connection_syncs_each_commit_and_zeroes_what_it_deletes(
+    spool: Spool, carrier: Spool
+) -> None:
+    carrier.report("maker", Health(LinkState.IDLE, NOW))  # a relaxed write changes no setting
+    assert spool.health() == {"maker": Health(LinkState.IDLE, NOW)}
+    for side in (spool, carrier):
+        pragma = {
+            name: side._db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "secure_delete", "auto_vacuum")
+        }
+        assert pragma == {
+            "journal_mode": "wal",
+            "synchronous": 2,
+            "secure_delete": 1,
+            "auto_vacuum": 2,
+        }
+
+
+def test_only_the_collecting_side_makes_a_spool(path: Path) -> None:
+    with pytest.raises(SpoolError, match="no spool yet"):
+        Spool.open(path, create=False)
+    assert not path.exists()
+
+
+def test_each_spool_has_an_id_of_its_own(tmp_path: Path) -> None:
+    one, two = (Spool.open(tmp_path / name) for name in ("one.db", "two.db"))
+    assert len(one.id) == 16
+    assert one.id != two.id
+    again = Spool.open(tmp_path / "one.db")
+    assert again.id == one.id
+    for opened in (one, two, again):
+        opened.close()
+
+
+def test_a_spool_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+    Spool.open(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=2")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(SpoolError, match="has version 2, this program knows 1"):
+        Spool.open(path)
+    assert path.read_bytes() == before
+
+
+def flip(path: Path, at: int, count: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(os.urandom(count))
+
+
+def break_header(path: Path) -> None:
+    flip(path, 0, 100)
+
+
+def break_middle(path: Path) -> None:
+    flip(path, path.stat().st_size // 2 // 4096 * 4096, 4096 * 4)
+
+
+def break_length(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def replace_by_text(path: Path) -> None:
+    path.write_text("this is no database\n" * 400)
+
+
+def replace_by_another_database(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE mine (a)")
+    db.close()
+
+
+def leave_a_note(path: Path) -> None:
+    path.with_name("spool.db.fault").touch()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        break_header,
+        break_middle,
+        break_length,
+        replace_by_text,
+        replace_by_another_database,
+        leave_a_note,
+    ],
+)
+def test_a_damaged_spool_is_moved_aside_and_a_fresh_one_takes_its_place(
+    path: Path, damage: object
+) -> None:
+    old = Spool.open(path)
+    old.open_lane("service", "maker", STREAM, None)
+    old.put([sealed(i, size=3_000) for i in range(100)])
+    old.close()
+    damage(path)  # type: ignore[operator]
+    with pytest.raises(SpoolError):
+        Spool.open(path, create=False)  # the uplink's process never moves anything
+    new = Spool.open(path)
+    assert new.moved_aside == path.with_name("spool.db.damaged")
+    assert new.moved_aside.exists()
+    assert new.id != old.id
+    new.open_lane("service", "maker", 8, None)
+    new.put([sealed(0, stream=8)])
+    new.close()
+    sound = Spool.open(path)  # the twin: a sound one is not moved
+    assert sound.moved_aside is None
+    assert sound.waiting()["service"].batches == 1
+    sound.purge("service")  # it may hold batches of the flow
+    assert not path.with_name("spool.db.damaged").exists()
+    sound.close()
+
+
+def test_damage_met_while_it_runs_is_noted_for_the_next_start(path: Path) -> None:
+    spool = Spool.open(path)
+    spool.open_lane("service", "maker", STREAM, None)
+    for start in range(0, 2_000, 100):
+        spool.put([sealed(start + i, size=3_000) for i in range(100)])
+    spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spool.close()
+    spool = Spool.open(path)
+    size = path.stat().st_size
+    for at in range(8_192, size, 4_096):
+        flip(path, at, 8)
+    with pytest.raises(SpoolError, match="damaged"):
+        spool.purge("service")
+    spool.close()
+    again = Spool.open(path)
+    assert again.moved_aside is not None
+    again.close()
+
+
+def test_a_half_made_spool_is_made_anew(path: Path) -> None:
+    path.touch()  # a crash between the file and its tables
+    spool = Spool.open(path)
+    assert spool.moved_aside is None
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.close()
+
+
+def test_a_spool_that_was_replaced_is_noticed(spool: Spool, carrier: Spool, path: Path) -> None:
+    assert not carrier.changed()
+    spool.open_lane("service", "maker", STREAM, None)
+    assert carrier.changed()
+    assert not carrier.changed()
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(SpoolError, match="gone"):
+        carrier.changed()
+    path.touch()
+    with pytest.raises(SpoolError, match="replaced"):
+        carrier.changed()
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
+    spool._db.execute(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(SpoolError, match="disk is full"):
+        spool.put([sealed(3 + i, size=9_000) for i in range(9)])
+    assert spool.waiting()["service"].batches == 3
+    spool._db.execute("PRAGMA max_page_count=1000000")
+    spool.put([sealed(3)])
+
+
+# --- cost ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT id FROM batch WHERE lane=1 AND due>-1 AND due<=5 ORDER BY due, id LIMIT 20",
+        "SELECT data FROM payload WHERE id=5",
+        "SELECT lane.id FROM lane LEFT JOIN stream ON stream.number = lane.stream WHERE flow='a'",
+        "DELETE FROM batch WHERE id BETWEEN 5 AND 9 RETURNING id",
+        "DELETE FROM payload WHERE id BETWEEN 5 AND 9",
+        "UPDATE batch SET due=1 WHERE id=5",
+        "SELECT count(*) FROM batch WHERE lane=1 AND due=7",
+    ],
+)
+def test_no_statement_of_the_daily_path_reads_what_waits_or_sorts(
+    spool: Spool, statement: str
+) -> None:
+    plan = [row[3] for row in spool._db.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()]
+    assert plan
+    assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step], plan
+
+
+def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) -> None:
+    """Counts the steps of SQLite's machine, which do not depend on the load of the computer."""
+
+    def steps(side: Spool, work: object) -> int:
+        count = 0
+
+        def tick() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        side._db.set_progress_handler(tick, 10)
+        work()  # type: ignore[operator]
+        side._db.set_progress_handler(None, 0)
+        return count
+
+    def day(at: int) -> list[int]:
+        spool.put([sealed(at - 1, size=60)])
+        mine = carrier.lease("maker", 10, NOW)
+        carrier.returned([lease.id for lease in mine])
+        return [
+            steps(spool, lambda: spool.put([sealed(at, size=60)])),
+            steps(carrier, lambda: mine.extend(carrier.lease("maker", 10, NOW))),
+            steps(carrier, lambda: carrier.delivered([one.id for one in mine], NOW)),
+            steps(spool, lambda: spool.expire(NOW)),
+            steps(spool, lambda: spool.enforce_quota(10**12)),
+            steps(spool, spool.waiting),
+            steps(spool, lambda: spool.acknowledge("maker", [StreamAck(STREAM, 5)])),
+        ]
+
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(i, size=60) for i in range(100)])
+    spool.expire(NOW)
+    few = day(101)
+    for start in range(102, 100_000, 1_000):
+        spool.put([sealed(start + i, size=60) for i in range(1_000)])
+    many = day(spool.lanes()["service"].next_sequence + 1)
+    assert spool.waiting()["service"].batches > 99_000
+    assert all(after <= before + 3 for before, after in zip(few, many, strict=True)), (few, many)

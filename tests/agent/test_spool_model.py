@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spool against a model made of dictionaries: whatever is called in whatever order, they agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from agent.path import Sealed
+from agent.spool import LaneState, Spool
+from agent.spool.carrier import RESEND_MAX_MS, RESEND_MS
+from agent.spool.retention import OVERHEAD
+from assent.errors import SpoolError
+from assent.header import GapCause
+from assent.messages import StreamAck
+from tests.agent.sealed import NOW, sealed
+
+FLOWS = ("core", "advice", "trial")
+
+
+@dataclasses.dataclass
+class ModelLane:
+    state: LaneState
+    not_after: int | None
+    stream: int | None
+    following: int = 0
+
+
+@dataclasses.dataclass
+class ModelBatch:
+    batch: Sealed
+    due: int = 0
+    attempts: int = 0
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    """One collecting and one uplink connection; the model knows what must be where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "spool.db"
+        self.spool = Spool.open(self.path)
+        self.carrier = Spool.open(self.path, create=False)
+        self.lanes: dict[str, ModelLane] = {}
+        self.waiting: dict[tuple[int, int], ModelBatch] = {}  # (stream, sequence), in put order
+        self.leased: dict[int, tuple[int, int]] = {}
+        self.streams = 0
+        self.now = NOW
+        self.lost = dict.fromkeys(FLOWS, 0)
+
+    def teardown(self) -> None:
+        self.spool.close()
+        self.carrier.close()
+        self.directory.cleanup()
+
+    # --- the collecting side
+
+    @rule(flow=st.sampled_from(FLOWS), end=st.sampled_from([None, 5, 10**9]))
+    def open_lane(self, flow: str, end: int | None) -> None:
+        self.streams += 1
+        stream = 2**64 - self.streams
+        not_after = None if end is None else self.now + end
+        assert self.spool.open_lane(flow, "maker", stream, not_after, core=flow == "core") == 0
+        old = self.lanes.get(flow)
+        if old is not None and old.state is LaneState.CLOSED:
+            self.forget(flow)
+        self.lanes[flow] = ModelLane(LaneState.OPEN, not_after, stream)
+
+    @rule(flow=st.sampled_from(FLOWS), count=st.integers(1, 5), life=st.sampled_from([50, 10**12]))
+    def put(self, flow: str, count: int, life: int) -> None:
+        lane = self.lanes.get(flow)
+        stream = 1 if lane is None or lane.stream is None else lane.stream
+        first = 0 if lane is None else lane.following
+        batches = [
+            sealed(first + i, flow=flow, stream=stream, size=20, expires_ms=self.now + life)
+            for i in range(count)
+        ]
+        if lane is None or lane.state is not LaneState.OPEN or lane.stream is None:
+            with pytest.raises(SpoolError):
+                self.spool.put(batches)
+            return
+        self.spool.put(batches)
+        lane.following += count
+        for batch in batches:
+            self.waiting[stream, batch.sequence] = ModelBatch(batch)
+
+    @rule(flow=st.sampled_from(FLOWS))
+    def put_out_of_order(self, flow: str) -> None:
+        lane = self.lanes.get(flow)
+        if lane is not None and lane.stream is not None:
+            with pytest.raises(SpoolError):
+                self.spool.put([sealed(lane.following + 1, flow=flow, stream=lane.stream)])
+
+    @rule(flow=st.sampled_from(FLOWS))
+    def close_lane(self, flow: str) -> None:
+        self.spool.close_lane(flow)
+        self.lanes.setdefault(flow, ModelLane(LaneState.CLOSED, None, None))
+        self.lanes[flow].state = LaneState.CLOSED
+
+    @rule(flow=st.sampled_from(FLOWS))
+    def pause_lane(self, flow: str) -> None:
+        self.spool.pause_lane(flow)
+        if flow in self.lanes and self.lanes[flow].state is LaneState.OPEN:
+            self.lanes[flow].state = LaneState.PAUSED
+
+    @rule(flow=st.sampled_from(FLOWS))
+    def purge(self, flow: str) -> None:
+        assert self.spool.purge(flow).batches == len(self.forget(flow))
+        if flow in self.lanes:
+            self.lanes[flow].stream, self.lanes[flow].following = None, 0
+        assert self.spool.gaps_for(flow) == ()
+        self.lost[flow] = 0
+
+    def forget(self, flow: str) -> list[tuple[int, int]]:
+        gone = [key for key, one in self.waiting.items() if one.batch.flow == flow]
+        for key in gone:
+            del self.waiting[key]
+        self.lost[flow] = 0
+        return gone
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        stream, sequence = data.draw(st.sampled_from(sorted(self.waiting)))
+        more = data.draw(st.integers(0, 3))
+        ack = StreamAck(stream, sequence, ranges=((sequence + 1, sequence + more + 1),))
+        named = [*range(sequence), *range(sequence + 1, sequence + more + 2)]
+        gone = [(stream, one) for one in named if (stream, one) in self.waiting]
+        assert self.spool.acknowledge("maker", [ack]).batches == len(gone)
+        for key in gone:
+            del self.waiting[key]
+
+    @rule()
+    def expire(self) -> None:
+        dropped = self.spool.expire(self.now)
+        gone = [k for k, one in self.waiting.items() if one.batch.expires_ms <= self.now]
+        assert sum(one.batches for one in dropped) == len(gone)
+        for key in gone:
+            self.lost[self.waiting.pop(key).batch.flow] += 10
+
+    @rule(batches=st.integers(0, 12))
+    def enforce_quota(self, batches: int) -> None:
+        each = 20 + OVERHEAD
+        sizes = {
+            flow: sum(one.batch.flow == flow for one in self.waiting.values()) for flow in FLOWS
+        }
+        self.spool.enforce_quota(batches * each)
+        while sum(sizes.values()) > batches:
+            optional = {flow: sizes[flow] for flow in FLOWS if sizes[flow] and flow != "core"}
+            top = max(optional.values(), default=0)
+            # Among equals the model does not say which; the spool's choice is checked for size.
+            left = {flow: one.batches for flow, one in self.spool.waiting().items()}
+            ties = [flow for flow, size in optional.items() if size == top] or ["core"]
+            flow = next((one for one in ties if left[one] < sizes[one]), ties[0])
+            sizes[flow] -= 1
+            oldest = next(key for key, one in self.waiting.items() if one.batch.flow == flow)
+            del self.waiting[oldest]
+            self.lost[flow] += 10
+
+    @rule()
+    def reopen(self) -> None:
+        self.spool.close()
+        self.spool = Spool.open(self.path)
+        assert self.spool.moved_aside is None
+
+    # --- the uplink
+
+    @rule(limit=st.integers(1, 8))
+    def lease(self, limit: int) -> None:
+        may = {key for key, one in self.waiting.items() if self.may_leave(key, one)}
+        leases = self.carrier.lease("maker", limit, self.now)
+        assert len(leases) == min(limit, len(may))
+        for lease in leases:
+            key = self.key_of(lease.data)
+            assert key in may
+            assert self.waiting[key].batch.flow == lease.flow
+            may.remove(key)
+            self.leased[lease.id] = key
+        for flow in FLOWS:  # within a flow the freshest put never goes before an older one
+            mine = [self.key_of(one.data) for one in leases if one.flow == flow]
+            order = [self.waiting[key].due for key in mine]
+            assert order == sorted(order)
+
+    def key_of(self, data: bytes) -> tuple[int, int]:
+        return next(key for key, one in self.waiting.items() if one.batch.data == data)
+
+    def may_leave(self, key: tuple[int, int], one: ModelBatch) -> bool:
+        lane = self.lanes[one.batch.flow]
+        return (
+            lane.state is LaneState.OPEN
+            and (lane.not_after is None or lane.not_after > self.now)
+            and key not in self.leased.values()
+            and one.due <= self.now
+        )
+
+    @rule()
+    def delivered(self) -> None:
+        self.carrier.delivered(list(self.leased), self.now)
+        for key in self.leased.values():
+            if key in self.waiting:
+                one = self.waiting[key]
+                one.due = self.now + min(RESEND_MAX_MS, RESEND_MS << one.attempts)
+                one.attempts += 1
+        self.leased.clear()
+
+    @rule()
+    def returned(self) -> None:
+        self.carrier.returned(list(self.leased))
+        self.leased.clear()
+
+    @rule()
+    def restart_uplink(self) -> None:
+        self.carrier.close()
+        self.carrier = Spool.open(self.path, create=False)
+        self.leased.clear()
+
+    @rule(by=st.sampled_from([1, 100, RESEND_MS, RESEND_MAX_MS]))
+    def time_passes(self, by: int) -> None:
+        self.now += by
+
+    # --- what always holds
+
+    @invariant()
+    def counts_agree(self) -> None:
+        counted = self.spool.waiting()
+        for flow, lane in self.lanes.items():
+            mine = [one.batch for one in self.waiting.values() if one.batch.flow == flow]
+            assert counted[flow].batches == len(mine)
+            assert counted[flow].readings == sum(one.readings for one in mine)
+            assert counted[flow].bytes == sum(len(one.data) for one in mine)
+            assert counted[flow].oldest_ms == (mine[0].first_ms if mine else None)
+            seen = self.spool.lanes()[flow]
+            assert (seen.state, seen.stream) == (lane.state, lane.stream)
+            assert seen.next_sequence == lane.following
+
+    @invariant()
+    def every_loss_is_declared(self) -> None:
+        for flow in FLOWS:
+            gaps = self.spool.gaps_for(flow)
+            assert sum(gap.readings for gap in gaps) == self.lost[flow]
+            assert {gap.cause for gap in gaps} <= {GapCause.AGE, GapCause.QUOTA}
+
+
+SpoolMachine.TestCase.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestSpoolModel = SpoolMachine.TestCase

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test may ask for: the recorded data beside a checkout.
+
+The recordings are too large for the repository and some have terms of their own, so they lie in
+`../shared/data` of a developer's machine. Elsewhere the tests that need them are skipped with that
+reason; where the directory is, a skipped one is a failure, so that no test goes quiet by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The directory of recorded data."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the recorded data (../shared/data) is not on this machine")
+    return SHARED_DATA
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    wants_data = "shared_data" in getattr(item, "fixturenames", ())
+    if report.skipped and wants_data and SHARED_DATA.is_dir() and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although the recorded data is here"
+    return report

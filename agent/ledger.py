@@ -150,6 +150,11 @@ class Ledger:
         return self._policy.serial
 
     @property
+    def policy_hash(self) -> bytes | None:
+        """SHA-256 of the policy that had the highest serial; None before the first."""
+        return self._policy.hash if self._policy.serial else None
+
+    @property
     def policy_versions(self) -> frozenset[str]:
         """Versions of the policy under which anything was ever decided."""
         return frozenset(r.policy_version for records in self._records.values() for r in records)

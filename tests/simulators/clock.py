@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from pathlib import Path
 
 from firmware_bridge.clock import Clock
@@ -18,7 +17,7 @@ class ManualClock(Clock):
     """Stands still until `advance` or `step`; `wait` wakes when its time has been reached.
 
     With `flowing=True` a wait makes its own time pass at once, so that code which only waits runs
-    through days in no time. `waits` holds the last thousand waits that were asked for, in ms.
+    through days in no time. `waits` lists the first thousand waits that were asked for, in ms.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class ManualClock(Clock):
         super().__init__(trust="system", root=Path("/nonexistent"))
         self.boot_id = boot_id
         self.trusted = trusted
-        self.waits: deque[int] = deque(maxlen=1000)
+        self.waits: list[int] = []
         self._wall_ms = wall_ms
         self._mono_ms = mono_ms
         self._flowing = flowing
@@ -58,7 +57,8 @@ class ManualClock(Clock):
 
     def wait(self, duration_ms: int, event: threading.Event | None = None) -> bool:
         with self._moved:
-            self.waits.append(duration_ms)
+            if len(self.waits) < 1000:
+                self.waits.append(duration_ms)
             end_ms = self._mono_ms + duration_ms
             if self._flowing and not (event and event.is_set()):
                 self._wall_ms += max(0, duration_ms)

@@ -163,7 +163,7 @@ def _values(
     for label, number in fixed.items():
         came = members.get(label)
         if type(came) is not int or came != number:
-            raise UnknownSuiteError(f"expected {number!r} as member {label} of a COSE_Key")
+            raise UnknownSuiteError(f"expected {number!s} as member {label} of a COSE_Key")
     values = [members.get(label) for label in names]
     if members.keys() != fixed.keys() | set(names):
         raise MalformedError("the members of the COSE_Key are not those of its type")

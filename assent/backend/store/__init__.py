@@ -88,19 +88,32 @@ class Settled:
 class Store:
     """Both files, open; owned by one thread."""
 
-    def __init__(self, root: pathlib.Path) -> None:
-        """Opens the store in a backend directory, and settles what a crash left.
+    def __init__(self, root: pathlib.Path, *, writable: bool = True) -> None:
+        """Opens the store in a backend directory.
+
+        Args:
+            root: the directory.
+            writable: makes what is missing, and settles what a crash left; otherwise only looks,
+                also while a subscriber writes.
 
         Raises:
             StoreError: a file cannot be opened or is no store.
         """
+        if not writable and not (root / "custody.db").exists():
+            raise StoreError(
+                f"{root} holds no store yet", hint="admit a gateway, or run the subscriber first"
+            )
+        connect = _connect if writable else _look
         try:
             self._torn = False
-            self._readings_db = _connect(root / "store.db")
-            self._custody_db = _connect(root / "custody.db")
+            self._readings_db = connect(root / "store.db")
+            self._custody_db = connect(root / "custody.db")
             self.readings = Readings(self._readings_db)
             self.custody = Custody(self._custody_db)
-            self._settle()
+            if writable:
+                self.readings.prepare()
+                self.custody.prepare()
+                self._settle()
         except (OSError, sqlite3.Error) as exc:
             raise StoreError(
                 f"the store in {root} cannot be opened: {exc}",
@@ -109,8 +122,6 @@ class Store:
 
     def close(self) -> None:
         """Closes both files."""
-        with contextlib.suppress(StoreError):
-            self.rest()
         self._readings_db.close()
         self._custody_db.close()
 
@@ -267,6 +278,11 @@ def _connect(path: pathlib.Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk before it is acknowledged
     connection.execute("PRAGMA cache_size = -32000")  # kB; the newest pages of some 10,000 series
     return connection
+
+
+def _look(path: pathlib.Path) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
 
 
 @contextlib.contextmanager

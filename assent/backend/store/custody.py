@@ -23,7 +23,7 @@ import sqlite3
 from typing import Final
 
 from assent.backend.store.positions import Position
-from assent.envelope import BatchHeader
+from assent.envelope import MAX_MESSAGE, BatchHeader
 from assent.errors import RefusedError
 
 # Enough to find out what went wrong; not enough to fill a disk (policy C20: no more than needed).
@@ -108,6 +108,20 @@ class Kept:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Received:
+    """One batch in custody, as it is listed."""
+
+    received_ms: int
+    mailbox: str
+    flow: str
+    stream: bytes
+    sequence: int
+    readings: int
+    size: int
+    gaps: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Quarantined:
     """One refused message, without its bytes."""
 
@@ -123,6 +137,9 @@ class Custody:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+
+    def prepare(self) -> None:
+        """Makes the tables where they are not there yet."""
         self._db.executescript(_SCHEMA)
 
     def gateway(self, mailbox: str) -> Row | None:
@@ -212,17 +229,27 @@ class Custody:
             (kept.signer, stream, header.flow, position.watermark, json.dumps(position.ranges)),
         )
 
+    def batches(self, flow: str | None, limit: int) -> list[Received]:
+        """Lists the newest batches, of one flow or of all."""
+        found = self._db.execute(
+            "SELECT received_ms, mailbox, flow, stream, sequence, readings, size,"
+            " json_array_length(gaps) FROM custody WHERE ?1 IS NULL OR flow = ?1"
+            " ORDER BY received_ms DESC, stream, sequence DESC LIMIT ?2",
+            (flow, limit),
+        )
+        return [Received(*row) for row in found]
+
     def knows(self, reference: bytes) -> bool:
         """Says whether rows under this reference have a batch in custody."""
         found = self._db.execute("SELECT 1 FROM custody WHERE batch_ref = ?", (reference,))
         return found.fetchone() is not None
 
     def quarantine(self, entry: Quarantined, data: bytes) -> None:
-        """Keeps a refused message, and lets the oldest go where there are too many."""
+        """Keeps a refused message; of one that is too long, its beginning."""
         self._db.execute(
             "INSERT INTO quarantine (received_ms, mailbox, reason, detail, size, data)"
             " VALUES (?,?,?,?,?,?)",
-            (*dataclasses.astuple(entry), data),
+            (*dataclasses.astuple(entry), data[:MAX_MESSAGE]),
         )
         self.count(f"refused {entry.reason}")
 

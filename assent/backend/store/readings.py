@@ -114,6 +114,9 @@ class Readings:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._known: dict[_Identity, int] = {}
+
+    def prepare(self) -> None:
+        """Makes the tables where they are not there yet."""
         self._db.executescript(_SCHEMA)
 
     def publish(self, flow: str, terms: bytes, encoded: bytes, version: str, serial: int) -> None:

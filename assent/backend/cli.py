@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent-backend`: the recipient's command line.
+
+Law: stdout is the result, stderr is talk; exit 0 done, 1 failed, 2 usage, 3 refused; `--json`
+where there is a result to read; no secret is ever an argument, and no key file is overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import logging
+import os
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from assent import durable
+from assent.backend import admission, directory, publishing
+from assent.backend.directory import Directory
+from assent.backend.grammar import parser
+from assent.backend.report import REPORTS
+from assent.backend.store import Store
+from assent.cosekey import file_thumbprint, thumbprint_text
+from assent.enrolment import MAX_ENROLMENT
+from assent.errors import AssentError, ConfigError, RefusedError, UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code says how it went."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _VERBS[arguments.verb](arguments)
+    except AssentError as exc:
+        _complain(exc)
+        return exc.exit_code
+    except BrokenPipeError:
+        # Whoever read the result has seen enough; nothing more may be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _keygen(arguments: argparse.Namespace) -> int:
+    made = directory.create(
+        arguments.directory,
+        arguments.recipient,
+        hosts=arguments.host,
+        classical=arguments.classical,
+        policy_key=arguments.policy_key,
+        now=_now(),
+    )
+    names = {"key": "keys/seal.pub.cose", "ack_key": "keys/ack.pub.cose", "ca": "tls/ca.pem"}
+    pins = {use: _pin(made.root, name) for use, name in names.items()}
+    _talk(f"made keys and certificates of {made.recipient} in {made.root}")
+    _talk("next: these lines belong into the policy, the files beside it under these names")
+    if arguments.json:
+        result = {use: {"file": names[use], "thumbprint": pin} for use, pin in pins.items()}
+        print(json.dumps({"recipient": made.recipient, **result}, indent=2))
+        return 0
+    print(f"[recipients.{made.recipient}]")
+    for use, pin in pins.items():
+        print(f'{use} = {{ file = "{names[use]}", thumbprint = "{pin}" }}')
+    return 0
+
+
+def _pin(root: pathlib.Path, name: str) -> str:
+    return thumbprint_text(file_thumbprint(name, (root / name).read_bytes()))
+
+
+def _sign_policy(arguments: argparse.Namespace) -> int:
+    root = arguments.files or arguments.policy.parent
+    signed = publishing.sign_policy(arguments.policy, arguments.key, root, _now().date())
+    head = signed.policy.policy
+    _talk(f"signed {head.id} {head.version}, serial {head.serial}")
+    print(signed.path)
+    return 0
+
+
+def _bundle(arguments: argparse.Namespace) -> int:
+    root = arguments.files or arguments.policy.parent
+    data = publishing.bundle(arguments.policy, arguments.policy_key, root)
+    _write(arguments.out, data)
+    _talk(f"bundled {len(data)} bytes; give it to technicians with the key's thumbprint")
+    print(arguments.out)
+    return 0
+
+
+def _admit(arguments: argparse.Namespace) -> int:
+    here = Directory.open(arguments.directory)
+    out = arguments.out or arguments.request.with_suffix(".admission")
+    data = publishing.read(arguments.request, MAX_ENROLMENT)
+    with contextlib.closing(Store(here.root)) as store:
+        mailbox, admitted = admission.admit(here, store, data, _now())
+    _write(out, admitted)
+    _talk(f"admitted {mailbox}; give the admission back to the gateway")
+    print(json.dumps({"mailbox": mailbox, "admission": str(out)}) if arguments.json else out)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # paho and TLS cost 60 ms to import; only this verb needs them.
+    from assent.backend.subscriber import Subscriber  # noqa: PLC0415
+    from assent.backend.subscriber.connection import Broker, address  # noqa: PLC0415
+
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="level=%(levelname)s room=%(name)s %(message)s",
+    )
+    here = Directory.open(arguments.directory)
+    host, port = address(arguments.broker)
+    ca = arguments.ca or here.tls("ca.pem")
+    broker = Broker(host, port, ca, here.tls("backend.pem"), here.tls("backend.key"))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    with _alone(here.root), contextlib.closing(Store(here.root)) as store:
+        subscriber = Subscriber(here, store, broker)
+        if not subscriber.offers:
+            raise RefusedError(
+                f"no policy in {here.root / 'policies'} is published for {here.recipient}",
+                hint="put policy.toml and policy.toml.cose there: without terms nothing is stored",
+            )
+        subscriber.run(stop, lambda: _talk(f"subscribed at {host}:{port}"))
+    return 0
+
+
+@contextlib.contextmanager
+def _alone(root: pathlib.Path) -> Iterator[None]:
+    """Holds the directory's lock: two subscribers would take the session from each other."""
+    with (root / "run.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise RefusedError(f"another subscriber runs on {root}") from exc
+        yield
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    here = Directory.open(arguments.directory)
+    if arguments.what == "data" and not arguments.flow:
+        raise UsageError("data are shown flow by flow", hint="add --flow NAME; see: show DIR flows")
+    with contextlib.closing(Store(here.root, writable=False)) as store:
+        report = REPORTS[arguments.what](store, arguments.flow, arguments.limit)
+    if arguments.json:
+        print(json.dumps(report.json(), ensure_ascii=False, indent=2))
+        return 0
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+    try:
+        durable.write(path, data, mode=0o644)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be written: {exc.strerror}") from exc
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _talk(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _complain(error: AssentError) -> None:
+    """Prints an error: its sentence and, where there is one, what to do."""
+    if isinstance(error, ConfigError):
+        for finding in error.findings:
+            print(finding, file=sys.stderr)
+        return
+    print(f"assent-backend: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+
+
+_VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
+    "keygen": _keygen,
+    "sign-policy": _sign_policy,
+    "bundle": _bundle,
+    "admit": _admit,
+    "run": _run,
+    "show": _show,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

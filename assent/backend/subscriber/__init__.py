@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes messages from the broker into the store, and carries acknowledgements back.
+
+Path: broker → **subscriber** → ingest → store → acknowledge → **subscriber** → broker.
+Law:
+  - the broker gets its PUBACK after the commit, never before: what a crash or a full disk keeps
+    from being stored comes again, and is then a duplicate or new, never twice in the data;
+  - messages that are there together are stored together, up to 64 or 50 ms;
+  - one thread does everything: no callback can die unseen, and no store is shared. Whatever goes
+    wrong ends the connection, is logged, and is tried again after a pause with jitter;
+  - a policy that appears in `policies/` is published without a restart.
+
+Security: reads bytes from anybody the broker lets publish. Logs counts and reasons; never a
+mailbox, a topic or a value.
+Limits: one subscriber per recipient: a second one with the same name takes its session.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from assent.backend.acknowledge import Acknowledger
+from assent.backend.directory import Directory
+from assent.backend.ingest import Desk, judge
+from assent.backend.outcomes import Accepted, Gateway, Rejected
+from assent.backend.store import Settled, Store, Taken, Verdict
+from assent.backend.store.positions import Position
+from assent.backend.subscriber.connection import Broker, Connection, Message
+from assent.cosekey import decode_seal_public_key, decode_verifying_key
+from assent.errors import AssentError
+
+GROUP: Final = 64  # messages per commit: two fsyncs shared by 64 cost each less than its signature
+GROUP_S: Final = 0.05  # a batch has waited minutes on the gateway
+_GAP_S: Final = 0.005  # nothing more within this: the broker waits for PUBACKs
+_IDLE_S: Final = 0.25  # how soon a stop is noticed
+_BACKOFF_S: Final = (1.0, 60.0)
+
+_log = logging.getLogger(__name__)
+
+
+class Subscriber:
+    """One recipient's subscription; `run` is its life."""
+
+    def __init__(self, directory: Directory, store: Store, broker: Broker) -> None:
+        """Loads keys and published policies; connects to nothing yet.
+
+        Raises:
+            KeyStoreError: a key or certificate is missing or unusable.
+            StoreError: the store refuses.
+        """
+        self._directory = directory
+        self._store = store
+        self._keys = directory.seal_keys()
+        self._acknowledger = Acknowledger(directory.ack_key(), self._position)
+        self._connection = Connection(broker, directory.user)
+        self._desk = self._publish()
+        self._group: list[Message] = []
+        self._oldest = 0.0
+        self._rested = True
+
+    @property
+    def offers(self) -> int:
+        """How many terms are published."""
+        return len(self._desk.offers)
+
+    def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Subscribes until told to stop; what is not stored by then is the broker's to keep.
+
+        Args:
+            stop: ends it.
+            ready: called whenever the subscription stands.
+        """
+        pause = _BACKOFF_S[0]
+        while not stop.is_set():
+            try:
+                self._connection.connect()
+                self._serve(stop, ready)
+            except (OSError, AssentError) as exc:
+                _log.warning("event=broker-lost error=%r", str(exc))
+            except Exception:  # noqa: BLE001  # a mistake of ours ends a connection, not the process
+                _log.exception("event=subscriber-failed")
+            finally:
+                self._group.clear()
+                self._connection.drop()
+            pause = _BACKOFF_S[0] if self._connection.is_ready else pause
+            # Full jitter: several backends of one broker do not come back in step.
+            stop.wait(random.uniform(0.1, pause))  # noqa: S311  # no secret
+            pause = min(pause * 2, _BACKOFF_S[1])
+
+    def _serve(self, stop: threading.Event, ready: Callable[[], None]) -> None:
+        """Carries messages both ways until the connection ends, or told to stop."""
+        told = False
+        while not stop.is_set():
+            came = self._connection.step(self._patience())
+            if came and not self._group:
+                self._oldest = time.monotonic()
+            self._group += came
+            if self._connection.is_ready and not told:
+                told = True
+                _log.info("event=subscribed terms=%d", self.offers)
+                ready()
+            if self._group and (not came or self._is_full()):
+                self._commit()
+            elif not self._group and not self._rested:
+                self._store.rest()
+                self._rested = True
+            self._send()
+        if self._group:
+            self._commit()
+        self._send()
+
+    def _patience(self) -> float:
+        if self._group:
+            return _GAP_S
+        due = self._acknowledger.wait(time.monotonic())
+        return _IDLE_S if due is None else min(due, _IDLE_S)
+
+    def _is_full(self) -> bool:
+        return len(self._group) >= GROUP or time.monotonic() - self._oldest >= GROUP_S
+
+    def _commit(self) -> None:
+        """Judges and stores what has come; then, and only then, the broker may forget it."""
+        if self._directory.fingerprint() != self._policies:
+            self._desk = self._publish()
+        group, self._group = self._group, []
+        now_ms = time.time_ns() // 1_000_000
+        settled = self._store.put(
+            [
+                Taken(judge(message.topic, message.data, self._desk), message.data, now_ms)
+                for message in group
+            ]
+        )
+        for message in group:
+            self._connection.acknowledge(message)
+        self._acknowledger.note(settled)
+        self._rested = False
+        _tell(settled)
+
+    def _send(self) -> None:
+        for letter in self._acknowledger.letters(time.monotonic()):
+            self._connection.publish(letter.topic, letter.data)
+
+    def _publish(self) -> Desk:
+        """Reads the published policies; what does not verify publishes nothing, and is logged."""
+        self._policies = self._directory.fingerprint()
+        published = self._directory.published()
+        for trouble in published.troubles:
+            _log.error("event=policy-not-published error=%r", trouble)
+        self._store.publish(published.offers.values())
+        return Desk(self._directory.recipient, self._keys, published.offers, self._gateway)
+
+    def _gateway(self, mailbox: str) -> Gateway | None:
+        row = self._store.custody.gateway(mailbox)
+        return _known(row.mailbox, row.sign_key, row.seal_key) if row else None
+
+    def _position(self, signer: bytes, stream: int) -> Position:
+        known = self._store.custody.position(signer, stream)
+        return known[1] if known else Position()
+
+
+@functools.lru_cache(maxsize=4_096)  # some 3 kB each; decoding both keys costs as much as a batch
+def _known(mailbox: str, sign_key: bytes, seal_key: bytes) -> Gateway:
+    return Gateway(mailbox, decode_verifying_key(sign_key), decode_seal_public_key(seal_key))
+
+
+def _tell(settled: Sequence[Settled]) -> None:
+    """Logs what came in, once: counts and reasons."""
+    verdicts = Counter(one.verdict for one in settled)
+    stored = [one.outcome for one in settled if one.verdict is Verdict.STORED]
+    _log.info(
+        "event=committed stored=%d readings=%d duplicates=%d refused=%d noted=%d",
+        verdicts[Verdict.STORED],
+        sum(outcome.readings for outcome in stored if isinstance(outcome, Accepted)),
+        verdicts[Verdict.DUPLICATE],
+        verdicts[Verdict.REFUSED],
+        verdicts[Verdict.NOTED],
+    )
+    refused = [one.outcome for one in settled if isinstance(one.outcome, Rejected)]
+    for reason, count in Counter(outcome.reason for outcome in refused).items():
+        _log.warning("event=refused reason=%s count=%d", reason.value, count)

@@ -159,13 +159,14 @@ def parse_document(text: str | bytes, file_name: str) -> Document:
     decoded = _decode(data, file_name)
     lines = Lines(decoded)
     try:
-        places = scan(decoded)
-        values = tomllib.loads(decoded)
+        scanned = scan(decoded)
     except TooComplexError as exc:
         raise _refuse(file_name, lines.at(exc.offset), exc.message) from exc
+    try:
+        values = tomllib.loads(decoded)
     except (ValueError, RecursionError) as exc:
-        raise _not_toml(file_name, lines, str(exc)) from exc
-    return Document(file_name, values, lines, places)
+        raise _not_toml(file_name, lines.at(scanned.end), str(exc)) from exc
+    return Document(file_name, values, lines, scanned.places)
 
 
 def read(document: Document, kind: type[T]) -> T:
@@ -202,10 +203,11 @@ def _decode(data: bytes, file_name: str) -> str:
         raise _refuse(file_name, place, message, "save the file as UTF-8") from exc
 
 
-def _not_toml(file_name: str, lines: Lines, said: str) -> ConfigError:
+def _not_toml(file_name: str, stopped: tuple[int, int], said: str) -> ConfigError:
     match = _AT.search(said)
     message = said[: match.start()] if match else said
-    place = (int(match[1]), int(match[2])) if match and match[1] else (lines.last, 1)
+    # An open string ends with the document; where it begins is where our own scan stopped.
+    place = (int(match[1]), int(match[2])) if match and match[1] else stopped
     return _refuse(file_name, place, message[:1].lower() + message[1:])
 
 

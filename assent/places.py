@@ -19,7 +19,7 @@ import bisect
 import contextlib
 import re
 import tomllib
-from typing import Final
+from typing import Final, NamedTuple
 
 Path = tuple[str | int, ...]
 
@@ -76,13 +76,20 @@ class Lines:
         line = bisect.bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
 
-    @property
-    def last(self) -> int:
-        """Number of the last line."""
-        return len(self._starts)
+
+class Scanned(NamedTuple):
+    """What a scan found.
+
+    Attributes:
+        places: each path, and the offset where it begins.
+        end: where the scan stopped: the length of a text that is TOML.
+    """
+
+    places: dict[Path, int]
+    end: int
 
 
-def scan(text: str) -> dict[Path, int]:
+def scan(text: str) -> Scanned:
     """Maps each path of keys and indices to the offset where it begins.
 
     A path holds texts for keys and integers for elements: `("device", 0, "id")`. A key stands
@@ -92,7 +99,7 @@ def scan(text: str) -> dict[Path, int]:
         text: a TOML document, or anything else.
 
     Returns:
-        The places; incomplete when the text is no TOML.
+        The places, as far as the text is TOML.
 
     Raises:
         TooComplexError: the text is over a limit.
@@ -100,7 +107,7 @@ def scan(text: str) -> dict[Path, int]:
     scanner = _Scanner(text)
     with contextlib.suppress(_NotTomlError):
         scanner.document()
-    return scanner.places
+    return Scanned(scanner.places, scanner.here)
 
 
 class _Scanner:

@@ -268,7 +268,7 @@ def fill_thumbprints(text: str, files: Mapping[str, bytes]) -> str:
     """
     document = located.parse_document(text, "policy.toml")
     changes: list[tuple[int, int, str]] = []
-    for path, offset in scan(text).items():
+    for path, offset in scan(text).places.items():
         match = _PIN.match(text, offset) if path[-1] == "thumbprint" else None
         name = _at(document.data, (*path[:-1], "file")) if match else None
         if match and isinstance(name, str) and name in files:

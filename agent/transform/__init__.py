@@ -32,7 +32,15 @@ from agent.transform.pseudonyms import (
     pseudonym,
     pseudonym_key,
 )
-from agent.transform.readers import Reader, booleans, identifiers, integers, numbers, texts
+from agent.transform.readers import (
+    Reader,
+    booleans,
+    identifiers,
+    instants,
+    integers,
+    numbers,
+    texts,
+)
 from agent.transform.reasons import DropReason
 from agent.transform.series import Delta, Window
 from assent.columns import Kind, Quantum
@@ -139,9 +147,10 @@ def _must_not(attribute: Attribute, op: Op) -> bool:
 
 
 def _pseudonymous(carried: Carried, secret: bytes, epoch: int) -> Reader | None:
-    kind = identifier_kind(carried.name)
-    key = pseudonym_key(secret, kind, epoch)
-    return identifiers(key, kind) if carried.attribute.type == "text" else None
+    attribute, kind = carried.attribute, identifier_kind(carried.name)
+    if attribute.kind != "identifier" or attribute.type != "text":
+        return None  # a reading under a pseudonym would be a secret join key
+    return identifiers(pseudonym_key(secret, kind, epoch), kind)
 
 
 def _gridded(carried: Carried, _secret: bytes, _epoch: int) -> Reader | None:
@@ -169,8 +178,10 @@ def _kept(attribute: Attribute, amount: float | None) -> Reader | None:
         case "number":
             quantum = _coarser(attribute.quantum, amount)
             return numbers(quantum) if quantum is not None else None
-        case "integer" | "time":
+        case "integer":
             return integers(_coarser(attribute.quantum, amount))
+        case "time":
+            return instants(_coarser(attribute.quantum, amount))
         case "boolean" if amount is None:
             return booleans()
         case "text" if amount is None and attribute.choices:

@@ -41,8 +41,11 @@ _TOKEN = re.compile(
 )
 _RUN = re.compile(r"[A-Za-z0-9+/_=]{20,}")
 
-# A run this long with letters and at least this many digits is no word of a closed set
+# A run of 20 characters with this many digits, or with a digit and this many changes from small to
+# capital letters, is no word of a closed set.
 _DIGITS_OF_A_TOKEN: Final = 4
+_CHANGES_OF_A_TOKEN: Final = 3
+_CHANGE = re.compile(r"[a-z](?=[A-Z])")
 
 
 def is_personal(text: str) -> bool:
@@ -64,4 +67,5 @@ def _is_phone(text: str) -> bool:
 
 def _is_random(run: str) -> bool:
     digits = sum(map(str.isdigit, run))
-    return digits >= _DIGITS_OF_A_TOKEN and any(map(str.isalpha, run))
+    mixed = len(_CHANGE.findall(run)) >= _CHANGES_OF_A_TOKEN and digits > 0
+    return mixed or (digits >= _DIGITS_OF_A_TOKEN and any(map(str.isalpha, run)))

@@ -130,6 +130,19 @@ def integers(quantum: Quantum | None) -> Reader:
     return Reader(Kind.NUMBER, quantum, one, many)
 
 
+def instants(quantum: Quantum | None) -> Reader:
+    """Reads instants in ms since 1970 UTC.
+
+    Args:
+        quantum: what they are rounded to, None for whole milliseconds.
+
+    Returns:
+        The reader.
+    """
+    reader = numbers(quantum or Quantum(1, 1))
+    return dataclasses.replace(reader, quantum=quantum)
+
+
 def booleans() -> Reader:
     """Reads false and true, and nothing that merely behaves so.
 

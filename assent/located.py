@@ -13,7 +13,8 @@ Standards: TOML 1.0.0 as `tomllib` reads it; a byte-order mark is stepped over, 
 Security: whatever the bytes, what leaves is a value or a ConfigError.
 Limits: MAX_BYTES per file, and those of `assent.places`. A type to read into is made of msgspec
 structs, dict, list, tuple, set, Literal, enums, numbers, text, dates, and classes with a `parse`
-class method that takes a text and raises ValueError (Duration, Size, Transform).
+class method that takes a text and raises ValueError (Duration, Size, Transform). In a union msgspec
+allows one member that is written as a text, one table and one list.
 """
 
 from __future__ import annotations

@@ -97,6 +97,19 @@ class Record(Decision):
     form_hash: bytes | None = None
 
 
+def state_of_no(newest: Record | None) -> State:
+    """What a no is after the newest record of its flow, whatever word it was said with.
+
+    Args:
+        newest: the record that decided so far, or None.
+
+    Returns:
+        WITHDRAWN once there was a yes, else REFUSED.
+    """
+    was_yes = newest is not None and (newest.state.is_yes or newest.state is State.WITHDRAWN)
+    return State.WITHDRAWN if was_yes else State.REFUSED
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Start:
     """The first entry: since when decisions are unknown, or None at a first start."""

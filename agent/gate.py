@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy, ledger and time → what may run: one permit or one refusal for every flow.
+
+Path: policy, ledger, clock → **gate** → Permit → lane.
+
+Law, in the order in which a flow is judged; the first that fails is the reason given:
+  - the policy can be used, is in force, and declares every cell of the flow;
+  - somebody decided: the newest record of exactly this flow is a yes, and its end has not come;
+  - the owner said it, in the word of the flow's function: given or renewed for an optional flow,
+    accepted for a core one (policy C01, C02);
+  - a core flow rests on a contract or a legal obligation, and goes to the controller or its
+    processor;
+  - the terms in force are the same as the agreed ones or narrower (policy C33);
+  - the recipient has admitted this gateway; the form that lies there can be read, or the flow is
+    core; the clock is trusted.
+Anything else denies. A flow that the result does not name may not run either.
+
+Standards: W3C DPV 2 for the words of a decision.
+Security: pure and total: what it is given decides, no file, no clock, no default. It believes the
+policy because it was signed, and the ledger because it was verified.
+Limits: exemptions by a signed grant (policy C12) and do-not-track (policy C34) are not known here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Set as AbstractSet
+from typing import Final, Protocol
+
+from agent.path import Carried, Permit, Reason, Refusal
+from agent.records import Record, State
+from assent.errors import PolicyError
+from assent.policy.model import Flow, Policy
+from assent.policy.signing import SignedPolicy
+from assent.policy.terms import Terms, compare, terms_of
+
+_OWNER: Final = "owner"  # who can say yes (design §2)
+_WORDS: Final = {
+    "core": frozenset({State.ACCEPTED}),
+    "optional": frozenset({State.GIVEN, State.RENEWED}),
+}
+_CORE_BASES: Final = frozenset({"contract", "legal_obligation"})
+_CORE_ROLES: Final = frozenset({"controller", "processor"})
+_DAY: Final = dt.timedelta(days=1)
+
+
+class LedgerView(Protocol):
+    """What the gate asks of a ledger."""
+
+    @property
+    def unknown_since_ms(self) -> int | None:
+        """Since when earlier decisions are unknown."""
+
+    @property
+    def policy_versions(self) -> AbstractSet[str]:
+        """Versions of the policy under which anything was decided."""
+
+    def newest(self, flow: str) -> Record | None:
+        """The record that decides a flow."""
+
+    def unbroken_since(self, flow: str, terms: Terms) -> int | None:
+        """Start of the unbroken yes that covers some terms."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _House:
+    """What every flow is judged by."""
+
+    policy: Policy
+    trouble: Reason | None
+    ledger: LedgerView
+    form_broken: bool
+    admitted: frozenset[str]
+    clock_trusted: bool
+    # The latest moment that is known to be past: an end before it has come, trusted clock or not.
+    past_ms: int
+
+
+def decide(
+    policy: SignedPolicy | None,
+    trouble: Reason | None,
+    ledger: LedgerView,
+    *,
+    form_broken: bool,
+    admitted: frozenset[str],
+    now_ms: int,
+    clock_trusted: bool,
+    floor_ms: int,
+) -> dict[str, Permit | Refusal]:
+    """Judges every flow of the policy.
+
+    Args:
+        policy: the policy as opened and verified, or None.
+        trouble: why no flow may run whatever was decided, or None.
+        ledger: the verified records.
+        form_broken: whether a consent form lies there that does not validate.
+        admitted: ids of the recipients that admitted this gateway.
+        now_ms: the wall clock, ms since 1970 UTC.
+        clock_trusted: whether it is known to be right.
+        floor_ms: the time that is surely past: last trusted time plus uptime since.
+
+    Returns:
+        A permit or a refusal for every flow of the policy; empty without one.
+    """
+    if policy is None:
+        return {}
+    past_ms = max(now_ms, floor_ms) if clock_trusted else floor_ms
+    house = _House(policy.policy, trouble, ledger, form_broken, admitted, clock_trusted, past_ms)
+    return {flow: _judge(house, flow) for flow in policy.policy.flows}
+
+
+def _judge(house: _House, flow: str) -> Permit | Refusal:
+    if house.trouble is not None:
+        return Refusal(flow, house.trouble)
+    end_ms = _end_ms(house.policy)
+    if end_ms is not None and end_ms <= house.past_ms:
+        detail = f"the policy ended on {house.policy.policy.not_after}"
+        return Refusal(flow, Reason.POLICY_UNUSABLE, detail)
+    try:
+        terms = terms_of(house.policy, flow)
+    except PolicyError as exc:
+        return Refusal(flow, Reason.POLICY_UNUSABLE, exc.message)
+    record = house.ledger.newest(flow)
+    if record is None:
+        return _undecided(house, flow)
+    refusal = _of_record(house, record) or _of_terms(record, terms) or _of_house(house, record)
+    if refusal is not None:
+        return refusal
+    since_ms = house.ledger.unbroken_since(flow, terms)
+    if since_ms is None:
+        return Refusal(flow, Reason.REQUESTED, "no yes reaches up to now")
+    return _permit(house.policy.flows[flow], house, record, terms, since_ms)
+
+
+def _undecided(house: _House, flow: str) -> Refusal:
+    if house.ledger.unknown_since_ms is not None:
+        return Refusal(flow, Reason.CONSENT_UNKNOWN, "the ledger was lost; it takes a new decision")
+    versions = house.ledger.policy_versions
+    if versions and house.policy.policy.version not in versions:
+        return Refusal(flow, Reason.REQUESTED, "nobody was asked under this policy")  # policy C04
+    return Refusal(flow, Reason.NOT_DECIDED)
+
+
+def _of_record(house: _House, record: Record) -> Refusal | None:
+    """Why the newest record is no yes that stands."""
+    if not record.state.is_yes:
+        reason = Reason.WITHDRAWN if record.state is State.WITHDRAWN else Reason.REFUSED
+        return Refusal(record.flow, reason)
+    if record.until_ms is not None and record.until_ms <= house.past_ms:
+        return Refusal(record.flow, Reason.EXPIRED)
+    if record.decided_by != _OWNER:
+        return Refusal(record.flow, Reason.REQUESTED, "the yes was not the owner's")
+    return None
+
+
+def _of_terms(record: Record, terms: Terms) -> Refusal | None:
+    """Why a yes is not one to the terms in force."""
+    if record.terms is None:
+        return Refusal(record.flow, Reason.REQUESTED, "the yes names no terms")
+    wider = [d for d in compare(record.terms, terms).differences if d.wider]
+    if wider:
+        told = (f"{d.what}: {d.agreed or 'nothing'} → {d.current or 'nothing'}" for d in wider)
+        return Refusal(record.flow, Reason.REQUESTED, "; ".join(told))
+    if record.state not in _WORDS[terms.function]:
+        return Refusal(record.flow, Reason.REQUESTED, f"not the word of a {terms.function} flow")
+    if terms.function == "core" and terms.basis not in _CORE_BASES:
+        detail = f"a core flow cannot rest on {terms.basis}"
+        return Refusal(record.flow, Reason.BASIS_UNFIT, detail)
+    if terms.function == "core" and terms.role not in _CORE_ROLES:
+        return Refusal(record.flow, Reason.BASIS_UNFIT, f"a core flow cannot go to a {terms.role}")
+    if {attribute.name for attribute in terms.attributes} <= set(record.without):
+        return Refusal(record.flow, Reason.REQUESTED, "nothing is left of what was agreed")
+    return None
+
+
+def _of_house(house: _House, record: Record) -> Refusal | None:
+    """Why a yes to these terms cannot run at present."""
+    flow = house.policy.flows[record.flow]
+    if flow.recipient not in house.admitted:
+        return Refusal(record.flow, Reason.NOT_ENROLLED, f"{flow.recipient} has not admitted us")
+    if house.form_broken and flow.function != "core":
+        return Refusal(record.flow, Reason.FORM_BROKEN)
+    if not house.clock_trusted:
+        return Refusal(record.flow, Reason.CLOCK_UNTRUSTED)
+    return None
+
+
+def _permit(flow: Flow, house: _House, record: Record, terms: Terms, since_ms: int) -> Permit:
+    ends = [end for end in (record.until_ms, _end_ms(house.policy)) if end is not None]
+    return Permit(
+        flow=record.flow,
+        recipient=flow.recipient,
+        terms_hash=terms.hash,
+        record=record.id,
+        carried=tuple(
+            Carried(name, house.policy.attributes[name], transform)
+            for name, transform in flow.attributes.items()
+            if name not in record.without
+        ),
+        not_before_ms=since_ms,
+        not_after_ms=min(ends, default=None),
+        epoch_ms=int(flow.epoch),
+        keep_ms=int(flow.keep.gateway),
+        max_readings=flow.batch.readings,
+        max_age_ms=int(flow.batch.age),
+        urgent=frozenset(flow.batch.urgent),
+        core=flow.function == "core",
+    )
+
+
+def _end_ms(policy: Policy) -> int | None:
+    """When the policy's last day is over, ms since 1970 UTC."""
+    last = policy.policy.not_after
+    if last is None or last == dt.date.max:
+        return None
+    after = dt.datetime.combine(last + _DAY, dt.time(), dt.UTC)
+    return int(after.timestamp()) * 1000

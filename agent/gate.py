@@ -31,7 +31,7 @@ from typing import Final, Protocol
 from agent.path import Carried, Permit, Reason, Refusal
 from agent.records import Record, State
 from assent.errors import PolicyError
-from assent.policy.model import Flow, Policy
+from assent.policy.model import Policy
 from assent.policy.signing import SignedPolicy
 from assent.policy.terms import Terms, compare, terms_of
 
@@ -111,12 +111,8 @@ def decide(
 
 
 def _judge(house: _House, flow: str) -> Permit | Refusal:
-    if house.trouble is not None:
-        return Refusal(flow, house.trouble)
-    end_ms = _end_ms(house.policy)
-    if end_ms is not None and end_ms <= house.past_ms:
-        detail = f"the policy ended on {house.policy.policy.not_after}"
-        return Refusal(flow, Reason.POLICY_UNUSABLE, detail)
+    if (refusal := _of_policy(house, flow)) is not None:
+        return refusal
     try:
         terms = terms_of(house.policy, flow)
     except PolicyError as exc:
@@ -125,12 +121,21 @@ def _judge(house: _House, flow: str) -> Permit | Refusal:
     if record is None:
         return _undecided(house, flow)
     refusal = _of_record(house, record) or _of_terms(record, terms) or _of_house(house, record)
-    if refusal is not None:
-        return refusal
     since_ms = house.ledger.unbroken_since(flow, terms)
-    if since_ms is None:
-        return Refusal(flow, Reason.REQUESTED, "no yes reaches up to now")
-    return _permit(house.policy.flows[flow], house, record, terms, since_ms)
+    if refusal is None and since_ms is not None:
+        return _permit(house, record, terms, since_ms)
+    return refusal or Refusal(flow, Reason.REQUESTED, "no yes reaches up to now")
+
+
+def _of_policy(house: _House, flow: str) -> Refusal | None:
+    """Why no flow of this policy may run."""
+    if house.trouble is not None:
+        return Refusal(flow, house.trouble)
+    end_ms = _end_ms(house.policy)
+    if end_ms is not None and end_ms <= house.past_ms:
+        detail = f"the policy ended on {house.policy.policy.not_after}"
+        return Refusal(flow, Reason.POLICY_UNUSABLE, detail)
+    return None
 
 
 def _undecided(house: _House, flow: str) -> Refusal:
@@ -164,13 +169,18 @@ def _of_terms(record: Record, terms: Terms) -> Refusal | None:
         return Refusal(record.flow, Reason.REQUESTED, "; ".join(told))
     if record.state not in _WORDS[terms.function]:
         return Refusal(record.flow, Reason.REQUESTED, f"not the word of a {terms.function} flow")
-    if terms.function == "core" and terms.basis not in _CORE_BASES:
-        detail = f"a core flow cannot rest on {terms.basis}"
-        return Refusal(record.flow, Reason.BASIS_UNFIT, detail)
-    if terms.function == "core" and terms.role not in _CORE_ROLES:
-        return Refusal(record.flow, Reason.BASIS_UNFIT, f"a core flow cannot go to a {terms.role}")
     if {attribute.name for attribute in terms.attributes} <= set(record.without):
         return Refusal(record.flow, Reason.REQUESTED, "nothing is left of what was agreed")
+    return _of_core(record, terms) if terms.function == "core" else None
+
+
+def _of_core(record: Record, terms: Terms) -> Refusal | None:
+    """Why a core flow may not run on an acceptance."""
+    if terms.basis not in _CORE_BASES:
+        detail = f"a core flow cannot rest on {terms.basis}"
+        return Refusal(record.flow, Reason.BASIS_UNFIT, detail)
+    if terms.role not in _CORE_ROLES:
+        return Refusal(record.flow, Reason.BASIS_UNFIT, f"a core flow cannot go to a {terms.role}")
     return None
 
 
@@ -186,7 +196,8 @@ def _of_house(house: _House, record: Record) -> Refusal | None:
     return None
 
 
-def _permit(flow: Flow, house: _House, record: Record, terms: Terms, since_ms: int) -> Permit:
+def _permit(house: _House, record: Record, terms: Terms, since_ms: int) -> Permit:
+    flow = house.policy.flows[record.flow]
     ends = [end for end in (record.until_ms, _end_ms(house.policy)) if end is not None]
     return Permit(
         flow=record.flow,

@@ -77,6 +77,8 @@ def _sign_policy(arguments: argparse.Namespace) -> int:
     root = arguments.files or arguments.policy.parent
     signed = publishing.sign_policy(arguments.policy, arguments.key, root, _now().date())
     head = signed.policy.policy
+    for name in signed.filled:
+        _talk(f"filled in the thumbprint of {name}")
     _talk(f"signed {head.id} {head.version}, serial {head.serial}")
     print(signed.path)
     return 0

@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(UsageError.exit_code, f"assent-backend: {message}\n  see: {self.prog} --help\n")
 
 
-_Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+_Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001  # it has no public name
 
 
 def parser() -> Parser:

@@ -7,6 +7,8 @@ Law:
   - the serial rises: over every policy of the same id that this key signed beside it, and over
     the last one this key signed anywhere, which is noted beside the key;
   - signing the same bytes again gives the same signature, and is no change;
+  - a thumbprint that says `sha-256:filled-in-by-sign-policy…` is filled in; one that says anything
+    else is a claim, and has to be right;
   - a file is read from under the given root only.
 
 Security: whoever holds the policy key decides what every gateway may be asked to agree to. It is
@@ -20,7 +22,7 @@ import datetime as dt
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from assent import durable
@@ -28,10 +30,11 @@ from assent.backend.directory import MAX_POLICY_BYTES, read_key
 from assent.cosekey import VerifyingKey, decode_signing_key, decode_verifying_key
 from assent.enrolment import Bundle, encode_bundle
 from assent.errors import AssentError, KeyStoreError, PolicyError
-from assent.policy.model import Policy
-from assent.policy.signing import load_policy, open_policy, sign, verify
+from assent.policy.model import KeyRef, Policy
+from assent.policy.signing import fill_thumbprints, load_policy, open_policy, sign, verify
 
 _MAX_FILE: Final = 65_536  # the most a bundle takes of one file
+_EMPTY: Final = "sha-256:filled-in-by-sign-policy"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,10 +44,12 @@ class Signed:
     Attributes:
         policy: what it says.
         path: where its signature lies.
+        filled: the files whose thumbprints were filled in.
     """
 
     policy: Policy
     path: pathlib.Path
+    filled: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,29 +79,27 @@ def sign_policy(
     key = read_key(key_path, decode_signing_key, secret=True)
     data = read(path, MAX_POLICY_BYTES)
     policy = load_policy(data, path.name)
+    files = _files(policy, root)
+    data, filled = _filled(data, policy, files)
     note = key_path.with_name(f"{key_path.name.removesuffix('.key.cose')}.signed.json")
     signed = _noted(note)
     digest = hashlib.sha256(data).hexdigest()
     last = signed.get(policy.policy.id)
     earlier = [one.serial for one in (last,) if one and one.hash != digest]
     earlier += _beside(path, policy.policy.id, key.public)
-    signature = sign(
-        data,
-        key,
-        _files(policy, root),
-        today,
-        max(earlier, default=None),
-        file_name=path.name,
-    )
+    highest = max(earlier, default=None)
+    signature = sign(data, key, files, today, highest, file_name=path.name)
     signed[policy.policy.id] = _Last(policy.policy.serial, digest)
     # The note first: a serial that was noted and not used is only a number less.
     _write(note, json.dumps({name: dataclasses.astuple(one) for name, one in signed.items()}))
     target = path.with_name(f"{path.name}.cose")
     try:
+        if filled:
+            durable.write(path, data, mode=path.stat().st_mode & 0o777)
         durable.write(target, signature, mode=0o644)
     except OSError as exc:
         raise PolicyError(f"{target} cannot be written: {exc.strerror}") from exc
-    return Signed(policy, target)
+    return Signed(policy, target, filled)
 
 
 def bundle(path: pathlib.Path, key_path: pathlib.Path, root: pathlib.Path) -> bytes:
@@ -145,20 +148,30 @@ def read_signature(path: pathlib.Path) -> bytes:
 def _files(policy: Policy, root: pathlib.Path) -> dict[str, bytes]:
     """Reads what the policy names; what is missing is left to the signer to name with its place."""
     files = {}
-    for name in _names(policy):
+    for ref in _references(policy):
         try:
-            files[name] = _inside(root, name)
+            files[ref.file] = _inside(root, ref.file)
         except OSError:
             continue
     return files
 
 
-def _names(policy: Policy) -> Iterator[str]:
+def _filled(
+    data: bytes, policy: Policy, files: Mapping[str, bytes]
+) -> tuple[bytes, tuple[str, ...]]:
+    empty = {ref.file for ref in _references(policy) if ref.thumbprint.startswith(_EMPTY)}
+    given = {name: files[name] for name in sorted(empty & files.keys())}
+    if not given:
+        return data, ()
+    return fill_thumbprints(data.decode(), given).encode(), tuple(given)
+
+
+def _references(policy: Policy) -> Iterator[KeyRef]:
     for recipient in policy.recipients.values():
-        yield from (recipient.key.file, recipient.ack_key.file, recipient.ca.file)
+        yield from (recipient.key, recipient.ack_key, recipient.ca)
     for flow in policy.flows.values():
         if flow.key is not None:
-            yield flow.key.file
+            yield flow.key
 
 
 def _inside(root: pathlib.Path, name: str) -> bytes:

@@ -41,17 +41,25 @@ MAX_ITEMS: Final = 100_000
 MAX_DEPTH: Final = 8
 """Arrays and maps inside each other; the deepest message of docs/wire.md has six."""
 
-_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = range(7)
-_ARGUMENT: Final = {24: 1, 25: 2, 26: 4, 27: 8}  # RFC 8949 §3: bytes that follow the first one
-_SIMPLE: Final = frozenset((20, 21, 22))  # false, true, null
-_FLOATS: Final = frozenset((25, 26, 27))
+# RFC 8949 §3.1: the lowest initial byte of each major type; integers lie below byte strings.
+_BYTES: Final = 0x40
+_TEXT: Final = 0x60
+_ARRAY: Final = 0x80
+_MAP: Final = 0xA0
+_TAG: Final = 0xC0
+_SIMPLE: Final = 0xE0
+# False, true, null, and floats of 2, 4 and 8 bytes.
+_SIMPLE_ALLOWED: Final = frozenset((0xF4, 0xF5, 0xF6, 0xF9, 0xFA, 0xFB))
+# RFC 8949 §3: how many bytes of the argument follow the initial byte.
+_ARGUMENT: Final = {24: 1, 25: 2, 26: 4, 27: 8}
 
 
-def encode(value: Encodable) -> bytes:
+def encode(value: Encodable, *, max_items: int = MAX_ITEMS) -> bytes:
     """Writes a value as deterministic CBOR.
 
     Args:
         value: null, bool, int, float, bytes, str, or arrays and maps of them.
+        max_items: most data items written, keys counted.
 
     Returns:
         The bytes, which `decode` accepts (given room for their size).
@@ -64,7 +72,7 @@ def encode(value: Encodable) -> bytes:
         data = cbor2.dumps(value, canonical=True)
     except (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError) as exc:
         raise NotCanonicalError(f"{type(value).__name__} cannot be written as CBOR") from exc
-    _Walk(data, MAX_ITEMS).run(MAX_DEPTH)
+    _Walk(data, max_items).run(MAX_DEPTH)
     return data
 
 
@@ -111,67 +119,68 @@ class _Walk:
 
     def run(self, max_depth: int) -> None:
         """Walks the one item the bytes must consist of."""
-        self._item(max_depth)
+        self._items(1, max_depth)
         if self._at != len(self._data):
             raise NotCanonicalError(f"{len(self._data) - self._at} bytes follow the CBOR value")
 
-    def _item(self, depth: int) -> int:
-        """Walks one item and returns its major type."""
-        self._left -= 1
+    def _items(self, count: int, depth: int) -> None:
+        """Walks so many items that follow each other."""
+        data, at, end = self._data, self._at, len(self._data)
+        self._left -= count
         if self._left < 0:
             raise TooLargeError("the CBOR has more items than are read here")
-        major, info, argument = self._head()
-        if major in {_BYTES, _TEXT}:
-            self._skip(argument)
-        elif major in {_ARRAY, _MAP}:
-            if depth == 0:
-                raise TooLargeError("the CBOR is nested deeper than is read here")
-            # An item has at least one byte, so a count is refused before it costs anything.
-            if argument * (major - 3) > len(self._data) - self._at:
+        for _ in range(count):
+            if at >= end:
                 raise NotCanonicalError("the CBOR ends before its last item")
-            if major == _ARRAY:
-                for _ in range(argument):
-                    self._item(depth - 1)
-            else:
-                self._map(argument, depth - 1)
-        elif major == _TAG:
-            raise NotCanonicalError(f"CBOR tag {argument} came, no tag is allowed here")
-        elif major > _TAG and info not in _SIMPLE and info not in _FLOATS:
-            raise NotCanonicalError("a CBOR simple value other than false, true and null came")
-        return major
+            first = data[at]
+            at += 1
+            argument = first & 31
+            if argument > 23:
+                length = _ARGUMENT.get(argument)
+                if length is None:
+                    raise NotCanonicalError("CBOR of indefinite length or reserved form came")
+                argument = int.from_bytes(data[at : at + length], "big")
+                at += length
+            if first < _BYTES:
+                continue
+            if first < _ARRAY:
+                at += argument
+            elif first < _TAG:
+                self._at = at
+                self._container(first, argument, depth)
+                at = self._at
+            elif first < _SIMPLE:
+                raise NotCanonicalError("a CBOR tag came, none is allowed here")
+            elif first not in _SIMPLE_ALLOWED:
+                raise NotCanonicalError("a CBOR simple value but false, true and null came")
+        if at > end:
+            raise NotCanonicalError("the CBOR ends before its last item")
+        self._at = at
+
+    def _container(self, first: int, count: int, depth: int) -> None:
+        """Walks what is inside an array or a map."""
+        if depth == 0:
+            raise TooLargeError("the CBOR is nested deeper than is read here")
+        # An item has at least one byte, so a count is refused before it costs anything.
+        if count * (1 if first < _MAP else 2) > len(self._data) - self._at:
+            raise NotCanonicalError("the CBOR ends before its last item")
+        if first < _MAP:
+            self._items(count, depth - 1)
+        else:
+            self._map(count, depth - 1)
 
     def _map(self, count: int, depth: int) -> None:
         """Walks the pairs of a map: one type of key, in an order both rules agree on."""
-        kinds = set()
         before = b""
+        texts = None
         for _ in range(count):
             start = self._at
-            major = self._item(depth)
-            kinds.add(_TEXT if major == _TEXT else _UNSIGNED)
+            self._items(1, depth)
             key = self._data[start : self._at]
-            if major not in {_UNSIGNED, _NEGATIVE, _TEXT} or len(kinds) > 1:
+            is_text = _TEXT <= key[0] < _ARRAY
+            if not (is_text or key[0] < _BYTES) or texts not in {None, is_text}:
                 raise NotCanonicalError("a CBOR map has integer keys only, or text keys only")
             if key <= before or len(key) < len(before):  # RFC 8949 §4.2.1 and §4.2.3
                 raise NotCanonicalError("the keys of a CBOR map are not in order, each once")
-            before = key
-            self._item(depth)
-
-    def _head(self) -> tuple[int, int, int]:
-        """Reads the head of an item: major type, additional information, argument."""
-        first = self._data[self._skip(1)]
-        major, info = first >> 5, first & 31
-        if info < 24:
-            return major, info, info
-        length = _ARGUMENT.get(info)
-        if length is None:
-            raise NotCanonicalError("CBOR of indefinite length or reserved form came")
-        start = self._skip(length)
-        return major, info, int.from_bytes(self._data[start : self._at], "big")
-
-    def _skip(self, length: int) -> int:
-        """Moves past so many bytes and returns where they start."""
-        start = self._at
-        if length > len(self._data) - start:
-            raise NotCanonicalError("the CBOR ends before its last item")
-        self._at = start + length
-        return start
+            before, texts = key, is_text
+            self._items(1, depth)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A profile says where values stand; every mistake in it is named with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assent.errors import ConfigError
+from firmware_bridge.profile import Csv, Field, Serial, load_profile, parse_profile
+
+PROFILES = Path(__file__).resolve().parents[2] / "config" / "profiles"
+
+METER = """\
+[profile]
+source = "modbus"
+about = "Eastron SDM120 single-phase meter"
+facts = "Eastron SDM120 Modbus protocol, V2.4"
+serial = { baudrate = 2400, parity = "N", stopbits = 1 }
+
+[[field]]
+attribute = "appliance.power"
+table = "input"
+address = 12                     # zero-based
+type = "float32"
+absent = ["nan"]
+"""
+
+RECORDING = """\
+[profile]
+source = "replay"
+about = "A plug"
+facts = "made for this test"
+csv = { time = ["Date", "Time"], time_format = "%d/%m/%Y %H:%M:%S", delimiter = ";" }
+
+[[field]]
+attribute = "appliance.power"
+column = "Power"
+scale = 1000
+absent = ["?", -1]
+unit = "W"
+
+[[field]]
+attribute = "device.serial"
+column = 4
+type = "text"
+"""
+
+
+def findings(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_profile(text, "p.toml")
+    return [str(finding) for finding in caught.value.findings]
+
+
+def test_a_profile_of_registers_is_read() -> None:
+    profile = parse_profile(METER)
+    assert profile.source == "modbus"
+    assert profile.serial == Serial(baudrate=2400, parity="N", stopbits=1)
+    assert profile.csv is None
+    assert profile.fields == (
+        Field(
+            attribute="appliance.power",
+            type="float32",
+            table="input",
+            address=12,
+            absent=["nan"],
+        ),
+    )
+
+
+def test_a_profile_of_a_recording_is_read() -> None:
+    profile = parse_profile(RECORDING)
+    assert profile.csv == Csv(
+        time=["Date", "Time"], time_format="%d/%m/%Y %H:%M:%S", delimiter=";", header=True
+    )
+    power, serial = profile.fields
+    assert (power.column, power.type, power.scale, power.absent) == (
+        "Power",
+        "number",
+        1000.0,
+        ["?", -1],
+    )
+    assert (serial.column, serial.type) == (4, "text")
+    assert profile.attributes == {"appliance.power", "device.serial"}
+
+
+def test_every_shipped_profile_loads() -> None:
+    paths = sorted(PROFILES.glob("*.toml"))
+    assert [path.stem for path in paths if path.stem.startswith("replay-")] != []
+    for path in paths:
+        profile = load_profile(path)
+        assert profile.about
+        assert profile.facts
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ('source = "modbus"', 'source = "modbsu"', "p.toml:2:1: expected one of 'modbus', 'replay', got the text 'modbsu' (did you mean 'modbus'?)"),
+        ("address = 12", "adress = 12", "p.toml:10:1: unknown key 'adress'"),
+        ("address = 12", "", "p.toml:7:3: missing key 'address' of 'appliance.power'"),
+        ("address = 12", "address = 65536", "p.toml:10:1: expected a whole number"),
+        ('"float32"', '"number"', "p.toml:11:1: expected one of int16, uint16,"),
+        ('"float32"', '"flaot32"', "p.toml:11:1: expected one of"),
+        ('absent = ["nan"]', "column = 1", "p.toml:12:1: 'column' does not belong to this source"),
+        ('parity = "N"', 'parity = "M"', "p.toml:5:29: expected one of 'E', 'N', 'O', got the text 'M'"),
+        ("serial = {", "csv = { time = 1 }\nserial = {", "p.toml:5:1: 'csv' is for source 'replay', this is 'modbus'"),
+        ('absent = ["nan"]', "scale = 0", "p.toml:12:1: a scale of zero leaves nothing of the reading"),
+        ('type = "float32"\nabsent = ["nan"]', 'type = "bits"\nscale = 2', "p.toml:12:1: a bits has no scale"),
+        ('about = "Eastron SDM120 single-phase meter"\n', "", "p.toml:1:2: missing key 'about'"),
+    ],
+    ids=[
+        "a source that needs no profile, or none at all",
+        "a slip in a key",
+        "no address",
+        "an address no register has",
+        "a type of cells in a profile of registers",
+        "a type that does not exist",
+        "a column in a profile of registers",
+        "a parity that does not exist",
+        "a recording's layout in a profile of registers",
+        "a scale of nothing",
+        "a scale of bits",
+        "no word on what it is",
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_profile_of_registers_is_named(
+    before: str, after: str, expected: str
+) -> None:
+    assert METER.count(before) == 1
+    found = findings(METER.replace(before, after))
+    assert any(line.startswith(expected) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ('"%d/%m/%Y %H:%M:%S"', '"%Q"', "p.toml:5:34: expected 'iso', 'unix', 'unix-ms' or a pattern"),
+        ('["Date", "Time"]', "[]", "p.toml:5:9: expected at least one column, got none"),
+        ('["Date", "Time"]', "0", "p.toml:5:9: expected"),
+        ('delimiter = ";"', "delimiter = ';;'", "p.toml:5:69: expected"),
+        ('delimiter = ";"', "delimiter = '\"'", "p.toml:5:69: a quote or a line end cannot be a delimiter"),
+        ('delimiter = ";"', "header = false", "p.toml:5:9: without a header row a column has a number"),
+        ('delimiter = ";"', "header = false", "p.toml:9:1: without a header row a column has a number"),
+        ('column = "Power"', "", "p.toml:7:3: missing key 'column' of 'appliance.power'"),
+        ('column = "Power"', "column = 1\naddress = 3", "p.toml:10:1: 'address' does not belong to this source"),
+        ('type = "text"', 'type = "uint16"', "p.toml:17:1: expected one of number, integer, boolean, text, position, got 'uint16'"),
+        ('"device.serial"', '"appliance.power"', "p.toml:15:1: the attribute 'appliance.power' stands twice"),
+        ('type = "text"', 'type = "text"\nscale = 2', "p.toml:18:1: a text has no scale"),
+        ('source = "replay"', 'source = "replay"\nserial = { }', "p.toml:3:1: 'serial' is for source 'modbus', this is 'replay'"),
+    ],
+    ids=[
+        "a time format that is none",
+        "no time column",
+        "columns count from 1",
+        "a delimiter of two characters",
+        "a delimiter that is the quote",
+        "a named time column without a header",
+        "a named column without a header",
+        "no column",
+        "an address in a recording",
+        "a type of registers in a recording",
+        "an attribute that stands twice",
+        "a scale of a text",
+        "a serial line of a recording",
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_profile_of_a_recording_is_named(
+    before: str, after: str, expected: str
+) -> None:
+    assert RECORDING.count(before) == 1
+    found = findings(RECORDING.replace(before, after))
+    assert any(line.startswith(expected) for line in found), found
+
+
+def test_a_recording_without_a_layout_says_what_to_write() -> None:
+    (found,) = findings(RECORDING.replace("csv = {", "# csv = {"))
+    assert found.startswith(
+        "p.toml:1:2: missing key 'csv': how the recording is written (write csv"
+    )
+
+
+def test_all_mistakes_come_at_once() -> None:
+    found = findings(
+        METER.replace("address", "adress").replace('"N"', '"X"').replace("float32", "x")
+    )
+    assert len(found) == 3

@@ -72,7 +72,10 @@ class Sealer:
 
     def _message(self, batch: Batch, tables: Sequence[Table], sequence: int) -> Sealed | None:
         # None when it is too long.
-        payload = columns.encode(tables)
+        try:
+            payload = columns.encode(tables)
+        except TooLargeError:
+            return None
         if len(payload) > envelope.MAX_MESSAGE:
             return None
         permit = batch.permit

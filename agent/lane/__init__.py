@@ -187,7 +187,6 @@ class Lane:
             self._memory.drop()
             self._memory.release(self._held)
         tables = self._held.take(self.permit.max_readings)
-        self._look_ms = None
         if not self._held.readings:
             self._intake.urgent = False
         if not tables:

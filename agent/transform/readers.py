@@ -89,14 +89,7 @@ def numbers(quantum: Quantum) -> Reader:
     def many(values: Sequence[object]) -> list[Out] | None:
         if not _NUMERIC.issuperset(map(type, values)):
             return None
-        measured = cast("Sequence[float]", values)
-        try:
-            # one infinity or NaN makes the sum so; a sum that overflows is looked at one by one
-            if not math.isfinite(sum(measured)):
-                return None
-        except OverflowError:
-            return None
-        return _all_within(quantum.units_of(measured))
+        return _all_within(values, quantum)
 
     return Reader(Kind.NUMBER, quantum, one, many)
 
@@ -124,8 +117,7 @@ def integers(quantum: Quantum | None) -> Reader:
     def many(values: Sequence[object]) -> list[Out] | None:
         if not _INTEGERS.issuperset(map(type, values)):
             return None
-        whole = cast("Sequence[int]", values)
-        return _all_within(list(whole) if quantum is None else quantum.units_of(whole))
+        return _all_within(values, quantum)
 
     return Reader(Kind.NUMBER, quantum, one, many)
 
@@ -211,6 +203,11 @@ def _within(units: int) -> Cell:
     return units if -MAX_UNITS <= units <= MAX_UNITS else DropReason.OUT_OF_RANGE
 
 
-def _all_within(units: list[int]) -> list[Out] | None:
+def _all_within(values: Sequence[object], quantum: Quantum | None) -> list[Out] | None:
+    measured = cast("Sequence[int]", values)
+    try:
+        units = list(measured) if quantum is None else quantum.units_of(measured)
+    except (ValueError, OverflowError):  # NaN, infinity, an integer that no float holds
+        return None
     passed = min(units) >= -MAX_UNITS and max(units) <= MAX_UNITS
     return cast("list[Out]", units) if passed else None

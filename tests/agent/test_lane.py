@@ -549,13 +549,20 @@ def test_a_shape_without_anything_wanted_compiles_to_nothing() -> None:
 
 
 def test_more_shapes_than_there_is_room_for_are_taken_apart() -> None:
-    busy = lane({"appliance.power": "keep", "appliance.voltage": "keep"})
-    for number in range(MAX_SHAPES + 5):
-        device = Device(f"d{number}", "meter")
-        feed(busy, sample(NOW, {"appliance.power": 1.0, "appliance.voltage": 2.0}, device))
-    batches = closed(busy)
-    assert len(cells(batches)) == 2 * (MAX_SHAPES + 5)
-    assert len(set(cells(batches))) == 2 * (MAX_SHAPES + 5)
+    names = [f"appliance.n{number}" for number in range(11)]
+    busy = lane(carried=tuple(carried(name, "keep", POWER) for name in names), max_readings=10**6)
+    subsets = [[n for bit, n in enumerate(names) if mask >> bit & 1] for mask in range(1, 2**11)]
+    for at, subset in enumerate(subsets):
+        feed(
+            busy, sample(NOW + at, {name: float(mask_bit) for mask_bit, name in enumerate(subset)})
+        )
+    assert MAX_SHAPES <= len(busy._intake._shapes) <= MAX_SHAPES + len(names)
+    found = Counter((ms, name, value) for _, ms, name, value in cells(closed(busy)))
+    assert found == {
+        (NOW + at, name, 10 * bit): 1
+        for at, subset in enumerate(subsets)
+        for bit, name in enumerate(subset)
+    }
 
 
 # --- against a plain reading of the rules -----------------------------------------------------

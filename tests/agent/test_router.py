@@ -131,7 +131,7 @@ def test_a_shape_is_compiled_once_whatever_objects_spell_it() -> None:
     busy = _CountingLane(permit(), SECRET, 7, NOW // EPOCH)
     router = Router([busy])
     for at in range(50):
-        names = tuple(["appliance.power", "note"])
+        names = tuple(name for name in ("appliance.power", "note"))
         device = Device("meter-kitchen", "electricity-meter", "TEST-0001")
         router.route([Sample(device, Instant(NOW + at, at, trusted=True), names, (1.0, 2))])
     assert busy.compiled == 1
@@ -161,10 +161,12 @@ def test_an_id_that_is_used_again_is_not_mistaken_for_the_first() -> None:
     busy = lane({"appliance.power": "keep", "appliance.voltage": "keep"})
     router = Router([busy])
     for at in range(300):
-        names = (("appliance.power", "appliance.voltage")[at % 2],)
-        router.route([Sample(METER, Instant(NOW + at, at, trusted=True), names, (float(at % 2),))])
+        names = (("appliance.power", "appliance.voltage")[at % 3 == 0],)
+        router.route(
+            [Sample(METER, Instant(NOW + at, at, trusted=True), names, (float(at % 3 == 0),))]
+        )
     found = Counter((n, v) for _, _, n, v in cells([busy.close()]))  # type: ignore[list-item]
-    assert found == {("appliance.power", 0): 150, ("appliance.voltage", 10): 150}
+    assert found == {("appliance.power", 0): 200, ("appliance.voltage", 10): 100}
 
 
 NAMES = ["appliance.power", "appliance.voltage", "appliance.fault", "appliance.door", "note"]

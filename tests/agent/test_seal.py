@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import random
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.keys import Keys
 from agent.lane import Lane
 from agent.path import Batch, Sealed
 from agent.seal import Sealer
+from assent import columns
 from assent.columns import Column, Kind, Quantum, Table
 from assent.cosekey import SealPrivateKey
 from assent.envelope import (
@@ -168,18 +170,18 @@ def test_a_recipient_without_a_pinned_key_gets_nothing(bench: Bench) -> None:
 def test_a_batch_that_is_too_long_is_split_and_numbered_without_holes(bench: Bench) -> None:
     tables = (
         noise(b"a" * 16, 9_000),
-        noise(b"b" * 16, 21_000, 50_000),
+        noise(b"b" * 16, 41_000, 20_000),
         noise(b"c" * 16, 1, 90_000),
     )
     parts = bench.sealer.seal(batch_of(tables), 7)
-    assert len(parts) > 2
+    assert len(parts) > 3
     assert [part.sequence for part in parts] == list(range(7, 7 + len(parts)))
     assert max(len(part.data) for part in parts) <= MAX_MESSAGE
     opened = [bench.open(part, bench.maker) for part in parts]
     assert [o.header.sequence for o in opened] == [part.sequence for part in parts]
     found = [value for o in opened for value in plain(o.tables)]
     assert found == plain(tables)  # each value once, rows in their order
-    assert sum(part.readings for part in parts) == 30_001
+    assert sum(part.readings for part in parts) == 50_001
     assert [(p.first_ms, p.last_ms) for p in parts] == [
         (min(ms for t in o.tables for ms in t.times), max(ms for t in o.tables for ms in t.times))
         for o in opened
@@ -187,25 +189,60 @@ def test_a_batch_that_is_too_long_is_split_and_numbered_without_holes(bench: Ben
     assert bench.sealer.left_out == 0
 
 
-def wide(device: bytes, first: int, size: int) -> Table:
+def test_a_payload_that_fits_only_without_its_envelope_is_split(bench: Bench) -> None:
+    rows = bisect.bisect_right(range(30_000), MAX_MESSAGE, key=lambda n: encoded_bytes(n + 1))
+    assert MAX_MESSAGE - 100 < encoded_bytes(rows) <= MAX_MESSAGE
+    parts = bench.sealer.seal(batch_of((noise(b"a" * 16, rows),)), 0)
+    assert [part.readings for part in parts] == [rows // 2, rows - rows // 2]
+    assert len(bench.sealer.seal(batch_of((noise(b"a" * 16, rows - 300),)), 0)) == 1
+
+
+def encoded_bytes(rows: int) -> int:
+    return len(columns.encode((noise(b"a" * 16, rows),)))
+
+
+def wide(device: bytes, first: int, columns_: int, size: int = 1_300) -> Table:
+    """A row of so many texts that no compression makes short."""
     draw = random.Random(first)
-    text = "".join(chr(draw.randrange(0x4E00, 0x9FFF)) for _ in range(size))
-    return Table(device, [NOW + first], (Column("appliance.fault", Kind.TEXT, [text]),))
+    texts = [
+        "".join(chr(draw.randrange(0x4E00, 0x9FFF)) for _ in range(size)) for _ in range(columns_)
+    ]
+    return Table(
+        device,
+        [NOW + first],
+        tuple(Column(f"appliance.fault-{n}", Kind.TEXT, [text]) for n, text in enumerate(texts)),
+    )
 
 
-def test_a_row_that_fits_into_no_message_is_left_out_alone_and_counted(bench: Bench) -> None:
-    tables = (noise(b"a" * 16, 5), wide(b"b" * 16, 100, 100_000), noise(b"c" * 16, 5, 200))
+@pytest.mark.parametrize(
+    "bad",
+    [wide(b"b" * 16, 100, 50), wide(b"b" * 16, 100, 1, 2_000)],
+    ids=["a row over 120 kB", "a text over 4 kB"],
+)
+def test_a_row_that_fits_into_no_message_is_left_out_alone_and_counted(
+    bench: Bench, bad: Table
+) -> None:
+    tables = (noise(b"a" * 16, 5), bad, noise(b"c" * 16, 5, 200))
     parts = bench.sealer.seal(batch_of(tables), 0)
-    assert bench.sealer.left_out == 1
+    assert bench.sealer.left_out == len(bad.columns)
     assert [part.sequence for part in parts] == list(range(len(parts)))
     found = [value for part in parts for value in plain(bench.open(part, bench.maker).tables)]
     assert sorted(found) == sorted(plain((tables[0], tables[2])))
 
 
 def test_a_row_just_short_enough_travels(bench: Bench) -> None:
-    (part,) = bench.sealer.seal(batch_of((wide(b"b" * 16, 100, 50_000),)), 0)
+    (part,) = bench.sealer.seal(batch_of((wide(b"b" * 16, 100, 40),)), 0)
     assert 100_000 < len(part.data) <= MAX_MESSAGE
     assert bench.sealer.left_out == 0
+
+
+def test_more_tables_than_a_message_holds_travel_in_two(bench: Bench) -> None:
+    count = columns.DEFAULT.max_tables + 1
+    tables = tuple(noise(number.to_bytes(16, "big"), 1, number) for number in range(count))
+    parts = bench.sealer.seal(batch_of(tables), 0)
+    assert [part.sequence for part in parts] == [0, 1]
+    found = [value for part in parts for value in plain(bench.open(part, bench.maker).tables)]
+    assert found == plain(tables)
 
 
 def test_more_gaps_than_a_header_holds_wait_for_the_next_batch(bench: Bench) -> None:

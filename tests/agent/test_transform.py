@@ -613,6 +613,7 @@ def test_an_old_reading_does_not_count_twice() -> None:
     delta = Delta()
     assert delta.steps([10, 20], [100, 110], clean=True) == [DropReason.FIRST_OF_COUNTER, 10]
     assert delta.steps([15], [105], clean=True) == [DropReason.LATE]
+    assert delta.steps([19], [112], clean=True) == [DropReason.LATE]
     assert delta.steps([30], [130], clean=True) == [20]
 
 

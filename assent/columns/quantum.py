@@ -7,9 +7,9 @@ Law:
     is a little less than it looks, is 3;
   - back, the float nearest to the exact product is given;
   - the bulk forms give what the single ones give. Where a float product could be wrong, and only
-    there, they calculate with fractions.
+    there, they calculate with whole numbers of any size.
 
-Limits: ten times slower where many values lie exactly half-way between two units.
+Limits: three times slower where the floats of many values look half-way between two units.
 """
 
 from __future__ import annotations
@@ -65,9 +65,13 @@ class Quantum(msgspec.Struct, frozen=True):
             ValueError: NaN or infinite.
         """
         try:
-            return round(Fraction(value) * self.denominator / self.numerator)
+            over, under = value.as_integer_ratio()
         except OverflowError as exc:
             raise ValueError("an infinite value has no number of units") from exc
+        divisor = under * self.numerator
+        whole, rest = divmod(over * self.denominator, divisor)
+        above_half = 2 * rest - divisor
+        return whole + (above_half > 0 or (above_half == 0 and whole % 2 == 1))
 
     def values_of(self, units: Sequence[int]) -> list[float]:
         """Does `value` for many."""
@@ -84,26 +88,31 @@ class Quantum(msgspec.Struct, frozen=True):
         """
         if not values:
             return []
+        try:
+            return self._near_units(values)
+        except (ValueError, OverflowError):  # not finite, or beyond what floats can decide
+            return [self.units(value) for value in values]
+
+    def _near_units(self, values: Sequence[float]) -> list[int]:
+        """Counts units by float, and exactly only where a float cannot decide.
+
+        Float multiplication and division round to nearest, hence keep order, and a half-way point
+        h, times the numerator, is itself a float below the bound. So when the exact quotient lies
+        above h, the float quotient lies at h or above, and likewise below: it is on the wrong side
+        of no h, except by being h. Those are counted again with whole numbers.
+        """
         numerator, denominator = float(self.numerator), float(self.denominator)
         if numerator == 1.0:
             near = [value * denominator for value in values]
         else:
             near = [value * denominator / numerator for value in values]
-        # Float multiplication and division round to nearest, hence keep order, and a half-way
-        # point h (times the numerator) is itself a float below the bound. So if the exact quotient
-        # lies above h, `near` lies at or above h; it can be on the wrong side of h only by being
-        # h. A value whose `near` is neither half-way nor beyond the bound is therefore rounded
-        # right; tests/assent/test_columns.py compares with fractions.
         bound = 2.0**52 / numerator
         if not (-bound < min(near) and max(near) < bound):
-            return [self.units(value) for value in values]
-        try:
-            if all(map(float.is_integer, near)):
-                return list(map(int, near))
-            units = list(map(round, near))
-        except (ValueError, OverflowError):  # a NaN hides from min and max
-            return [self.units(value) for value in values]
-        halves = [part % 1.0 for part in near]
+            raise OverflowError
+        if all(map(float.is_integer, near)):
+            return list(map(int, near))
+        units = list(map(round, near))
+        halves = [quotient % 1.0 for quotient in near]
         if 0.5 in halves:
             for index, half in enumerate(halves):
                 if half == 0.5:

@@ -9,6 +9,7 @@ Law:
   - with speed 0 rows come as fast as they can be read, and the rows of one read share its instant;
   - while it is closed a recording stands still: opened again it goes on where it was, so that no
     row is stamped into a time in which nobody was allowed to look;
+  - a gap longer than the device's `fresh` shows as silence, as it did in life;
   - a row whose time cannot be read is left out, a cell without a value leaves out its attribute.
 
 A column mapped to `device.serial` names the device, too: the first row's value is its serial.

@@ -12,7 +12,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/ready broker ## watch one household's readings travel, sealed, and a withdrawal bite
-	@$(BIN)/python demo/demo.py
+	@$(BIN)/python -m demo.demo
 
 test: check .venv-cwt/ready broker ## run the checks, then every test
 	@$(BIN)/python -m pytest

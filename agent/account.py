@@ -34,6 +34,7 @@ def status_of(
     *,
     verdicts: Mapping[str, Permit | Refusal],
     devices: Iterable[Health],
+    delivered: Mapping[str, frozenset[str]],
     running: bool,
     counters: Mapping[str, Json],
 ) -> Json:
@@ -54,7 +55,14 @@ def status_of(
             | counters.get(name, {})
             for name, flow in flows.items()
         ],
-        "devices": [_device(health, now) for health in devices],
+        "devices": [
+            _device(
+                health,
+                _held_back(delivered.get(health.device_id, frozenset()), flows, verdicts),
+                now,
+            )
+            for health in devices
+        ],
         "uplinks": [_uplink(name, health) for name, health in sorted(spool.health().items())],
     }
 
@@ -166,14 +174,42 @@ def _decision(ledger: Ledger, flow: str) -> Json:
     }
 
 
-def _device(health: Health, now: Instant) -> Json:
-    age = None if health.last_sample_ms is None else (now.mono_ms - health.last_sample_ms) / 1000
+def _device(health: Health, held_back: Json, now: Instant) -> Json:
+    last = health.last_sample_ms
     return {
         "id": health.device_id,
+        "kind": health.kind,
         "state": health.state.value,
-        "detail": health.detail,
-        "age_s": age,
+        "detail": health.error or "",
+        "age_s": None if last is None else (now.wall_ms - last) / 1000,
+        "samples": health.samples,
+        "held_back": held_back,
     }
+
+
+def _held_back(
+    delivered: frozenset[str], flows: Mapping[str, Flow], verdicts: Mapping[str, Permit | Refusal]
+) -> Json:
+    """Why each attribute that a device delivers leaves in no flow; those that leave are absent."""
+    held = {}
+    for name in sorted(delivered):
+        listing = [flow for flow, terms in flows.items() if name in terms.attributes]
+        if not listing:
+            held[name] = "no flow of the policy lists it"
+        elif not any(_carries(verdicts.get(flow), name) for flow in listing):
+            reasons = (f"{flow} is off: {_why(verdicts.get(flow))}" for flow in listing)
+            held[name] = "; ".join(reasons)
+    return held
+
+
+def _carries(verdict: Permit | Refusal | None, name: str) -> bool:
+    return isinstance(verdict, Permit) and any(one.name == name for one in verdict.carried)
+
+
+def _why(verdict: Permit | Refusal | None) -> str:
+    if isinstance(verdict, Refusal):
+        return verdict.reason.value
+    return "left out by the household" if verdict else "no decision"
 
 
 def _uplink(recipient: str, health: LinkHealth) -> Json:

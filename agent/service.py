@@ -29,7 +29,7 @@ from agent.lock import instance_lock
 from agent.notify import notify, watchdog_interval_s
 from agent.pipeline import Pipeline
 from agent.settings import Settings, load_settings
-from agent.site import make_state, open_site
+from agent.site import SPOOL, make_state, open_site
 from agent.spool import Spool
 from agent.uplink import Uplink
 from assent.errors import AssentError, ControlError
@@ -70,10 +70,10 @@ class _Process:
         self._reload = threading.Event()
         clock = Clock(trust="system" if settings.clock_is_system else "synchronised")
         site = open_site(settings, clock.now())
-        path = settings.state / "spool" / "spool.db"
+        path = settings.state / SPOOL
         self._spool = Spool.open(path)
         self._pipeline = Pipeline(site, self._spool, clock)
-        self._desk = Desk(self._pipeline)
+        self._desk = Desk(self._pipeline, running=True)
         self._control = Control(settings.state, self._answer)
         self._uplink = Uplink(path)
         self._uplink_thread = threading.Thread(
@@ -135,6 +135,10 @@ class _Process:
                 promise.set_result(self._desk.answer(request))
             except AssentError as exc:
                 promise.set_exception(exc)
+            except BaseException:
+                # A half-done act: better to end, and to decide everything anew at the next start.
+                promise.set_exception(ControlError("the agent failed inside; see its log"))
+                raise
 
         self._pipeline.act(work)
         try:

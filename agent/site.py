@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.gate import decide
@@ -26,6 +27,7 @@ from firmware_bridge.sample import Instant
 POLICY = "policy.toml"
 SIGNATURE = "policy.toml.cose"
 FORM = "consent.toml"
+SPOOL = Path("spool") / "spool.db"
 
 # A dictionary of a thousand attributes is some 400 kB; keys and certificates are a few.
 _MAX_FILE = 1_048_576
@@ -98,13 +100,14 @@ def open_site(settings: Settings, now: Instant) -> Site:
 
 
 def make_state(state: Path) -> None:
-    """Makes the state directory, private to the agent.
+    """Makes the state directory, private to the agent, and the spool's in it.
 
     Raises:
         AssentError: it cannot be made.
     """
     try:
         durable.make_dirs(state, mode=0o700)
+        durable.make_dirs((state / SPOOL).parent, mode=0o770)
     except OSError as exc:
         raise AssentError(
             f"the state directory {state} cannot be made: {exc.strerror}",
@@ -138,7 +141,7 @@ def with_policy(site: Site, now: Instant) -> Site:
     return dataclasses.replace(site, policy=None, trouble=Trouble(Reason.POLICY_UNUSABLE, sentence))
 
 
-def _reader(directory: Path):  # noqa: ANN202
+def _reader(directory: Path) -> Callable[[str], bytes]:
     def read_file(name: str) -> bytes:
         return durable.read(directory / name, _MAX_FILE)
 

@@ -156,7 +156,8 @@ class Stage:
             ca=tls / "ca.pem",
             certificate=tls / "broker.pem",
             key=tls / "broker.key",
-            recipient=recipient,
+            recipients=[recipient],
+            user="root" if os.getuid() == 0 else None,
         )
         program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         if program is None:
@@ -223,11 +224,15 @@ class Stage:
     def start_agent(self) -> None:
         """Starts `assent run` and waits until it answers."""
         self._start("agent", [_program("assent"), "run", "--config", str(self.gateway)])
-        wait_until(lambda: self._agent_answers(), "the agent answers")
+        wait_until(self._agent_answers, "the agent answers")
 
     def status(self) -> Json:
         """`assent status --json`."""
         return dict(json.loads(self.assent("status", "--json")))
+
+    def consent(self) -> Json:
+        """`assent consent show --json`."""
+        return dict(json.loads(self.assent("consent", "show", "--json")))
 
     def assent(self, verb: str, *words: str) -> str:
         """Runs `assent` for this gateway; its stdout.
@@ -239,7 +244,7 @@ class Stage:
 
     # Programs.
 
-    def signal(self, name: str, number: int) -> None:
+    def send(self, name: str, number: int) -> None:
         """Sends a signal to a program that this stage started."""
         self.programs[name].send_signal(number)
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+import sysconfig
 from pathlib import Path
 
 from agent.cli.say import result
@@ -28,14 +27,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes the files; never over a file that is there."""
     directory: Path = arguments.config
-    examples = files("agent.config")
+    examples = _examples()
     wanted = {
         directory / "agent.toml": _with_state(_text(examples / "agent.toml"), arguments.state),
         directory / "consent.toml.example": _text(examples / "consent.toml"),
     } | {
         directory / "profiles" / profile.name: _text(profile)
-        for profile in (examples / "profiles").iterdir()
-        if profile.name.endswith(".toml")
+        for profile in sorted((examples / "profiles").glob("*.toml"))
     }
     there = [path for path in wanted if path.exists()]
     if there:
@@ -59,7 +57,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _text(source: Traversable) -> str:
+def _examples() -> Path:
+    """Where the commented examples lie: in a checkout, else where the wheel put them."""
+    checkout = Path(__file__).resolve().parents[2] / "config"
+    if (checkout / "agent.toml").is_file():
+        return checkout
+    return Path(sysconfig.get_path("data")) / "share" / "assent"
+
+
+def _text(source: Path) -> str:
     return source.read_text(encoding="utf-8")
 
 

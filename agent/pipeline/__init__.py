@@ -24,7 +24,7 @@ from agent.path import Permit, Refusal
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.running import Running
 from agent.site import Site
-from agent.spool import Inbound, Spool
+from agent.spool import Inbound, Purged, Spool
 from assent.messages import StreamAck
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant, Sample
@@ -37,6 +37,9 @@ _PATIENCE_S: Final = 0.2
 # Withdrawals come through the door; ages, ends and epochs may be this late.
 _LOOK_AROUND_MS: Final = 250
 _INBOX: Final = 256
+# How long a withdrawal waits for the uplink to say that it holds nothing of the flow any more.
+_FENCE_MS: Final = 1_000
+_FENCE_STEP_MS: Final = 5
 
 Act = Callable[[], None]
 
@@ -62,6 +65,7 @@ class Pipeline:
         self.running = Running(spool)
         self._door: queue.Queue[list[Sample] | Act] = queue.Queue(_WAITING_LISTS)
         self._hardware = Hardware(clock, self.deliver)
+        self._started = False
         self._closing = False
         self._look_again_ms = 0
         self._clock_was_trusted = False
@@ -96,22 +100,44 @@ class Pipeline:
             self._look_again_ms = now.mono_ms + _LOOK_AROUND_MS
             self._look_around(now)
 
-    def decide(self, site: Site | None = None) -> None:
+    def decide(self) -> None:
         """Asks the gate; ends lanes that lost their permit, opens those that got one.
 
         Durable when this returns: a flow without a permit has no open lane in the spool, and what
-        waited of a flow that was taken back or narrowed is gone.
-
-        Args:
-            site: what is installed now, when it has changed.
+        waited of a flow that was taken back or narrowed is gone. Before `start` nothing is opened.
         """
-        if site is not None:
-            self.site = site
         now = self.clock.now()
         self._clock_was_trusted = now.trusted
         self.verdicts = self.site.verdicts(now)
-        self.running.follow(self.site, self.verdicts, now)
-        self._hardware.follow(self.site.settings, self.running.wanted())
+        if self._started:
+            self.running.follow(self.site, self.verdicts, now)
+            self._hardware.follow(self.site.settings, self.running.wanted())
+        else:
+            self.running.end_refused(self.site, self.verdicts)
+
+    def shut(self, flow: str) -> Purged:
+        """Ends one flow after a no: nothing of it leaves once this has returned.
+
+        The lane row is closed, the open batch forgotten, what waited purged; then the uplink has
+        said that it holds nothing of it, or was not there to say so within a second.
+
+        Returns:
+            What was deleted unsent, with the readings of the open batch.
+        """
+        purged = self.running.end(flow)
+        if self._started:
+            self._wait_for_uplink()
+        self.decide()
+        return purged
+
+    def start(self) -> None:
+        """Begins to work: makes the first decision and opens what a running flow wants."""
+        self._started = True
+        self.decide()
+
+    def flush(self) -> None:
+        """Closes the open batches into the spool; the lanes go on."""
+        self.running.flush()
 
     def stop(self) -> None:
         """Closes the hardware, takes what still stands at the door, closes the open batches."""
@@ -122,15 +148,24 @@ class Pipeline:
                 self._take(self._door.get_nowait())
             except queue.Empty:
                 break
-        self.running.flush(self.clock.now())
+        self.running.finish(self.clock.now())
 
     def health(self) -> list[Health]:
         """How each opened device does."""
         return self._hardware.health()
 
-    def seen(self) -> dict[str, frozenset[str]]:
-        """What each opened device can deliver, wanted or not, by device id."""
+    def delivered(self) -> dict[str, frozenset[str]]:
+        """What each usable device can deliver, wanted or not, by device id."""
         return self._hardware.delivered()
+
+    def _wait_for_uplink(self) -> None:
+        fence = self.spool.fence()
+        end_ms = self.clock.now().mono_ms + _FENCE_MS
+        while not self.spool.fence_passed(fence):
+            if self.clock.now().mono_ms > end_ms:
+                log.warning("uplink did not answer in time waited_ms=%d", _FENCE_MS)
+                return
+            self.clock.wait(_FENCE_STEP_MS)
 
     def _open_door(self, timeout_s: float) -> None:
         try:

@@ -36,38 +36,42 @@ class Hardware:
         self._clock = clock
         self._deliver = deliver
         self._supervisor: Supervisor | None = None
-        self._opened: tuple[DeviceSettings, ...] = ()
+        self._devices: tuple[DeviceSettings, ...] = ()
         self._delivered: dict[str, frozenset[str]] = {}
 
     def follow(self, settings: Settings, wanted: frozenset[str]) -> None:
-        """Opens what is wanted and closes what is not, when that has changed."""
-        usable = self._usable(settings.devices)
+        """Opens what is wanted and closes what is not.
+
+        Args:
+            settings: the devices that are there; other ones than before replace them all.
+            wanted: names of the attributes that any running flow carries.
+        """
+        if settings.devices != self._devices or self._supervisor is None:
+            self.stop()
+            self._start(settings.devices)
+        assert self._supervisor is not None
+        self._supervisor.want(
+            [device for device, delivered in self._delivered.items() if delivered & wanted]
+        )
+
+    def _start(self, devices: tuple[DeviceSettings, ...]) -> None:
+        usable = self._usable(devices)
+        self._devices = devices
         self._delivered = {
             device.id: registry.attributes(device.source, config) for device, config in usable
         }
-        needed = [
-            (device, config) for device, config in usable if self._delivered[device.id] & wanted
-        ]
-        devices = tuple(device for device, _ in needed)
-        if devices == self._opened:
-            return
-        self.stop()
-        self._opened = devices
-        if not needed:
-            return
-        configured = [self._configured(device, config) for device, config in needed]
+        configured = [self._configured(device, config) for device, config in usable]
         self._supervisor = Supervisor(configured, self._deliver, self._clock)
-        self._supervisor.start()
+        self._supervisor.start(wanted=())
 
     def stop(self) -> None:
         """Closes every device."""
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
-        self._opened = ()
 
     def health(self) -> list[Health]:
-        """How each opened device does."""
+        """How each usable device does."""
         return self._supervisor.health() if self._supervisor else []
 
     def delivered(self) -> dict[str, frozenset[str]]:

@@ -60,11 +60,11 @@ class Tally:
         self.readings += sealed.readings
         self.bytes += len(sealed.data)
 
-    def add_purged(self, purged: Purged, open_readings: int) -> None:
-        """Counts what a purge deleted: sealed batches and the readings of the open one."""
+    def add_purged(self, purged: Purged) -> None:
+        """Counts what was deleted unsent."""
         self.purged = Purged(
             self.purged.batches + purged.batches,
-            self.purged.readings + purged.readings + open_readings,
+            self.purged.readings + purged.readings,
             self.purged.bytes + purged.bytes,
         )
 
@@ -109,7 +109,7 @@ class Running:
             elif site.policy is None or _is_pause(verdict):
                 self._pause(flow, now)
             elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
-                self._end(flow)
+                self.end(flow)
         self._sealer = Sealer(site.keys, site.policy) if site.policy else None
         self._clock = ClockQuality.SYSTEM if site.settings.clock_is_system else ClockQuality.TRUSTED
         for permit in verdicts.values():
@@ -133,10 +133,23 @@ class Running:
         """Closes the batches that are old."""
         self._close([lane for lane in self._lanes.values() if lane.due(now.wall_ms)])
 
-    def flush(self, now: Instant) -> None:
-        """Closes every open batch into the spool; open windows end with it."""
+    def flush(self) -> None:
+        """Closes the open batches into the spool; windows that have not ended stay open."""
+        self._close(self._lanes.values())
+
+    def finish(self, now: Instant) -> None:
+        """Closes every lane's last batch into the spool; the lanes take nothing more."""
         for lane in self._lanes.values():
             self._drain(lane, now)
+
+    def end_refused(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> None:
+        """Ends what the gate refuses, and opens nothing: for a command while no agent runs."""
+        for flow, row in self._spool.lanes().items():
+            verdict = verdicts.get(flow)
+            if isinstance(verdict, Permit) or site.policy is None or _is_pause(verdict):
+                continue
+            if row.state is not LaneState.CLOSED or self._waits(flow):
+                self.end(flow)
 
     def is_stuck(self) -> bool:
         """Whether the disk refuses so much that nothing more should be taken."""
@@ -197,7 +210,7 @@ class Running:
     def _change(self, lane: Lane, permit: Permit, now: Instant) -> None:
         """Ends a lane whose permit or epoch is another now; what waits stays if it may."""
         if _basis(permit) != _basis(lane.permit):
-            self._end(permit.flow)
+            self.end(permit.flow)
             return
         self._drain(lane, now)
         epoch = now.wall_ms // permit.epoch_ms
@@ -215,7 +228,12 @@ class Running:
             log.info("lane paused flow=%s", flow)
         self._spool.pause_lane(flow)
 
-    def _end(self, flow: str) -> None:
+    def end(self, flow: str) -> Purged:
+        """Ends a flow: lane row closed, open batch forgotten, what waits purged, in this order.
+
+        Returns:
+            What was deleted unsent, with the readings of the open batch.
+        """
         self._spool.close_lane(flow)
         lane = self._lanes.get(flow)
         waited = 0
@@ -223,9 +241,11 @@ class Running:
             waited = lane.readings
             lane.discard()
             self._forget(lane)
-        purged = self._spool.purge(flow)
-        self._tally(flow).add_purged(purged, waited)
+        sealed = self._spool.purge(flow)
+        purged = Purged(sealed.batches, sealed.readings + waited, sealed.bytes)
+        self._tally(flow).add_purged(purged)
         log.info("lane closed flow=%s purged_batches=%d", flow, purged.batches)
+        return purged
 
     def _forget(self, lane: Lane) -> None:
         flow = lane.permit.flow

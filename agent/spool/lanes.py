@@ -65,10 +65,11 @@ class Lanes(Store):
         not_after_ms: int | None,
         *,
         core: bool = False,
+        basis: bytes = b"",
     ) -> int:
         """Opens the lane of a flow, or goes on in it; durable when this returns.
 
-        A lane that was closed is emptied first. A stream other than the present one ends that:
+        A lane that was closed, or stood on another basis, is emptied first. A stream other than the present one ends that:
         nothing is put into the old one any more, what waits of it still leaves.
 
         Args:
@@ -77,6 +78,8 @@ class Lanes(Store):
             stream: random unsigned 64-bit id of the stream.
             not_after_ms: end of the permission in ms since 1970, or None.
             core: whether the quota spares the flow until the last.
+            basis: what a batch of this lane rests on, as a digest; after a narrowing it is
+                another, and what waits under the wider one must not leave.
 
         Returns:
             The sequence the next batch must have.
@@ -86,17 +89,17 @@ class Lanes(Store):
         """
         with self._writing() as db:
             row = db.execute(
-                "SELECT id, recipient, state FROM lane WHERE flow=?", (flow,)
+                "SELECT id, recipient, state, basis FROM lane WHERE flow=?", (flow,)
             ).fetchone()
             if row is None:
                 lane = _new_lane(db, flow, recipient)
             else:
-                lane, old_recipient, state = row
-                if state == LaneState.CLOSED or old_recipient != recipient:
+                lane, old_recipient, state, old_basis = row
+                if state == LaneState.CLOSED or (old_recipient, old_basis) != (recipient, basis):
                     _empty(db, lane, flow)
             db.execute(
-                "UPDATE lane SET recipient=?, state=?, core=?, not_after=? WHERE id=?",
-                (recipient, LaneState.OPEN, core, not_after_ms, lane),
+                "UPDATE lane SET recipient=?, state=?, core=?, not_after=?, basis=? WHERE id=?",
+                (recipient, LaneState.OPEN, core, not_after_ms, basis, lane),
             )
             return _enter_stream(db, lane, signed(stream))
 
@@ -204,7 +207,8 @@ class Lanes(Store):
 
 def _new_lane(db: sqlite3.Connection, flow: str, recipient: str) -> int:
     found = db.execute(
-        "INSERT INTO lane VALUES (NULL, ?, ?, ?, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL) RETURNING id",
+        "INSERT INTO lane VALUES (NULL, ?, ?, ?, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, x'')"
+        " RETURNING id",
         (flow, recipient, LaneState.CLOSED),
     ).fetchall()
     return int(found[0][0])

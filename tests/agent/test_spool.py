@@ -180,6 +180,19 @@ def test_what_waited_when_a_lane_was_closed_never_leaves_even_after_a_new_yes(
     assert data_of(carrier.lease("maker", 10, NOW)) == [fresh.data]
 
 
+@pytest.mark.clause("C33")
+@pytest.mark.parametrize(
+    ("basis", "left"), [(b"wide", 3), (b"narrow", 0)], ids=["the same basis", "a narrower one"]
+)
+def test_what_waits_leaves_only_on_the_basis_it_was_collected_on(
+    spool: Spool, carrier: Spool, basis: bytes, left: int
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None, basis=b"wide")
+    spool.put(run_of(3))
+    spool.open_lane("service", "maker", 8, None, basis=basis)
+    assert len(carrier.lease("maker", 10, NOW)) == left
+
+
 def test_a_pause_lets_nothing_out_and_keeps_what_waits(spool: Spool, carrier: Spool) -> None:
     spool.open_lane("service", "maker", STREAM, None)
     spool.put(run_of(3))

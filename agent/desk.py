@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the household's acts and questions arrive, from the socket or from a command.
+
+Law:
+  - a no is recorded first and takes effect before the answer: lane closed, open batch forgotten,
+    what waited purged, the uplink past the fence; anyone present may say it;
+  - a yes comes only in a form, and a form acts once;
+  - a form that cannot be read pauses the optional flows and says why; an absent one changes
+    nothing;
+  - a reload closes the open batches into the spool first; a bad agent.toml keeps the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from agent.account import consent_of, status_of
+from agent.form import Act, is_broken, is_final, judge, parse_form
+from agent.lock import instance_lock
+from agent.pipeline import Pipeline
+from agent.records import Decision, State
+from agent.settings import Settings, load_settings
+from agent.site import FORM, SPOOL, make_state, open_site, with_policy
+from agent.spool import Spool
+from assent import durable
+from assent.errors import ConfigError, ControlError, Finding, RefusedError, Severity, UsageError
+from assent.policy.terms import terms_of
+from firmware_bridge.clock import Clock
+
+# A form of a thousand flows is some 100 kB.
+_MAX_FORM: Final = 1_048_576
+
+Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Answers what the household and the technician ask; the owner's thread calls it.
+
+    Args:
+        pipeline: the path, running or, under the lock of a command, standing still.
+        running: whether hardware and uplink are at work.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, running: bool) -> None:
+        self._pipeline = pipeline
+        self._running = running
+
+    def answer(self, request: Mapping[str, Any]) -> Json:
+        """Does what a request asks.
+
+        Args:
+            request: a JSON object with `verb` and what goes with it.
+
+        Raises:
+            AssentError: the request is not one, or is refused.
+        """
+        match request:
+            case {"verb": "status"}:
+                return self.status()
+            case {"verb": "consent"}:
+                site = self._pipeline.site
+                return consent_of(site, site.ledger, self._pipeline.verdicts)
+            case {"verb": "apply", "text": str(text), "file": str(file)}:
+                return self.apply(text, file)
+            case {"verb": "refuse" | "withdraw", "flow": str(flow)}:
+                return self.say_no(flow)
+            case {"verb": "reload"}:
+                return self.reload()
+        raise ControlError("the request is not one this agent knows")
+
+    def status(self) -> Json:
+        """Everything `assent status` prints."""
+        pipeline = self._pipeline
+        return status_of(
+            pipeline.site,
+            pipeline.spool,
+            pipeline.clock.now(),
+            verdicts=pipeline.verdicts,
+            devices=pipeline.health(),
+            delivered=pipeline.delivered(),
+            running=self._running,
+            counters=self._counters(),
+        )
+
+    def say_no(self, flow: str) -> Json:
+        """Records a no to one flow; when this returns nothing of it leaves any more."""
+        pipeline = self._pipeline
+        ledger = pipeline.site.ledger
+        self._expect_flow(flow)
+        newest = ledger.newest(flow)
+        withdrawn = newest is not None and newest.state.is_yes
+        policy = pipeline.site.policy
+        decision = Decision(
+            flow=flow,
+            state=State.WITHDRAWN if withdrawn else State.REFUSED,
+            terms=terms_of(policy.policy, flow) if policy else None,
+            policy_version=policy.policy.policy.version if policy else "unknown",
+            decided_by="somebody present",
+            recorded_by="assent consent",
+            method="command",
+            decided_ms=pipeline.clock.now().wall_ms,
+        )
+        ledger.append_decision(decision, pipeline.clock.now().wall_ms)
+        purged = pipeline.shut(flow)
+        word = "withdrawn" if withdrawn else "refused"
+        return {
+            "flow": flow,
+            "decision": word,
+            "purged": dataclasses.asdict(purged),
+            "told": [
+                f"{flow}: {word}; nothing of it leaves any more",
+                f"purged unsent: {purged.readings} readings, {purged.batches} sealed batches",
+            ],
+        }
+
+    def apply(self, text: str, file: str) -> Json:
+        """Records what a form decides.
+
+        Raises:
+            ConfigError: the form does not validate; nothing of it was recorded.
+            RefusedError: there is no policy to decide about.
+        """
+        policy = self._pipeline.site.policy
+        if policy is None:
+            trouble = self._pipeline.site.trouble
+            raise RefusedError(
+                f"there is no policy to decide about: {trouble.sentence if trouble else 'none'}"
+            )
+        try:
+            acts = self._record(text.encode(), file)
+        finally:
+            self._pipeline.decide()
+        told = [_told(act) for act in acts] or ["this form has acted before; nothing changed"]
+        return {
+            "acted": [act.flow for act in acts if act.decision],
+            "told": told,
+        }
+
+    def read_form(self) -> None:
+        """Applies `consent.toml` of the configuration directory; a broken one pauses."""
+        pipeline = self._pipeline
+        path = pipeline.site.settings.directory / FORM
+        trouble = None
+        if pipeline.site.policy is not None:
+            try:
+                self._record(durable.read(path, _MAX_FORM), str(path))
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                trouble = f"{path} cannot be read: {exc.strerror}"
+            except ConfigError as exc:
+                trouble = str(exc.findings[0])
+        if trouble is not None:
+            log.error("consent form not usable, optional flows pause")
+        pipeline.site = dataclasses.replace(pipeline.site, form_trouble=trouble)
+
+    def reload(self) -> Json:
+        """Reads settings, policy and form anew; open batches are closed into the spool first."""
+        pipeline = self._pipeline
+        pipeline.flush()
+        told = ["files read again"]
+        try:
+            settings = load_settings(pipeline.site.settings.directory)
+        except ConfigError as exc:
+            log.error("agent.toml is bad, the old one is kept finding=%s", exc.findings[0])
+            told = [f"agent.toml is bad, the old one is kept: {exc.findings[0]}"]
+            settings = pipeline.site.settings
+        if settings.state != pipeline.site.settings.state:
+            told.append("gateway.state takes effect at the next start")
+            settings = dataclasses.replace(settings, state=pipeline.site.settings.state)
+        site = dataclasses.replace(pipeline.site, settings=settings)
+        pipeline.site = with_policy(site, pipeline.clock.now())
+        self.read_form()
+        pipeline.decide()
+        return {"told": told}
+
+    def _record(self, data: bytes, file: str) -> tuple[Act, ...]:
+        site = self._pipeline.site
+        assert site.policy is not None
+        form = parse_form(data, file)
+        digest = hashlib.sha256(data).digest()
+        now = self._pipeline.clock.now()
+        acts = judge(
+            form,
+            digest,
+            site.policy.policy,
+            site.ledger,
+            now.wall_ms,
+            clock_trusted=now.trusted,
+        )
+        # A no acts even in a form that is broken otherwise.
+        decisions = [act.decision for act in acts if act.decision is not None]
+        site.ledger.append_form(digest, decisions, now.wall_ms, final=is_final(acts))
+        if is_broken(acts):
+            raise ConfigError(_errors(acts))
+        return acts
+
+    def _expect_flow(self, flow: str) -> None:
+        site = self._pipeline.site
+        known = set(site.policy.policy.flows) if site.policy else set()
+        if flow in known or site.ledger.history(flow):
+            return
+        near = difflib.get_close_matches(flow, known, n=1)
+        raise UsageError(
+            f"the policy has no flow {flow!r}", hint=f"did you mean {near[0]}?" if near else None
+        )
+
+    def _counters(self) -> dict[str, Json]:
+        running = self._pipeline.running
+        return {
+            flow: {
+                "sealed": {
+                    "messages": tally.messages,
+                    "readings": tally.readings,
+                    "bytes": tally.bytes,
+                },
+                "purged": dataclasses.asdict(tally.purged),
+            }
+            for flow, tally in running.tallies.items()
+        }
+
+
+@contextlib.contextmanager
+def at_the_desk(settings: Settings) -> Iterator[Desk]:
+    """The desk of an agent that does not run; holds the instance lock while the block runs.
+
+    Raises:
+        RefusedError: an agent runs but does not listen yet.
+        KeyStoreError: secrets cannot be read.
+    """
+    make_state(settings.state)
+    with instance_lock(settings.state):
+        clock = Clock(trust="system" if settings.clock_is_system else "synchronised")
+        site = open_site(settings, clock.now())
+        with contextlib.closing(Spool.open(settings.state / SPOOL)) as spool:
+            pipeline = Pipeline(site, spool, clock)
+            desk = Desk(pipeline, running=False)
+            desk.read_form()
+            pipeline.decide()
+            yield desk
+
+
+def _told(act: Act) -> str:
+    if act.finding is not None:
+        return str(act.finding)
+    if act.decision is None:
+        return f"{act.flow}: {act.answer}, but not yet"
+    until = " until its end date" if act.decision.until_ms is not None else ""
+    left = f" without {', '.join(act.decision.without)}" if act.decision.without else ""
+    return f"{act.flow}: {act.answer}{until}{left}"
+
+
+def _errors(acts: Sequence[Act]) -> tuple[Finding, ...]:
+    findings = [act.finding for act in acts if act.finding is not None]
+    return tuple(finding for finding in findings if finding.severity is Severity.ERROR)

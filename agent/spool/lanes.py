@@ -69,8 +69,9 @@ class Lanes(Store):
     ) -> int:
         """Opens the lane of a flow, or goes on in it; durable when this returns.
 
-        A lane that was closed, or stood on another basis, is emptied first. A stream other than the present one ends that:
-        nothing is put into the old one any more, what waits of it still leaves.
+        A lane that was closed, or stood on another basis, is emptied first. A stream other than the
+        present one ends that: nothing is put into the old one any more, what waits of it still
+        leaves.
 
         Args:
             flow: id of the flow.

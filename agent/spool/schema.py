@@ -133,11 +133,13 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def check(db: sqlite3.Connection) -> int:
+def check(db: sqlite3.Connection, *, thorough: bool) -> int:
     """Says whether a file is a sound spool.
 
     Args:
         db: a connection to it.
+        thorough: look at every page (40 ms of CPU for 80 MB). The collecting side does, once; for a
+            no that is said without it there is no time.
 
     Returns:
         Its version; 0 when it is empty.
@@ -149,8 +151,7 @@ def check(db: sqlite3.Connection) -> int:
     """
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     application = int(db.execute("PRAGMA application_id").fetchone()[0])
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
+    if thorough and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise DamagedError("the spool is damaged: its pages contradict each other")
     if version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         return 0

@@ -71,7 +71,7 @@ class Store:
             schema.create(path)
         moved: Path | None = None
         try:
-            db = _sound(path)
+            db = _sound(path, thorough=create)
         except (DamagedError, sqlite3.DatabaseError) as exc:
             if not create or not _is_damage(exc):
                 raise
@@ -165,12 +165,12 @@ class Store:
             # Busy or full: the next call tries again; nothing is lost by a file that is large.
 
 
-def _sound(path: Path) -> sqlite3.Connection | None:
+def _sound(path: Path, *, thorough: bool) -> sqlite3.Connection | None:
     if schema.beside(path, ".fault").exists():
         raise DamagedError("the spool is damaged: it was found so while it ran")
     db = schema.connect(path)
     try:
-        if schema.check(db) == 0:
+        if schema.check(db, thorough=thorough) == 0:
             db.close()
             return None
     except BaseException:

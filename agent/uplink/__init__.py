@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries sealed bytes to the brokers and brings bytes back to the inbox.
+
+Path: spool → **uplink** → broker, and broker → **uplink** → inbox.
+
+Law:
+  - it connects to the targets the spool names and to nothing else, and only while a lane is open or
+    control waits;
+  - after a lane was shut it lets go of what it held of it, then answers the fence;
+  - it never ends by itself: an error of one link ends that connection, an error of the spool is
+    waited out.
+
+Security: it sees sealed bytes, reads no key but its TLS keys, and hands inbound bytes on unread.
+Limits: one thread for all targets; dialling has a short one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import random
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agent.spool import Spool, Target
+from agent.uplink.link import Link
+from agent.uplink.protocol import Backoff
+from agent.uplink.world import World
+from assent.errors import SpoolError
+
+# Seconds between two looks at the spool: with a connection, so that a withdrawal returns within
+# 100 ms (design §6), and without one.
+_LOOK_S: Final = 0.04
+_LOOK_IDLE_S: Final = 0.1
+_TICK_S: Final = 1.0
+# Seconds of silence after which the broker is asked whether it is there; it has as long to answer.
+KEEPALIVE_S: Final = 60
+
+log = logging.getLogger(__name__)
+
+
+class Uplink:
+    """The uplink of one gateway.
+
+    Args:
+        spool_path: the spool; the collecting side makes it.
+        wall_ms: wall time in ms since 1970.
+        monotonic: seconds that never go back.
+        rng: for waits; no secret.
+        keepalive_s: seconds.
+    """
+
+    def __init__(
+        self,
+        spool_path: Path,
+        *,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        keepalive_s: int = KEEPALIVE_S,
+    ) -> None:
+        chance = rng or random.Random()  # noqa: S311 - waits, no secrets
+        self._path = spool_path
+        self._world = World(wall_ms, monotonic, chance, keepalive_s, self.wake)
+        self._bell: socket.socket | None = None
+        self._links: dict[str, Link] = {}
+        self._next_tick = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Carries until told to stop; then leaves politely.
+
+        Args:
+            stop: ends it; `wake` makes it notice at once.
+        """
+        ear, self._bell = socket.socketpair()
+        patience = Backoff(self._world.rng)
+        with ear, self._bell:
+            ear.setblocking(False)  # noqa: FBT003 - the library's signature
+            self._bell.setblocking(False)  # noqa: FBT003 - same
+            while not stop.is_set():
+                began = self._world.monotonic()
+                try:
+                    self._serve(stop, ear)
+                except SpoolError as exc:
+                    log.warning("spool why=%r", exc.message)
+                except Exception:
+                    # A thread that dies silently stops everything for ever (measurements §6, 6).
+                    log.exception("uplink failed; it goes on")
+                # A disk that stays full must not make us send the same again and again.
+                stop.wait(patience.failed(self._world.monotonic() - began))
+
+    def wake(self) -> None:
+        """Interrupts the wait; any thread may call it."""
+        if self._bell is not None:
+            with contextlib.suppress(OSError):  # full: it is awake anyway; closed: it has ended
+                self._bell.send(b"\0")
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """Counts per recipient what was published, delivered, received, set aside."""
+        return {recipient: dict(link.counted) for recipient, link in self._links.items()}
+
+    def _serve(self, stop: threading.Event, ear: socket.socket) -> None:
+        spool = Spool.open(self._path, create=False)
+        try:
+            self._look(spool)
+            while not stop.is_set():
+                readable, writable = self._wait(ear)
+                more = spool.changed()
+                now = self._world.monotonic()
+                tick = now >= self._next_tick
+                if more or tick:
+                    self._look(spool)
+                if tick:
+                    self._next_tick = now + _TICK_S
+                for link in list(self._links.values()):
+                    self._turn(link, readable, writable, more=more, tick=tick)
+        finally:
+            self._close(spool)
+
+    def _wait(self, ear: socket.socket) -> tuple[set[socket.socket], set[socket.socket]]:
+        sockets = {one: link for link in self._links.values() if (one := link.socket())}
+        writers = [one for one, link in sockets.items() if link.wants_write()]
+        patience_s = _LOOK_S if sockets else _LOOK_IDLE_S
+        try:
+            readable, writable, _ = select.select([ear, *sockets], writers, [], patience_s)
+        except (OSError, ValueError):  # a socket was closed under us; its link will notice
+            return set(sockets), set()
+        if ear in readable:
+            with contextlib.suppress(OSError):
+                ear.recv(4096)
+        return set(readable), set(writable)
+
+    def _look(self, spool: Spool) -> None:
+        # The order is the law: what must stop is read first, let go of, and only then answered.
+        fence = spool.fence()
+        now_ms = self._world.wall_ms()
+        for link in self._links.values():
+            link.note()
+        revoked = spool.revoked(now_ms)
+        for link in self._links.values():
+            if link.holds(revoked):
+                link.abort("withdrawn")
+        spool.answer_fence(fence)
+        self._settle_targets(spool, now_ms)
+
+    def _settle_targets(self, spool: Spool, now_ms: int) -> None:
+        targets = {target.recipient: target for target in spool.targets(now_ms)}
+        for recipient, link in list(self._links.items()):
+            target = targets.get(recipient)
+            if target is None or not _same(target, link):
+                link.abort("target changed")
+                del self._links[recipient]
+        for recipient, target in targets.items():
+            if recipient in self._links:
+                self._links[recipient].target = target
+            else:
+                self._links[recipient] = Link(target, spool, self._world)
+
+    def _turn(
+        self,
+        link: Link,
+        readable: set[socket.socket],
+        writable: set[socket.socket],
+        *,
+        more: bool,
+        tick: bool,
+    ) -> None:
+        found = link.socket()
+        try:
+            link.turn(readable=found in readable, writable=found in writable, more=more or tick)
+            if tick:
+                link.tick()
+        except SpoolError:
+            raise
+        except Exception:
+            log.exception("link failed recipient=%s", link.target.recipient)
+            link.fail("an error of ours; the log has it")
+
+    def _close(self, spool: Spool) -> None:
+        links, self._links = self._links, {}
+        for link in links.values():
+            try:
+                link.close()
+            except SpoolError as exc:
+                log.warning("closing recipient=%s why=%r", link.target.recipient, exc.message)
+        spool.close()
+
+
+def _same(target: Target, link: Link) -> bool:
+    return dataclasses.replace(target, wanted=link.target.wanted) == link.target

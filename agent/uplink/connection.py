@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection to one broker, from dialling to its end: paho-mqtt, and no decision.
+
+Law:
+  - a paho client lives for one connection: what it still holds when that ends is forgotten, so that
+    it never sends anything again by itself, behind the second gate's back;
+  - callbacks only note what happened; `pump` hands it on afterwards, so that no error of ours is
+    raised inside paho;
+  - dialling happens in a thread of its own, because name resolution cannot be interrupted; from
+    then on one thread uses the client;
+  - a PUBACK goes out when `acknowledge` is called, not before.
+
+Standards: MQTT 5.0, MQTT 3.1.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.spool import Target
+from agent.uplink import tls
+from agent.uplink.protocol import WINDOW, Reason, Version, address
+from assent.errors import UplinkError
+from assent.messages import down_topic, up_topic
+from assent.wire import MAX_MESSAGE
+
+# Seconds for TCP, and again for the TLS handshake. A slow mobile link needs some; a broker that
+# does not answer by then is tried again later.
+_DIAL_S: Final = 15.0
+# Seconds the broker keeps our session: what a backend sends down waits for a week.
+_SESSION_S: Final = 7 * 86_400
+# Bytes of a packet besides the message: topic, header, properties.
+_HEADROOM: Final = 2_880
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)
+_LINGER_DEFAULT: Final = struct.pack("ii", 0, 0)
+
+log = logging.getLogger("agent.uplink")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answered:
+    """The broker's CONNACK.
+
+    Attributes:
+        reason: its code.
+        receive_maximum: announced, or None.
+        maximum_packet: announced, or None.
+        resumed: it still knew our session.
+    """
+
+    reason: int
+    receive_maximum: int | None
+    maximum_packet: int | None
+    resumed: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker's SUBACK: whether we may listen to our mailbox."""
+
+    granted: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A PUBACK: which message, and its reason code (0 on 3.1.1)."""
+
+    mid: int
+    reason: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Came:
+    """A message from the recipient; the broker keeps it until it is acknowledged."""
+
+    mid: int
+    qos: int
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """The connection is over.
+
+    Attributes:
+        sentence: why, for a person.
+        reason: the broker's DISCONNECT code, or None.
+        dialled: whether there was a TLS connection at all.
+        hung_up: whether the other side closed it without a word.
+    """
+
+    sentence: str
+    reason: int | None
+    dialled: bool
+    hung_up: bool = False
+
+
+Event: TypeAlias = Answered | Subscribed | Confirmed | Came | Ended
+
+
+class Connection:
+    """One attempt, and what comes of it.
+
+    Args:
+        target: whose broker, and who we are there.
+        version: of MQTT.
+        keepalive_s: seconds of silence after which the broker is asked whether it is there.
+        wake: called from the dialling thread when there is something to pump.
+    """
+
+    def __init__(
+        self, target: Target, version: Version, *, keepalive_s: int, wake: Callable[[], None]
+    ) -> None:
+        self._target = target
+        self._version = version
+        self._keepalive_s = keepalive_s
+        self._wake = wake
+        self._events: list[Event] = []
+        self._topic = up_topic(target.mailbox)
+        self._down = down_topic(target.mailbox)
+        self._client = self._make()
+        self._abandoned = False
+        self._dialled = threading.Event()
+        self._dialler = threading.Thread(target=self._dial, name="dial", daemon=True)
+
+    def dial(self) -> None:
+        """Begins to connect; `pump` tells what came of it."""
+        self._dialler.start()
+
+    @property
+    def is_dialling(self) -> bool:
+        """Whether the dialling thread still owns the client."""
+        return not self._dialled.is_set()
+
+    def socket(self) -> socket.socket | None:
+        """Gives the socket to wait on, or None while there is none."""
+        if self.is_dialling:
+            return None
+        found = self._client.socket()
+        return found if isinstance(found, socket.socket) else None
+
+    def wants_write(self) -> bool:
+        """Says whether bytes wait for the socket to take them."""
+        return self._client.want_write()
+
+    def pump(self, *, readable: bool, writable: bool) -> list[Event]:
+        """Moves bytes and tells what happened.
+
+        Args:
+            readable: the socket has bytes.
+            writable: the socket takes bytes.
+
+        Returns:
+            What happened, in order.
+        """
+        if not self.is_dialling:
+            if readable:
+                self._read()
+            if writable:
+                self._client.loop_write()
+        events, self._events = self._events, []
+        return events
+
+    def _read(self) -> None:
+        while True:
+            self._client.loop_read()
+            found = self.socket()
+            # TLS may hold bytes that `select` does not see any more.
+            if not isinstance(found, ssl.SSLSocket) or not found.pending():
+                return
+
+    def tick(self) -> None:
+        """Looks after the keepalive; to be called about once a second."""
+        if not self.is_dialling and self.socket() is not None:
+            self._client.loop_misc()
+
+    def listen(self) -> None:
+        """Subscribes to our own mailbox."""
+        self._client.subscribe(self._down, qos=1)
+
+    def publish(self, data: bytes) -> int | None:
+        """Publishes a message with QoS 1.
+
+        Args:
+            data: the message.
+
+        Returns:
+            Its packet id, or None when the connection has just ended.
+        """
+        info = self._client.publish(self._topic, data, qos=1)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def acknowledge(self, came: Came) -> None:
+        """Sends the PUBACK of a message that is stored, or must not come again."""
+        self._client.ack(came.mid, came.qos)
+
+    def leave(self) -> None:
+        """Ends the connection politely; the broker keeps the session."""
+        found = self.socket()
+        if found is not None:
+            with contextlib.suppress(OSError):  # gone already
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_DEFAULT)
+            with contextlib.suppress(OSError, ValueError):
+                self._client.disconnect()
+        self.abort()
+
+    def abort(self) -> None:
+        """Ends the connection at once; what the kernel still held does not leave any more."""
+        self._abandoned = True
+        if self.is_dialling:
+            return  # the dialling thread closes what it makes
+        found = self._client.socket()
+        if found is not None:
+            with contextlib.suppress(OSError):
+                found.close()
+
+    def _make(self) -> mqtt.Client:
+        five = self._version is Version.V5
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._target.mailbox,
+            clean_session=None if five else False,
+            protocol=mqtt.MQTTv5 if five else mqtt.MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = _DIAL_S
+        client.on_socket_open = _opened
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_disconnect = self._on_disconnect
+        return client
+
+    def _dial(self) -> None:
+        try:
+            host, port = address(self._target.broker)
+            self._client.tls_set_context(tls.context(self._target))
+            if self._version is Version.V5:
+                self._client.connect(
+                    host, port, self._keepalive_s, clean_start=False, properties=_properties()
+                )
+            else:
+                self._client.connect(host, port, self._keepalive_s)
+        except (OSError, ValueError, UplinkError) as exc:
+            self._events.append(Ended(tls.sentence(exc), None, dialled=False))
+        except Exception as exc:
+            log.exception("dialling failed")
+            self._events.append(Ended(tls.sentence(exc), None, dialled=False))
+        finally:
+            self._dialled.set()
+            if self._abandoned:
+                self.abort()
+            self._wake()
+
+    def _on_connect(
+        self,
+        _client: object,
+        _data: object,
+        flags: mqtt.ConnectFlags,
+        reason: ReasonCode,
+        found: Properties | None,
+    ) -> None:
+        self._events.append(
+            Answered(
+                reason=int(reason.value),
+                receive_maximum=getattr(found, "ReceiveMaximum", None),
+                maximum_packet=getattr(found, "MaximumPacketSize", None),
+                resumed=bool(flags.session_present),
+            )
+        )
+
+    def _on_subscribe(
+        self, _client: object, _data: object, _mid: int, reasons: list[ReasonCode], _more: object
+    ) -> None:
+        granted = all(reason.value < Reason.ERROR for reason in reasons)
+        self._events.append(Subscribed(granted))
+
+    def _on_publish(
+        self, _client: object, _data: object, mid: int, reason: ReasonCode, _more: object
+    ) -> None:
+        self._events.append(Confirmed(mid, int(reason.value)))
+
+    def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+        self._events.append(Came(message.mid, message.qos, bytes(message.payload)))
+
+    def _on_disconnect(
+        self,
+        _client: object,
+        _data: object,
+        flags: mqtt.DisconnectFlags,
+        reason: ReasonCode,
+        _more: object,
+    ) -> None:
+        name = reason.getName().lower()
+        if flags.is_disconnect_packet_from_server:
+            self._events.append(Ended(f"the broker: {name}", int(reason.value), dialled=True))
+            return
+        silent = name == "keep alive timeout"
+        said = "the broker has fallen silent" if silent else "the connection was lost"
+        self._events.append(Ended(said, None, dialled=True, hung_up=not silent))
+
+
+def _opened(_client: object, _data: object, made: object) -> None:
+    # With a linger of 0 a close drops what the kernel still holds. Without it, bytes of a flow that
+    # was just withdrawn would still leave (design §3).
+    if isinstance(made, socket.socket):
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _properties() -> Properties:
+    made = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    made.SessionExpiryInterval = _SESSION_S
+    made.ReceiveMaximum = WINDOW
+    made.MaximumPacketSize = MAX_MESSAGE + _HEADROOM
+    return made

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages on their way to one broker: leased, published, and what became of each.
+
+Law:
+  - a message is published within the window and the broker's packet size, never into a connection
+    that has not answered;
+  - it counts as delivered on a PUBACK that says yes; in every other case the spool has it back;
+  - what the broker does not take, or nobody would get, is not poured out: one message is tried,
+    after waits that grow;
+  - a 3.1.1 broker can only hang up on a message it does not want: what was on its way at several
+    such ends is sent alone, and postponed when it was that, so that the others go on.
+
+Limits: on 3.1.1 a topic that is refused, or that nobody reads, looks like success. The backend's
+acknowledgement covers that: what it did not confirm is sent again.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import Counter
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from agent.spool import Lease, Spool
+from agent.uplink.connection import Confirmed, Connection
+from agent.uplink.protocol import WINDOW, Backoff, Verdict, judge
+from agent.uplink.world import World
+
+# Seconds a note of deliveries may wait to share a transaction with the next ones.
+_NOTE_S: Final = 0.2
+# Ends with the same message on its way after which it is sent alone, and is postponed.
+_SUSPECT: Final = 3
+_POSTPONE: Final = 5
+
+log = logging.getLogger("agent.uplink")
+
+
+class Flow(enum.Enum):
+    """Whether the broker takes messages."""
+
+    FREE = ""
+    NOBODY = "no backend is subscribed"
+    REFUSED = "the broker does not take our messages"
+
+
+class Flight:
+    """The window of one link; it outlives connections.
+
+    Args:
+        recipient: id of the recipient.
+        spool: the uplink's end of the spool.
+        world: time and chance.
+        counted: what to count in.
+    """
+
+    def __init__(self, recipient: str, spool: Spool, world: World, counted: Counter[str]) -> None:
+        self.flow = Flow.FREE
+        self.control_sent_s: float | None = None
+        self._recipient = recipient
+        self._spool = spool
+        self._world = world
+        self._counted = counted
+        self._window = WINDOW
+        self._largest: int | None = None
+        self._flying: dict[int, tuple[int, float]] = {}
+        self._done: list[int] = []
+        self._done_since = 0.0
+        self._hold = Backoff(world.rng)
+        self._hold_until = 0.0
+        self._struck: Counter[int] = Counter()
+        self._dry = False
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def begin(self, window: int, largest: int | None) -> None:
+        """Takes the limits of a new connection.
+
+        Args:
+            window: messages that may be without PUBACK.
+            largest: bytes a message may have, or None.
+        """
+        self._window, self._largest, self._dry = window, largest, False
+
+    def holds(self, ids: AbstractSet[int]) -> bool:
+        """Says whether any of some leases is on its way without a PUBACK."""
+        return any(key in ids for key, _ in self._flying.values())
+
+    def longest_s(self, now: float) -> float:
+        """Says how long the oldest message has been on its way, in seconds."""
+        return now - min((sent for _, sent in self._flying.values()), default=now)
+
+    def send(self, connection: Connection, now: float, *, more: bool) -> None:
+        """Publishes what may go now.
+
+        Args:
+            connection: one that has answered.
+            now: monotonic seconds.
+            more: the spool may hold more than it did.
+        """
+        self._dry = self._dry and not more
+        free = 0 if self._dry else self._free(now)
+        if free == 0:
+            return
+        leases = self._spool.lease(self._recipient, free, self._world.wall_ms())
+        if not leases:
+            self._dry = True
+            self._struck.clear()  # whatever was suspected is gone
+            return
+        for place, lease in enumerate(self._without_too_large(leases)):
+            mid = connection.publish(lease.data)
+            if mid is None:
+                self._spool.returned([one.id for one in leases[place:]])
+                return
+            self._flying[mid] = (lease.id, now)
+            self._counted["published"] += 1
+            if lease.flow is None:
+                self.control_sent_s = now
+
+    def _free(self, now: float) -> int:
+        if self.flow is not Flow.FREE:
+            return 1 if now >= self._hold_until and not self._flying else 0
+        if any(count >= _SUSPECT for count in self._struck.values()):
+            return 0 if self._flying else 1
+        free = self._window - len(self._flying)
+        # One query for half a window, not one for each PUBACK.
+        return free if free * 2 >= self._window else 0
+
+    def _without_too_large(self, leases: list[Lease]) -> list[Lease]:
+        largest = self._largest
+        if largest is None:
+            return leases
+        large = [one.id for one in leases if len(one.data) > largest]
+        if not large:
+            return leases
+        log.warning("too large recipient=%s count=%d", self._recipient, len(large))
+        self._counted["too large"] += len(large)
+        self._spool.set_aside(large)
+        leases[:] = [one for one in leases if len(one.data) <= largest]
+        return leases
+
+    def confirmed(self, event: Confirmed, now: float) -> None:
+        """Takes a PUBACK.
+
+        Args:
+            event: of a message of this connection.
+            now: monotonic seconds.
+        """
+        key, _ = self._flying.pop(event.mid, (None, 0.0))
+        if key is None:
+            return
+        self._struck.pop(key, None)
+        verdict = judge(event.reason)
+        if verdict is Verdict.ARRIVED:
+            if not self._done:
+                self._done_since = now
+            self._done.append(key)
+            self._counted["delivered"] += 1
+            self.flow = Flow.FREE
+            self._hold.worked()
+            return
+        self._counted["not delivered"] += 1
+        self._spool.returned([key])
+        self._dry = False
+        if self.flow is Flow.FREE or now >= self._hold_until:
+            self._hold_until = now + self._hold.failed()
+        self.flow = Flow.NOBODY if verdict is Verdict.NOBODY else Flow.REFUSED
+
+    def note_if_due(self, now: float) -> None:
+        """Writes deliveries down when there is nothing to wait for any more."""
+        if self._done and (not self._flying or now - self._done_since > _NOTE_S):
+            self.note()
+
+    def note(self) -> None:
+        """Writes deliveries down."""
+        if self._done:
+            done, self._done = self._done, []
+            self._spool.delivered(done, self._world.wall_ms())
+
+    def suspect(self) -> None:
+        """Notes that the broker hung up on what was on its way."""
+        for mid, (key, _) in list(self._flying.items()):
+            self._struck[key] += 1
+            if self._struck[key] >= _POSTPONE and len(self._flying) == 1:
+                log.warning("postponed recipient=%s why=suspect", self._recipient)
+                self._counted["postponed"] += 1
+                del self._struck[key], self._flying[mid]
+                self._done.append(key)  # due again in 15 minutes, like what nobody acknowledged
+
+    def land(self) -> None:
+        """Gives back what is on its way when a connection has ended."""
+        self._spool.returned([key for key, _ in self._flying.values()])
+        self._flying.clear()
+        self._dry = False
+        self.note()

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The uplink's dealings with one recipient's broker: whether, when and how to be connected.
+
+Law:
+  - no connection while none is wanted, and none before its time;
+  - every connection starts from nothing: what an earlier one had on its way went back to the spool;
+  - version 5 first, 3.1.1 for a broker that does not answer it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Set as AbstractSet
+from typing import Final, assert_never
+
+from agent.spool import Health, LinkState, Spool, Target
+from agent.uplink.connection import Answered, Came, Confirmed, Connection, Ended, Event, Subscribed
+from agent.uplink.flight import Flight, Flow
+from agent.uplink.mailbox import Mailbox
+from agent.uplink.protocol import (
+    Backoff,
+    Reason,
+    Version,
+    largest_message,
+    next_version,
+    window,
+)
+from agent.uplink.world import World
+from assent.messages import up_topic
+from assent.wire import MAX_MESSAGE
+
+# Keepalives a CONNACK or a PUBACK may take: then the broker is there, and not working.
+_PATIENCE: Final = 2
+# Seconds we stay for the answer to a control message when no lane is open.
+_ANSWER_S: Final = 30.0
+_DEAF: Final = "the broker does not let us read our mailbox"
+
+log = logging.getLogger("agent.uplink")
+
+
+class Link:
+    """One recipient's link; owned by the uplink's thread.
+
+    Args:
+        target: the recipient's broker.
+        spool: the uplink's end of the spool.
+        world: time, chance and settings.
+    """
+
+    def __init__(self, target: Target, spool: Spool, world: World) -> None:
+        self.target = target
+        self.counted: Counter[str] = Counter()
+        self._spool = spool
+        self._world = world
+        self._flight = Flight(target.recipient, spool, world, self.counted)
+        self._mailbox = Mailbox(target.recipient, spool, world, self.counted)
+        self._connection: Connection | None = None
+        self._answered = False
+        self._deaf = False
+        self._since = 0.0
+        self._not_before = 0.0
+        self._backoff = Backoff(world.rng)
+        self._version = Version.V5
+        self._proven = False
+        self._unanswered = 0
+        self._told: tuple[LinkState, str] | None = None
+
+    def socket(self) -> socket.socket | None:
+        """Gives the socket to wait on, or None."""
+        return None if self._connection is None else self._connection.socket()
+
+    def wants_write(self) -> bool:
+        """Says whether bytes wait for the socket."""
+        return self._connection is not None and self._connection.wants_write()
+
+    def holds(self, ids: AbstractSet[int]) -> bool:
+        """Says whether any of some leases is on its way without a PUBACK."""
+        return self._flight.holds(ids)
+
+    def note(self) -> None:
+        """Writes down what was delivered."""
+        self._flight.note()
+
+    def turn(self, *, readable: bool, writable: bool, more: bool) -> None:
+        """One turn of the loop.
+
+        Args:
+            readable: the socket has bytes.
+            writable: the socket takes bytes.
+            more: the spool may hold more than it did.
+
+        Raises:
+            SpoolError: the spool failed; the link is sound.
+        """
+        now = self._world.monotonic()
+        if self._connection is not None:
+            for event in self._connection.pump(readable=readable, writable=writable):
+                self._meet(event, now)
+        if self._connection is None:
+            self._begin(now)
+        elif not self._is_wanted(now):
+            self._finish()
+        elif self._answered:
+            if more:
+                self._mailbox.retry(self._connection)
+            self._flight.send(self._connection, now, more=more)
+            self._tell_flow()
+        self._flight.note_if_due(now)
+
+    def tick(self) -> None:
+        """Looks after what only time brings; to be called about once a second."""
+        if self._connection is None or self._connection.is_dialling:
+            return
+        self._connection.tick()
+        now = self._world.monotonic()
+        patience_s = _PATIENCE * self._world.keepalive_s
+        if not self._answered and now - self._since > patience_s:
+            self._fail(Ended("the broker does not answer", None, dialled=True), now)
+        elif self._flight.longest_s(now) > patience_s:
+            self._fail(Ended("the broker confirms nothing", None, dialled=True), now)
+
+    def abort(self, why: str) -> None:
+        """Ends the connection at once; nothing that was on its way leaves any more.
+
+        Args:
+            why: for the log.
+        """
+        if self._connection is not None:
+            log.info("aborted recipient=%s why=%s", self.target.recipient, why)
+            self._drop()
+
+    def fail(self, why: str) -> None:
+        """Ends the connection at once, and waits before the next.
+
+        Args:
+            why: a sentence for a person.
+        """
+        self._fail(Ended(why, None, dialled=False), self._world.monotonic())
+
+    def close(self) -> None:
+        """Ends the connection politely when the uplink stops."""
+        if self._connection is not None:
+            self._connection.leave()
+        self._drop()
+
+    def _is_wanted(self, now: float) -> bool:
+        sent_s = self._flight.control_sent_s
+        return self.target.wanted or (sent_s is not None and now - sent_s < _ANSWER_S)
+
+    def _begin(self, now: float) -> None:
+        if not self.target.wanted:
+            self._tell(LinkState.IDLE)
+            return
+        if now < self._not_before:
+            return
+        if self._told is None or self._told[0] is not LinkState.WAITING:
+            self._tell(LinkState.CONNECTING)  # not at every attempt: each report is a write
+        self._since = now
+        self._connection = Connection(
+            self.target,
+            self._version,
+            keepalive_s=self._world.keepalive_s,
+            wake=self._world.wake,
+        )
+        self._connection.dial()
+
+    def _finish(self) -> None:
+        if len(self._flight):
+            self.abort("unwanted")
+        else:
+            self.close()
+        self._tell(LinkState.IDLE)
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        self._answered = self._deaf = False
+        if connection is not None:
+            connection.abort()
+        self._mailbox.forget()
+        self._flight.land()
+
+    def _meet(self, event: Event, now: float) -> None:
+        if self._connection is None:
+            return  # ended by an event before this one
+        match event:
+            case Confirmed():
+                self._flight.confirmed(event, now)
+            case Came():
+                self._mailbox.take(self._connection, event)
+            case Answered():
+                self._connected(self._connection, event, now)
+            case Subscribed():
+                self._deaf = not event.granted
+            case Ended():
+                self._fail(event, now)
+            case _:
+                assert_never(event)
+
+    def _connected(self, connection: Connection, event: Answered, now: float) -> None:
+        if event.reason != Reason.SUCCESS:
+            unsupported = event.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION
+            said = "the broker does not speak this MQTT" if unsupported else "the broker refuses us"
+            self._fail(Ended(said, event.reason, dialled=True), now)
+            return
+        self._answered = self._proven = True
+        self._unanswered = 0
+        self._since = now
+        room = window(event.receive_maximum)
+        largest = largest_message(event.maximum_packet, up_topic(self.target.mailbox))
+        self._flight.begin(room, largest)
+        self._spool.reconsider(self.target.recipient, MAX_MESSAGE if largest is None else largest)
+        connection.listen()
+        log.info(
+            "connected recipient=%s version=%s window=%d resumed=%s",
+            self.target.recipient,
+            self._version.value,
+            room,
+            event.resumed,
+        )
+
+    def _fail(self, event: Ended, now: float) -> None:
+        lived_s = now - self._since if self._answered else 0.0
+        taken_over = self._answered and event.reason == Reason.SESSION_TAKEN_OVER
+        wait_s = self._backoff.failed(lived_s, taken_over=taken_over)
+        if not self._answered and event.dialled:
+            wait_s = self._change_version(event, wait_s)
+        if event.hung_up or event.reason == Reason.PACKET_TOO_LARGE:
+            self._flight.suspect()
+        self._drop()
+        self._not_before = now + wait_s
+        log.info(
+            "disconnected recipient=%s why=%r wait_s=%.1f",
+            self.target.recipient,
+            event.sentence,
+            wait_s,
+        )
+        self._tell(LinkState.WAITING, event.sentence)
+
+    def _change_version(self, event: Ended, wait_s: float) -> float:
+        self._unanswered += 1
+        refused = event.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION
+        self._version = next_version(
+            self._version, proven=self._proven, refused=refused, failures=self._unanswered
+        )
+        # It answered, and said what is wrong: no need to wait, once.
+        return 0.0 if refused and self._unanswered == 1 else wait_s
+
+    def _tell_flow(self) -> None:
+        if self._flight.flow is not Flow.FREE:
+            self._tell(LinkState.HOLDING, self._flight.flow.value)
+        else:
+            self._tell(LinkState.CONNECTED, _DEAF if self._deaf else "")
+
+    def _tell(self, state: LinkState, detail: str = "") -> None:
+        if self._told == (state, detail):
+            return
+        self._told = (state, detail)
+        log.info("link recipient=%s state=%s detail=%r", self.target.recipient, state.value, detail)
+        self._spool.report(self.target.recipient, Health(state, self._world.wall_ms(), detail))

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the uplink decides: window, sizes, reason codes, backoff, version. Pure, no I/O.
+
+Law:
+  - at most `WINDOW` messages, and never more than the broker says, are without their PUBACK;
+  - a message larger than the broker takes is not sent;
+  - a PUBACK that says no, or that nobody is subscribed, means not delivered;
+  - every attempt after a failure waits a random part of a ceiling that doubles.
+
+Standards: MQTT 5.0 §3.1.2.11 and §3.2.2.3 (properties), §2.4 (reason codes), §4.13; MQTT 3.1.1
+§3.2.2.3.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import re
+from typing import Final
+
+from assent.errors import UplinkError
+
+# More in flight is slower: every PUBACK walks paho's table of messages (measured: 75 µs each at 20,
+# 150 µs at 1,000). It is also what one lost connection sends twice at most.
+WINDOW: Final = 20
+# Seconds; the ceiling of the first wait, and of all. Two minutes are short beside a batch's age.
+BACKOFF_S: Final = 1.0
+BACKOFF_MAX_S: Final = 120.0
+# Attempts after which the ceiling is 64 s: where a session that was taken over begins.
+_TAKEN_OVER_ATTEMPTS: Final = 6
+# Closed before CONNACK this often in a row by a broker that spoke 5 before: try 3.1.1 as well.
+_DOUBT: Final = 5
+_DEFAULT_PORT: Final = 8883  # registered for MQTT over TLS
+_ADDRESS: Final = re.compile(
+    r"mqtts://(?:\[([0-9A-Fa-f:.]+)\]|([^][/:@?#\s]+))(?::([0-9]{1,5}))?/?"
+)
+
+
+class Version(enum.Enum):
+    """Versions of MQTT we speak."""
+
+    V5 = "5"
+    V311 = "3.1.1"
+
+    @property
+    def other(self) -> Version:
+        """The one that this is not."""
+        return Version.V311 if self is Version.V5 else Version.V5
+
+
+class Verdict(enum.Enum):
+    """What a PUBACK says."""
+
+    ARRIVED = "arrived"
+    NOBODY = "nobody is subscribed"
+    """The broker has thrown it away: the backend has no subscription."""
+    REFUSED = "refused"
+    """The broker did not take it."""
+
+
+class Reason(enum.IntEnum):
+    """Reason codes of MQTT 5 that we act on."""
+
+    SUCCESS = 0x00
+    NO_MATCHING_SUBSCRIBERS = 0x10
+    ERROR = 0x80
+    """This and all above it say no."""
+    UNSUPPORTED_PROTOCOL_VERSION = 0x84
+    NOT_AUTHORIZED = 0x87
+    SESSION_TAKEN_OVER = 0x8E
+    PACKET_TOO_LARGE = 0x95
+
+
+def judge(reason: int) -> Verdict:
+    """Says what the reason code of a PUBACK means for the message.
+
+    On 3.1.1 there is none, and a topic that is refused looks like success; there only the backend's
+    acknowledgement tells.
+
+    Args:
+        reason: the code.
+
+    Returns:
+        Whether it arrived at the broker, and if not, why.
+    """
+    if reason == Reason.NO_MATCHING_SUBSCRIBERS:
+        return Verdict.NOBODY
+    return Verdict.REFUSED if reason >= Reason.ERROR else Verdict.ARRIVED
+
+
+def window(receive_maximum: int | None) -> int:
+    """Says how many messages may be in flight.
+
+    Args:
+        receive_maximum: what the broker announced, or None.
+
+    Returns:
+        At least 1, at most `WINDOW`.
+    """
+    return max(1, min(WINDOW, receive_maximum or WINDOW))
+
+
+def largest_message(maximum_packet: int | None, topic: str) -> int | None:
+    """Says how large a message may be.
+
+    Args:
+        maximum_packet: Maximum Packet Size the broker announced, or None.
+        topic: where it goes.
+
+    Returns:
+        Bytes, possibly below zero, or None for no limit.
+    """
+    if maximum_packet is None:
+        return None
+    # Command, four bytes of length at most, topic with its length, packet id, no properties.
+    return maximum_packet - (1 + 4 + 2 + len(topic.encode()) + 2 + 1)
+
+
+def address(broker: str) -> tuple[str, int]:
+    """Reads where a broker is.
+
+    Args:
+        broker: `mqtts://host:port`.
+
+    Returns:
+        Host and port.
+
+    Raises:
+        UplinkError: another scheme, or no address.
+    """
+    found = _ADDRESS.fullmatch(broker)
+    port = int(found[3] or _DEFAULT_PORT) if found else 0
+    if found is None or not 0 < port < 65_536:
+        raise UplinkError(
+            "expected the broker's address as mqtts://host:port",
+            hint="brokers without TLS are not spoken to",
+        )
+    return found[1] or found[2], port
+
+
+def next_version(now: Version, *, proven: bool, refused: bool, failures: int) -> Version:
+    """Says which version the next attempt speaks after one that got no answer it could use.
+
+    Args:
+        now: the version it spoke.
+        proven: a broker has answered this version since the uplink began.
+        refused: the broker said that it does not speak it; otherwise it hung up.
+        failures: attempts in a row that ended like this.
+
+    Returns:
+        The version. Brokers that only know 3.1.1 answer, or just hang up.
+    """
+    if refused or not proven or failures % _DOUBT == 0:
+        return now.other
+    return now
+
+
+class Backoff:
+    """How long to wait before the next attempt: full jitter under a ceiling that doubles.
+
+    Args:
+        rng: where randomness comes from.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._random = rng
+        self.attempts = 0
+
+    @property
+    def ceiling_s(self) -> float:
+        """The longest the next wait can be."""
+        return ceiling_s(self.attempts)
+
+    def failed(self, lived_s: float = 0.0, *, taken_over: bool = False) -> float:
+        """Notes that a connection ended or did not come about.
+
+        Only one that lived longer than the present ceiling counts as good. Two clients of one id
+        that throw each other out never do.
+
+        Args:
+            lived_s: how long the broker had been answering.
+            taken_over: another client came with our id.
+
+        Returns:
+            Seconds to wait.
+        """
+        if lived_s > self.ceiling_s:
+            self.attempts = 0
+        if taken_over:
+            self.attempts = max(self.attempts, _TAKEN_OVER_ATTEMPTS)
+        wait_s = self._random.uniform(0.0, self.ceiling_s)
+        self.attempts += 1
+        return wait_s
+
+    def worked(self) -> None:
+        """Notes that what was tried has worked."""
+        self.attempts = 0
+
+
+def ceiling_s(attempts: int) -> float:
+    """Gives the longest wait after a number of failures in a row.
+
+    Args:
+        attempts: failures before this one.
+
+    Returns:
+        Seconds.
+    """
+    return float(min(BACKOFF_MAX_S, BACKOFF_S * 2 ** min(attempts, 16)))

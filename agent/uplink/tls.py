@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS to a broker: its pinned authority and no other, our certificate, its name checked.
+
+Law:
+  - the authorities of the system are never loaded;
+  - our certificate and key are read anew for each connection, so that a replaced one is used.
+
+Standards: RFC 8446, RFC 5246 at least; RFC 6125 (the name).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+from agent.spool import Target
+from assent.errors import UplinkError
+
+# OpenSSL's X509_V_ERR_*: what a person can do something about.
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+_WRONG_NAME: Final = frozenset({62, 64})
+
+
+def context(target: Target) -> ssl.SSLContext:
+    """Builds the context of one connection.
+
+    Args:
+        target: whose authority, certificate and key.
+
+    Returns:
+        A client context that verifies the chain and the name.
+
+    Raises:
+        UplinkError: a file is missing or no PEM, or certificate and key do not belong together.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the name, needs a certificate
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        made.load_verify_locations(cadata=target.ca_pem)
+    except (ssl.SSLError, ValueError) as exc:
+        raise UplinkError("the pinned authority is no certificate") from exc
+    try:
+        made.load_cert_chain(target.cert_path, target.key_path)
+    except (OSError, ValueError) as exc:  # SSLError is an OSError
+        raise UplinkError(
+            "our certificate or its key cannot be used",
+            hint="see that the uplink may read them, and that the gateway was admitted",
+        ) from exc
+    return made
+
+
+def sentence(exc: Exception) -> str:
+    """Says for a person why a connection did not come about; names no host and no address.
+
+    Args:
+        exc: what `connect` raised.
+
+    Returns:
+        One sentence.
+    """
+    match exc:
+        case UplinkError():
+            said = exc.message
+        case ssl.SSLCertVerificationError():
+            said = _unverified(exc.verify_code)
+        case ssl.SSLError():
+            said = f"TLS failed: {(exc.reason or 'no reason given').lower()}"
+        case socket.gaierror():
+            said = "the broker's name cannot be resolved"
+        case TimeoutError():
+            said = "the broker does not answer"
+        case ConnectionRefusedError():
+            said = "the broker refuses connections"
+        case OSError():
+            said = f"the broker cannot be reached: {(exc.strerror or 'connection lost').lower()}"
+        case _:
+            said = f"connecting failed: {type(exc).__name__}"
+    return said
+
+
+def _unverified(code: int) -> str:
+    if code in _WRONG_NAME:
+        return "the broker's certificate is for another name"
+    if code == _NOT_YET_VALID:
+        return "the broker's certificate is not valid yet; is the clock right?"
+    if code == _EXPIRED:
+        return "the broker's certificate has expired; is the clock right?"
+    return "the broker's certificate was not issued by the pinned authority"

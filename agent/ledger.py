@@ -40,7 +40,7 @@ from agent.records import (
     Decided,
     Decision,
     Entry,
-    FormDone,
+    FormRead,
     PolicyInForce,
     Record,
     Start,
@@ -80,7 +80,7 @@ class Ledger:
         self._key = key
         self._entries: list[Entry] = []
         self._records: dict[str, list[Record]] = {}
-        self._forms: set[bytes] = set()
+        self._forms: dict[bytes, tuple[int, bool]] = {}  # place of the first reading, done
         self._policy = PolicyInForce(0, GENESIS)
         self.moved_aside = moved_aside
         self.unknown_since_ms: int | None = None
@@ -170,7 +170,22 @@ class Ledger:
 
     def form_seen(self, form_hash: bytes) -> bool:
         """Whether a form has said all it had to say; its bytes never act again."""
-        return form_hash in self._forms
+        return self._forms.get(form_hash, (0, False))[1]
+
+    def is_overtaken(self, form_hash: bytes, flow: str) -> bool:
+        """Whether a no to a flow came after a form was first read, from elsewhere.
+
+        The order of the chain tells it, not the clock: a yes that waited for a trusted clock does
+        not outlive a no that was said meanwhile.
+        """
+        first = self._forms.get(form_hash, (len(self._entries), False))[0]
+        return any(
+            not body.decision.state.is_yes
+            and body.decision.flow == flow
+            and body.form_hash != form_hash
+            for body in (entry.body for entry in self._entries[first:])
+            if isinstance(body, Decided)
+        )
 
     def unbroken_since(self, flow: str, terms: Terms) -> int | None:
         """Start of the unbroken yes that covers some terms.
@@ -216,7 +231,9 @@ class Ledger:
     def append_form(
         self, form_hash: bytes, decisions: Sequence[Decision], now_ms: int, *, final: bool
     ) -> tuple[Record, ...]:
-        """Records what a form decided, all of it or nothing; durable when this returns.
+        """Records that a form was read and what it decided; durable when this returns.
+
+        All of it stands in one write, or nothing.
 
         Args:
             form_hash: SHA-256 of the form's bytes.
@@ -231,8 +248,8 @@ class Ledger:
             LedgerError: it cannot be written; nothing was recorded.
         """
         bodies: list[Body] = [Decided(decision, form_hash) for decision in decisions]
-        if final and not self.form_seen(form_hash):
-            bodies.append(FormDone(form_hash))
+        if form_hash not in self._forms or (final and not self.form_seen(form_hash)):
+            bodies.append(FormRead(form_hash, final))
         return self._records_of(self._append(now_ms, bodies))
 
     def append_policy(self, serial: int, policy_hash: bytes, now_ms: int) -> None:
@@ -281,8 +298,9 @@ class Ledger:
                 self.unknown_since_ms = unknown_since_ms
             case PolicyInForce():
                 self._policy = entry.body
-            case FormDone(form_hash):
-                self._forms.add(form_hash)
+            case FormRead(form_hash, done):
+                first, _ = self._forms.get(form_hash, (len(self._entries), False))
+                self._forms[form_hash] = (first, done)
             case Decided():
                 if record := entry.record:
                     self._records.setdefault(record.flow, []).append(record)

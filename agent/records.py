@@ -126,10 +126,11 @@ class PolicyInForce:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class FormDone:
-    """A form has said all it had to say; its bytes never act again."""
+class FormRead:
+    """A form was read: for the first time, or with nothing left in it that could act later."""
 
     form_hash: bytes
+    done: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class Decided:
     form_hash: bytes | None
 
 
-Body = Start | PolicyInForce | FormDone | Decided
+Body = Start | PolicyInForce | FormRead | Decided
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -251,8 +252,9 @@ class _PolicyInForce(_Array, frozen=True):
     hash: _Hash
 
 
-class _FormDone(_Array, frozen=True):
+class _FormRead(_Array, frozen=True):
     form_hash: _Hash
+    done: bool
 
 
 class _Decided(_Array, frozen=True):
@@ -269,11 +271,11 @@ class _Decided(_Array, frozen=True):
     form_hash: _Hash | None
 
 
-_KINDS: Final[dict[type[Body], int]] = {Start: 0, PolicyInForce: 1, FormDone: 2, Decided: 3}
+_KINDS: Final[dict[type[Body], int]] = {Start: 0, PolicyInForce: 1, FormRead: 2, Decided: 3}
 _BODIES: Final[dict[int, type[_Array]]] = {
     0: _Start,
     1: _PolicyInForce,
-    2: _FormDone,
+    2: _FormRead,
     3: _Decided,
 }
 
@@ -288,8 +290,8 @@ def _parts(body: Body) -> list[cbor.Encodable]:
             return [unknown_since_ms]
         case PolicyInForce(serial, policy_hash):
             return [serial, policy_hash]
-        case FormDone(form_hash):
-            return [form_hash]
+        case FormRead(form_hash, done):
+            return [form_hash, done]
         case Decided(d, form_hash):
             terms = d.terms.encode() if d.terms is not None else None
             said: list[cbor.Encodable] = [d.flow, d.state.value, terms, d.policy_version]
@@ -303,8 +305,8 @@ def _body(wire: _Array) -> Body:
             return Start(wire.unknown_since_ms)
         case _PolicyInForce():
             return PolicyInForce(wire.serial, wire.hash)
-        case _FormDone():
-            return FormDone(wire.form_hash)
+        case _FormRead():
+            return FormRead(wire.form_hash, wire.done)
         case _Decided():
             return Decided(_decision(wire), wire.form_hash)
     raise LedgerError(f"no entry is read from a {type(wire).__name__}")

@@ -10,7 +10,8 @@ Law:
   - a yes acts only when all of this holds: the owner said it; the form names the policy in force;
     nothing in the form is an error; the clock is trusted and neither `recorded_at` nor `on` lies
     in the future; after a no the line has an `on` of its own that is later than the no; and it is
-    not older than the newest yes, nor as old and wider;
+    not older than the newest yes, nor as old and wider; and nobody said no since it was first
+    read, by the order of the ledger, whatever the clock says;
   - a form recorded before the ledger became unknown never acts, in no line: its flows are off;
   - there is no word that decides more than one flow.
 
@@ -81,6 +82,9 @@ class LedgerView(Protocol):
 
     def form_seen(self, form_hash: bytes) -> bool:
         """Whether a form is done."""
+
+    def is_overtaken(self, form_hash: bytes, flow: str) -> bool:
+        """Whether a no to a flow came after a form was first read."""
 
     def history(self, flow: str) -> Sequence[Record]:
         """Every record of a flow, oldest first."""
@@ -191,6 +195,9 @@ class _Bench:
         if self._form.decided_by != OWNER:
             message = f"a yes is for the owner to say; {act.flow!r} stays as it is"
             return self._stays(act, message, f'decided_by = "{OWNER}"')
+        if self._ledger.is_overtaken(self._hash, act.flow):
+            message = f"there was a no to {act.flow!r} while this yes waited"
+            return self._stays(act, message, "say it again in a new form")
         if (reason := self._waits_for(said)) is not None:
             return self._stays(act, f"this yes to {act.flow!r} waits: {reason}", later=True)
         if newest is not None and (stale := self._stale(act, said, newest)) is not None:

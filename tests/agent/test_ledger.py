@@ -139,14 +139,31 @@ def test_a_policy_serial_never_goes_back(path: Path, serial: int, policy_hash: b
     assert ledger.highest_serial == 17
 
 
-def test_a_form_without_decisions_that_is_not_done_writes_nothing(path: Path) -> None:
+def test_a_form_is_remembered_when_first_read_and_when_done(path: Path) -> None:
     ledger = filled(path)
-    before = path.read_bytes()
-    assert ledger.append_form(b"g" * 32, [], NOON, final=False) == ()
-    assert ledger.append_form(b"f" * 32, [], NOON, final=True) == ()
-    assert path.read_bytes() == before
-    assert ledger.append_form(b"g" * 32, [], NOON, final=True) == ()
-    assert opened(path).form_seen(b"g" * 32)
+    length = len(ledger.entries)
+    for final, added in ((False, 1), (False, 1), (True, 2), (True, 2), (False, 2)):
+        assert ledger.append_form(b"g" * 32, [], NOON, final=final) == ()
+        assert len(ledger.entries) == length + added
+        for each in (ledger, opened(path)):
+            assert each.form_seen(b"g" * 32) == (added == 2)
+
+
+@pytest.mark.clause("C28")
+def test_a_form_is_overtaken_by_a_no_that_came_after_it_was_read(path: Path) -> None:
+    ledger = filled(path)
+    assert not ledger.is_overtaken(b"g" * 32, "service")
+    ledger.append_form(b"g" * 32, [decision("service", State.REFUSED)], NOON, final=False)
+    ledger.append_decision(decision("remote-diagnosis"), NOON)
+    for each in (ledger, opened(path)):
+        assert not each.is_overtaken(b"g" * 32, "service")  # its own no
+        assert not each.is_overtaken(b"g" * 32, "remote-diagnosis")  # a no before it, a yes after
+    # the clock may have gone back: the order counts
+    ledger.append_decision(decision("remote-diagnosis", State.WITHDRAWN), NOON - DAY)
+    for each in (ledger, opened(path)):
+        assert each.is_overtaken(b"g" * 32, "remote-diagnosis")
+        assert not each.is_overtaken(b"g" * 32, "service")
+        assert not each.is_overtaken(b"h" * 32, "remote-diagnosis")  # not read yet
 
 
 def test_all_of_a_form_stands_in_one_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from agent.records import (
     Decided,
     Decision,
     Entry,
-    FormDone,
+    FormRead,
     PolicyInForce,
     Start,
     State,
@@ -44,7 +44,7 @@ decisions = st.builds(
 bodies = (
     st.builds(Start, st.none() | instants)
     | st.builds(PolicyInForce, instants, hashes)
-    | st.builds(FormDone, hashes)
+    | st.builds(FormRead, hashes, st.booleans())
     | st.builds(Decided, decisions, st.none() | hashes)
 )
 
@@ -94,8 +94,10 @@ def test_a_record_is_named_by_its_hash_and_says_what_was_decided() -> None:
     assert Decision(**fields) == decision()
 
 
-@pytest.mark.parametrize("body", [Start(None), PolicyInForce(1, bytes(32)), FormDone(bytes(32))])
-def test_what_is_no_decision_is_no_record(body: Start | PolicyInForce | FormDone) -> None:
+@pytest.mark.parametrize(
+    "body", [Start(None), PolicyInForce(1, bytes(32)), FormRead(bytes(32), True)]
+)
+def test_what_is_no_decision_is_no_record(body: Start | PolicyInForce | FormRead) -> None:
     assert encode_entry(bytes(32), NOON, body).record is None
 
 
@@ -116,7 +118,7 @@ def test_only_a_no_may_do_without_terms(state: State) -> None:
         (bytes(32), -1, Start(None)),
         (bytes(32), 2**53, Start(None)),
         (bytes(32), NOON, Start(-1)),
-        (bytes(32), NOON, FormDone(b"")),
+        (bytes(32), NOON, FormRead(b"", True)),
         (bytes(32), NOON, PolicyInForce(-1, bytes(32))),
         (bytes(32), NOON, Decided(decision(method="x" * 201), None)),
         (bytes(32), NOON, Decided(decision(without=("b", "a")), None)),
@@ -137,7 +139,7 @@ def test_only_a_no_may_do_without_terms(state: State) -> None:
     ],
 )
 def test_what_could_not_be_read_again_is_not_written(
-    prev: bytes, at_ms: int, body: Start | FormDone | PolicyInForce | Decided
+    prev: bytes, at_ms: int, body: Start | FormRead | PolicyInForce | Decided
 ) -> None:
     with pytest.raises(LedgerError):
         encode_entry(prev, at_ms, body)
@@ -145,10 +147,10 @@ def test_what_could_not_be_read_again_is_not_written(
 
 def test_another_spelling_of_the_same_entry_is_refused() -> None:
     # base64 text, which msgspec would take for bytes
-    raw = cbor.encode([1, bytes(32), 2, NOON, ["A" * 43 + "="]])
+    raw = cbor.encode([1, bytes(32), 2, NOON, ["A" * 43 + "=", True]])
     with pytest.raises(LedgerError, match="one spelling"):
         decode_entry(raw)
-    assert isinstance(decode_entry(cbor.encode([1, bytes(32), 2, NOON, [bytes(32)]])), Entry)
+    assert isinstance(decode_entry(cbor.encode([1, bytes(32), 2, NOON, [bytes(32), True]])), Entry)
 
 
 def test_a_later_format_is_refused_and_not_half_understood() -> None:

@@ -143,11 +143,23 @@ def request_fields(**changes: Any) -> list[Any]:
     return fields
 
 
+def ssl_pem(der: bytes) -> bytes:
+    body = base64.encodebytes(der)
+    return b"-----BEGIN CERTIFICATE REQUEST-----\n" + body + b"-----END CERTIFICATE REQUEST-----\n"
+
+
 def broken(pem: bytes) -> bytes:
     """A certificate request whose signature is of other bytes."""
     der = bytearray(x509.load_pem_x509_csr(pem).public_bytes(serialization.Encoding.DER))
     der[-5] ^= 1
     return x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM)
+
+
+def oddly_typed(pem: bytes) -> bytes:
+    """A certificate request whose name is of no string type; the library answers KeyError."""
+    der = bytearray(x509.load_pem_x509_csr(pem).public_bytes(serialization.Encoding.DER))
+    der[der.index(MAILBOX.encode()) - 2] = 0
+    return ssl_pem(bytes(der))
 
 
 BAD_REQUESTS: list[tuple[str, dict[str, Any], type[WireError]]] = [
@@ -162,6 +174,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, Any], type[WireError]]] = [
     ("a subject that says more", {"f4": csr_for(name(MAILBOX, LOCALITY_NAME="Kitchen"))}, MalformedError),
     ("an empty subject", {"f4": csr_for(name())}, MalformedError),
     ("a certificate request not signed by its key", {"f4": broken(CSR)}, BadSignatureError),
+    ("a name of no string type", {"f4": oddly_typed(CSR)}, MalformedError),
     ("a certificate as request", {"f4": CHAIN}, MalformedError),
     ("no PEM", {"f4": b"PEM"}, MalformedError),
     ("a long certificate request", {"f4": CSR + bytes(8_192)}, TooLargeError),
@@ -410,11 +423,6 @@ def test_a_changed_byte_of_a_certificate_request_is_a_wire_error_or_harmless(
     except WireError:
         return
     assert request.mailbox == MAILBOX
-
-
-def ssl_pem(der: bytes) -> bytes:
-    body = base64.encodebytes(der)
-    return b"-----BEGIN CERTIFICATE REQUEST-----\n" + body + b"-----END CERTIFICATE REQUEST-----\n"
 
 
 def test_a_message_is_no_file() -> None:

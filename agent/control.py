@@ -116,19 +116,21 @@ def ask(state: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # noqa: AN
         The result as the agent gave it.
 
     Raises:
-        ControlError: nobody answers, or the answer is not one; the agent's own errors come back
-            as ControlError with their sentence and hint.
+        NotRunningError: nobody listens.
+        AnsweredError: an error of the agent's own, with its sentence, hint and exit code.
+        ControlError: somebody listens and does not answer, or not with an answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(state / FILE_NAME))
+        except OSError as exc:
+            raise NotRunningError("no agent runs here", hint="start it with: assent run") from exc
+        try:
             connection.sendall(_line({"verb": verb, **arguments}))
             reply = _parse(_receive(connection))
         except OSError as exc:
-            raise ControlError(
-                "the agent does not answer", hint="is it running? start it with: assent run"
-            ) from exc
+            raise ControlError("the agent does not answer") from exc
     if reply.get("ok") is True and isinstance(result := reply.get("result"), dict):
         return result
     raise AnsweredError(
@@ -138,22 +140,16 @@ def ask(state: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # noqa: AN
     )
 
 
+class NotRunningError(ControlError):
+    """Nobody listens on the socket."""
+
+
 class AnsweredError(ControlError):
     """The agent answered, and the answer is an error of its own."""
 
     def __init__(self, message: str, *, hint: str | None, exit_code: int) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code  # type: ignore[misc]  # the agent's own code, not the class's
-
-
-def is_listening(state: Path) -> bool:
-    """Whether an agent answers on the socket of this state directory."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-        try:
-            connection.connect(str(state / FILE_NAME))
-        except OSError:
-            return False
-        return True
 
 
 def _may_ask(connection: socket.socket) -> bool:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from agent.control import ask, is_listening
+from agent.control import NotRunningError, ask
 from agent.settings import load_settings
 
 
@@ -18,9 +19,9 @@ def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # n
         AssentError: whatever the agent or the stores refuse.
     """
     settings = load_settings(directory)
-    if is_listening(settings.state):
+    with contextlib.suppress(NotRunningError):
         return ask(settings.state, verb, **arguments)
-    # Imported here: a running agent's status needs neither keys nor ledger.
+    # Imported here: asking a running agent needs neither keys nor ledger.
     from agent.desk import at_the_desk  # noqa: PLC0415
 
     with at_the_desk(settings) as desk:

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from assent.backend.cli import main
+from assent.backend.directory import Directory
+from assent.backend.ingest import judge
+from assent.backend.store import Store, Taken
+from assent.cosekey import SealPrivateKey
+from assent.enrolment import sniff
+from tests.backend.parts import NOW_MS, POLICY, Hand, desk, power, site
+
+
+class Said:
+    """What a command printed, and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    def run(*words: object) -> Said:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run
+
+
+def test_the_whole_way_from_keys_to_an_admission(tmp_path: Path, cli: Cli) -> None:
+    """The commands of the help, in their order, as a person would type them."""
+    maker, advice = tmp_path / "maker", tmp_path / "advice"
+    made = cli("keygen", maker, "--recipient", "maker", "--policy-key", "--host", "192.0.2.7")
+    assert made.code == 0
+    assert cli("keygen", advice, "--recipient", "advice", "--classical").code == 0
+
+    (tmp_path / "policy.toml").write_text(POLICY)
+    lines = re.findall(
+        r'(\w+) = \{ file = "([^"]+)", thumbprint = "(sha-256:[\w-]{43})" \}', made.out
+    )
+    assert [use for use, _, _ in lines] == ["key", "ack_key", "ca"]
+    assert made.out.startswith("[recipients.maker]\n")
+
+    key = maker / "keys" / "policy.key.cose"
+    signed = cli("sign-policy", tmp_path / "policy.toml", "--key", key, "--files", tmp_path)
+    assert (signed.code, signed.out) == (0, f"{tmp_path / 'policy.toml.cose'}\n")
+    assert "serial 17" in signed.err
+    # What keygen printed is what signing filled in.
+    text = (tmp_path / "policy.toml").read_text()
+    assert all(thumbprint in text for _, _, thumbprint in lines)
+
+    bundle = tmp_path / "maker.bundle"
+    public = maker / "keys" / "policy.pub.cose"
+    bundled = cli("bundle", tmp_path / "policy.toml", "--policy-key", public, "--out", bundle)
+    assert (bundled.code, bundled.out) == (0, f"{bundle}\n")
+    assert sniff(bundle.read_bytes()) == "bundle"
+
+    hand = Hand.make()
+    request = tmp_path / "maker.request"
+    request.write_bytes(hand.request(ec.generate_private_key(ec.SECP256R1())))
+    admitted = cli("admit", maker, request, "--json")
+    assert admitted.code == 0
+    answer = json.loads(admitted.out)
+    assert answer == {
+        "mailbox": hand.mailbox,
+        "admission": str(tmp_path / "maker.admission"),
+    }
+    assert sniff((tmp_path / "maker.admission").read_bytes()) == "admission"
+
+    shown = json.loads(cli("show", maker, "gateways", "--json").out)
+    assert [one["mailbox"] for one in shown] == [hand.mailbox]
+
+
+def test_keygen_prints_json_when_asked(tmp_path: Path, cli: Cli) -> None:
+    said = json.loads(cli("keygen", tmp_path / "m", "--recipient", "maker", "--json").out)
+    assert said["recipient"] == "maker"
+    assert said["ca"]["file"] == "tls/ca.pem"
+
+
+def test_keygen_over_keys_is_refused(tmp_path: Path, cli: Cli) -> None:
+    assert cli("keygen", tmp_path / "m", "--recipient", "maker").code == 0
+    again = cli("keygen", tmp_path / "m", "--recipient", "maker")
+    assert (again.code, again.out) == (3, "")
+    assert "never overwritten" in again.err
+
+
+def test_a_finding_is_printed_with_its_place(tmp_path: Path, cli: Cli) -> None:
+    cli("keygen", tmp_path / "maker", "--recipient", "maker", "--policy-key")
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.replace("serial = 17", 'serial = "17"'))
+    key = tmp_path / "maker" / "keys" / "policy.key.cose"
+    said = cli("sign-policy", policy, "--key", key)
+    assert (said.code, said.out) == (1, "")
+    assert re.search(r"^policy\.toml:5:\d+: ", said.err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ([], 2, "required"),
+        (["frobnicate"], 2, "invalid choice"),
+        (["keygen", "x"], 2, "--recipient"),
+        (["keygen", "{}/x", "--recipient", "The Maker"], 1, "small letters"),
+        (["show", "{}"], 1, "no backend directory"),
+        (["admit", "{}", "request"], 1, "no backend directory"),
+        (["run", "{}", "--broker", "mqtts://localhost:8883"], 1, "no backend directory"),
+        (["sign-policy", "{}/policy.toml", "--key", "{}/key"], 1, "cannot be read"),
+    ],
+    ids=[
+        "no verb",
+        "a verb that is none",
+        "an argument that is missing",
+        "a recipient that is none",
+        "a directory that is none, shown",
+        "a directory that is none, admitting",
+        "a directory that is none, running",
+        "a key that is not there",
+    ],
+)
+def test_what_is_off_is_a_sentence_on_stderr(
+    tmp_path: Path, cli: Cli, words: list[str], code: int, sentence: str
+) -> None:
+    said = cli(*(word.format(tmp_path) for word in words))
+    assert (said.code, said.out) == (code, "")
+    assert sentence in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    "url", ["mqtt://localhost", "localhost:8883", "mqtts://a:0", "mqtts://a b"]
+)
+def test_there_is_no_broker_without_tls(tmp_path: Path, cli: Cli, url: str) -> None:
+    cli("keygen", tmp_path / "m", "--recipient", "maker")
+    said = cli("run", tmp_path / "m", "--broker", url)
+    assert said.code == 2
+    assert "mqtts://" in said.err
+
+
+def test_without_a_published_policy_nothing_runs(tmp_path: Path, cli: Cli) -> None:
+    cli("keygen", tmp_path / "m", "--recipient", "maker", "--policy-key")
+    said = cli("run", tmp_path / "m", "--broker", "mqtts://localhost:8883")
+    assert said.code == 3
+    assert "policies" in said.err
+
+
+@pytest.mark.parametrize("verb", ["", "keygen", "sign-policy", "bundle", "admit", "run", "show"])
+def test_help_begins_with_examples(cli: Cli, verb: str) -> None:
+    said = cli(*([verb] if verb else []), "--help")
+    assert said.code == 0
+    assert said.out.startswith(f"Examples:\n  assent-backend {verb}")
+
+
+@pytest.fixture
+def delivered(tmp_path: Path) -> tuple[Directory, Hand]:
+    """A backend that has stored one batch and refused another."""
+    maker = site(tmp_path)["maker"]
+    (key,) = maker.seal_keys().values()
+    assert isinstance(key, SealPrivateKey)
+    hand = Hand.make()
+    store = Store(maker.root)
+    batches = [
+        hand.batch(key.public, power(2)),
+        hand.batch(key.public, power(), terms=bytes(32), sequence=1),
+    ]
+    here = desk([hand], key)
+    store.put([Taken(judge(hand.topic, one, here), one, NOW_MS) for one in batches])
+    store.close()
+    return maker, hand
+
+
+def test_show_tells_flows_batches_quarantine_and_counters(
+    delivered: tuple[Directory, Hand], cli: Cli
+) -> None:
+    maker, hand = delivered
+    assert cli("show", maker.root).out.splitlines() == [
+        "flow              pseudonyms  readings",
+        "remote-diagnosis  1           2",
+    ]
+    (batch,) = json.loads(cli("show", maker.root, "batches", "--json").out)
+    assert batch == {
+        "received": "2026-11-22T10:15:00.000Z",
+        "mailbox": hand.mailbox,
+        "flow": "remote-diagnosis",
+        "stream": "0000000000000001",
+        "sequence": 0,
+        "readings": 2,
+        "bytes": batch["bytes"],
+        "gaps": 0,
+    }
+    (refused,) = json.loads(cli("show", maker.root, "quarantine", "--json").out)
+    assert refused["reason"] == "terms-not-published"
+    counters = json.loads(cli("show", maker.root, "counters", "--json").out)
+    assert {one["counter"]: one["count"] for one in counters} == {
+        "stored": 1,
+        "refused terms-not-published": 1,
+    }
+    assert cli("show", maker.root, "gateways").out.startswith("mailbox")
+
+
+def test_show_data_gives_a_flows_readings(delivered: tuple[Directory, Hand], cli: Cli) -> None:
+    maker, _ = delivered
+    rows = json.loads(cli("show", maker.root, "data", "--flow", "remote-diagnosis", "--json").out)
+    assert [(row["time"], row["attribute"], row["value"]) for row in rows] == [
+        ("2026-11-22T00:00:01.000Z", "appliance.power", 100.1),
+        ("2026-11-22T00:00:00.000Z", "appliance.power", 100.0),
+    ]
+    assert json.loads(cli("show", maker.root, "data", "--flow", "other", "--json").out) == []
+    lines = cli("show", maker.root, "data", "--flow", "remote-diagnosis", "--limit", "1").out
+    assert len(lines.splitlines()) == 2
+    without = cli("show", maker.root, "data")
+    assert (without.code, without.out) == (2, "")
+
+
+def test_show_shows_no_key_and_no_raw_bytes(delivered: tuple[Directory, Hand], cli: Cli) -> None:
+    maker, hand = delivered
+    whats = ["flows", "batches", "quarantine", "gateways", "counters"]
+    text = "".join(cli("show", maker.root, what, "--json").out for what in whats)
+    assert hand.mailbox in text
+    secrets = [key.encode() for key in maker.seal_keys().values()]
+    secrets += [hand.sign.public.raw, hand.seal.public.encode()]
+    assert [one for one in secrets if one.hex() in text] == []
+
+
+def test_show_before_anything_came_says_so(tmp_path: Path, cli: Cli) -> None:
+    cli("keygen", tmp_path / "m", "--recipient", "maker")
+    said = cli("show", tmp_path / "m")
+    assert said.code == 1
+    assert "no store yet" in said.err

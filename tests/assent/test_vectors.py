@@ -107,7 +107,7 @@ def test_a_message_opens_as_its_vector_says(vector: dict[str, Any]) -> None:
         assert isinstance(opened, envelope.Opened)
         assert opened.header == generate.HEADER
         assert columns.readings(opened.tables) == vector["readings"]
-        assert opened.tables == columns.decode(hexed(vector["payload"]))
+        assert generate.plain(opened.tables) == generate.plain(generate.TABLES)
     else:
         assert opened == envelope.Control(kind, hexed(vector["body"]))
 

@@ -10,7 +10,7 @@ from typing import Any
 import cbor2
 import msgspec
 
-from assent import cbor, columns, enrolment, envelope
+from assent import cbor, enrolment, envelope
 from assent.envelope import cose
 from assent.header import sealed_data, signed_data, write_batch
 from assent.wire import HEADER_ASSENT, Direction, Kind
@@ -132,7 +132,7 @@ def signed(
 ) -> bytes:
     """A message signed rightly over whatever header."""
     protected = dumps({1: -8} | header)
-    body = columns.encode(made.TABLES) if payload is None else payload
+    body = made.payload() if payload is None else payload
     external = signed_data(mailbox, direction)
     to_be_signed = cbor.encode(["Signature1", protected, external, body])
     signature = made.SIGNERS[signer].sign(to_be_signed)

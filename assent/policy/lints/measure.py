@@ -23,11 +23,11 @@ SENML: Final = frozenset(_SENML.split())
 _PREFIX: Final = "(?:da|[YZEPTGMkhdcmunpfazy])?"
 _METRIC: Final = (
     "m|g|s|A|K|cd|mol|Hz|rad|sr|N|Pa|J|W|C|V|F|Ohm|S|Wb|T|H|Cel|lm|lx|Bq|Gy|Sv|l|L|bar|eV|cal|"
-    "bit|By|Bd"
+    r"bit|By|Bd|m\[Hg\]"
 )
 _PLAIN: Final = (
     r"1|10\*|%|deg|''|'|min|h|d|wk|mo|a|\[ppm\]|\[ppb\]|\[pH\]|\[degF\]|\[in_i\]|\[ft_i\]|"
-    r"\[lb_av\]|\[gal_us\]|\[psi\]|m\[Hg\]|B\[W\]|B\[SPL\]"
+    r"\[lb_av\]|\[gal_us\]|\[psi\]|B\[W\]|B\[SPL\]"
 )
 _TERM: Final = rf"(?:{_PREFIX}(?:{_METRIC})|{_PLAIN})(?:[+-]?[1-9])?(?:\{{[A-Za-z0-9 _-]*\}})?"
 _UCUM = re.compile(rf"/?{_TERM}(?:[./]{_TERM}){{0,5}}")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assent import cbor, columns
+from assent import cbor, columns, hpke
 from assent.cosekey import SealPrivateKey, SigningKey
 from assent.envelope import (
     MAX_GAPS,
@@ -139,6 +139,23 @@ def test_the_envelope_stays_in_its_budget(limit: int, key: SealPrivateKey) -> No
     payload = bytes(2_000)  # what 1,000 readings come to
     data = seal(sign_batch(header, payload, GATEWAY, MAILBOX), key.public, MAILBOX)
     assert len(data) - len(payload) <= limit
+
+
+def key_encryption(signed: bytes, key: SealPrivateKey) -> int:
+    """Length of the same message as COSE_Encrypt with one HPKE recipient (decision 0002)."""
+    enc, tag = hpke.SUITES[key.algorithm].kem.enc_bytes, 16
+    protected = cbor2.dumps({1: 24})  # ChaCha20-Poly1305
+    recipient = [cbor2.dumps({1: int(key.algorithm) + 1, 4: key.kid}), {-4: bytes(enc)}]
+    layers = [protected, {5: bytes(12)}, signed + bytes(tag), [[*recipient, bytes(32 + tag)]]]
+    return len(cbor2.dumps(cbor2.CBORTag(96, layers)))
+
+
+@both_suites
+def test_key_encryption_would_not_fit_the_budget(key: SealPrivateKey) -> None:
+    signed = sign_batch(HEADER, PAYLOAD, GATEWAY, MAILBOX)
+    integrated = len(seal(signed, key.public, MAILBOX))
+    assert key_encryption(signed, key) - integrated == 73
+    assert key_encryption(signed, key) - len(PAYLOAD) > 300
 
 
 headers = st.builds(

@@ -19,7 +19,7 @@ from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.lock import instance_lock
 from agent.settings import Settings, load_settings
-from agent.site import POLICY, SIGNATURE, make_state, open_site
+from agent.site import LEDGER, POLICY, SIGNATURE, make_state, open_site
 from assent import durable
 from assent.cosekey import decode_verifying_key, thumbprint_text
 from assent.enrolment import (
@@ -83,10 +83,13 @@ def enrol(directory: Path, data: bytes, *, expected: str | None = None) -> Taken
 
 def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Taken:
     keys = Keys.open(settings.state / "keys")
-    ledger = Ledger.open(settings.state / "ledger.json", keys.ledger_key, Clock().now().wall_ms)
+    now_ms = Clock().now().wall_ms
+    ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, now_ms)
     policy = _verify(bundle, keys, ledger, expected)
     written = _write_policy(settings.directory, bundle)
     keys.trust_policy_key(decode_verifying_key(bundle.policy_key))
+    # From here on an older policy is refused, also when this one never came to run.
+    ledger.append_policy(policy.serial, policy.hash, now_ms)
     requests = [_request(settings.directory, keys, name) for name in policy.policy.recipients]
     head = policy.policy.policy
     return Taken(

@@ -40,6 +40,9 @@ _TURN_S = 0.1
 # Longer than the longest act: a purge of a full spool.
 _ACT_S = 30.0
 
+# A command that looks into the stores holds the lock for less than a second.
+_PATIENCE_S = 3.0
+
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +60,7 @@ def serve(directory: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="level=%(levelname)s room=%(name)s %(message)s")
     settings = load_settings(directory)
     make_state(settings.state)
-    with instance_lock(settings.state):
+    with instance_lock(settings.state, patience_s=_PATIENCE_S):
         _Process(settings).run()
     return 0
 

@@ -27,6 +27,7 @@ from firmware_bridge.sample import Instant
 POLICY = "policy.toml"
 SIGNATURE = "policy.toml.cose"
 FORM = "consent.toml"
+LEDGER = "ledger.json"
 SPOOL = Path("spool") / "spool.db"
 
 # A dictionary of a thousand attributes is some 400 kB; keys and certificates are a few.
@@ -94,7 +95,7 @@ def open_site(settings: Settings, now: Instant) -> Site:
     """
     make_state(settings.state)
     keys = Keys.open(settings.state / "keys")
-    ledger = Ledger.open(settings.state / "ledger.json", keys.ledger_key, now.wall_ms)
+    ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, now.wall_ms)
     site = Site(settings, keys, ledger, policy=None, trouble=None)
     return with_policy(site, now)
 

@@ -74,6 +74,13 @@ class Stage:
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self._classical = classical
 
+    def copied(self, root: Path) -> Stage:
+        """Another stage with the same recipients on ports of its own; nothing published yet."""
+        other = Stage(root, classical=self._classical)
+        for recipient in RECIPIENTS:
+            shutil.copytree(self.backend_directory(recipient), other.backend_directory(recipient))
+        return other
+
     # The recipients' side.
 
     def backend_directory(self, recipient: str) -> Path:
@@ -225,6 +232,10 @@ class Stage:
         """Starts `assent run` and waits until it answers."""
         self._start("agent", [_program("assent"), "run", "--config", str(self.gateway)])
         wait_until(self._agent_answers, "the agent answers")
+
+    def reload(self) -> None:
+        """Has the agent read its files again."""
+        self.send("agent", signal.SIGHUP)
 
     def status(self) -> Json:
         """`assent status --json`."""

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pair of recipients for the session; a gateway of its own for each journey."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.stage import RECIPIENTS, Stage
+from tests.journeys.parts import DEVICES, Doorbell, fast
+
+
+@pytest.fixture(scope="session")
+def recipients(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Recipients with their keys; nothing is published, no program runs."""
+    stage = Stage(tmp_path_factory.mktemp("journeys") / "stage")
+    stage.make_recipients()
+    return stage
+
+
+@pytest.fixture
+def stage(recipients: Stage, tmp_path: Path) -> Iterator[Stage]:
+    """The recipients of the session with a fresh, enrolled gateway; programs end with the test."""
+    copy = recipients.copied(tmp_path / "stage")
+    bundle = copy.publish(fast)
+    copy.make_gateway(DEVICES)
+    copy.enrol(bundle)
+    yield copy
+    copy.close()
+
+
+@pytest.fixture
+def doorbell(stage: Stage) -> Iterator[Doorbell]:
+    """Listens where the brokers would, and counts who comes."""
+    bells = []
+    for recipient in RECIPIENTS:
+        listener = socket.create_server(("127.0.0.1", stage.ports[recipient]))
+        bells.append(listener)
+    doorbell = Doorbell(bells)
+    thread = threading.Thread(target=doorbell.listen, daemon=True)
+    thread.start()
+    yield doorbell
+    doorbell.leave()
+    thread.join()
+    for bell in bells:
+        bell.close()

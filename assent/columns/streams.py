@@ -52,22 +52,25 @@ def write(values: Sequence[int], lots: Lots) -> list[int]:
         MalformedError: something that is no whole number of 64 bits.
     """
     try:
-        array("q", values)
+        checked = array("q", values)
     except (TypeError, OverflowError) as exc:
         raise MalformedError("a number is not a whole number of 64 bits") from exc
-    if len(values) < 2:
-        return [0, 1, values[0]] if values else []
+    if not checked:
+        return []
+    first = checked[0]
+    if len(values) == 1:
+        return [0, 1, first]
     steps = list(map(sub, islice(values, 1, None), values))
     scale = gcd(*steps)
     if scale == 0:  # every number is the first one
-        return [0, 1, values[0]]
+        return [0, 1, first]
     stride = -(-len(values) // _SAMPLE)
     if _spread(steps[::stride], scale) < _spread(values[::stride], scale):
         if scale > 1:
             steps = [step // scale for step in steps]
         packed = _narrow(steps)
         if packed is not None:
-            return [1, scale, values[0], *_write_planes(packed, lots)]
+            return [1, scale, first, *_write_planes(packed, lots)]
     lowest = min(values)
     start = lowest + ((max(values) - lowest) // scale + 1) // 2 * scale
     if scale > 1:

@@ -6,8 +6,9 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -44,8 +45,8 @@ def put(store: Store, *group: Taken) -> list[Verdict]:
     return [one.verdict for one in store.put(group)]
 
 
-def values(store: Store, flow: str = "remote-diagnosis") -> list[object]:
-    return sorted(one.value for one in store.readings.rows(flow, 10_000))  # type: ignore[type-var]
+def values(store: Store, flow: str = "remote-diagnosis") -> Sequence[object]:
+    return sorted((one.value for one in store.readings.rows(flow, 10_000)), key=repr)
 
 
 def position(store: Store, stream: int = 1, hand: Hand = HAND) -> Position | None:
@@ -280,10 +281,10 @@ class Torn(sqlite3.Connection):
 
     fails = False
 
-    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         if self.fails and sql == "COMMIT":
             raise sqlite3.OperationalError("disk I/O error")
-        return super().execute(sql, *parameters)  # type: ignore[arg-type]
+        return super().execute(sql, *parameters)
 
 
 def test_readings_whose_custody_was_not_committed_are_taken_back(

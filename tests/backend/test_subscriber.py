@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Against a real mosquitto, over mutual TLS."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assent.backend import publishing
+from assent.backend.directory import Directory
+from assent.backend.store import Settled, Store, Taken
+from assent.backend.subscriber import Subscriber
+from assent.columns import Column, Kind, Table
+from assent.envelope import Kind as MessageKind
+from assent.errors import StoreError
+from assent.messages import (
+    RefusalReason,
+    Refused,
+    Request,
+    Status,
+    StreamAck,
+    Verb,
+    up_topic,
+)
+from tests.backend.parts import NOW, POLICY, PSEUDONYM, START_MS, TENTH, offers, power, site
+from tests.backend.post import address, broker_for, posting, public_key, subscribed, until
+from tests.simulators.broker import Broker
+
+pytestmark = pytest.mark.journey
+
+Sites = dict[str, Directory]
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Sites:
+    return site(tmp_path)
+
+
+@pytest.fixture
+def broker(tmp_path: Path, sites: Sites) -> Iterator[Broker]:
+    with broker_for(sites["maker"], tmp_path) as running:
+        yield running
+
+
+def look(directory: Directory) -> Store:
+    return Store(directory.root, writable=False)
+
+
+def values(directory: Directory) -> list[object]:
+    store = look(directory)
+    try:
+        return [one.value for one in store.readings.rows("remote-diagnosis", 100_000)]
+    finally:
+        store.close()
+
+
+def counters(directory: Directory) -> dict[str, int]:
+    store = look(directory)
+    try:
+        return store.custody.counters()
+    finally:
+        store.close()
+
+
+def test_a_batch_is_stored_and_its_gateway_can_open_the_acknowledgement(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        post.send(post.hand.batch(key, power(3), stream=2**64 - 1))
+        assert post.told() == StreamAck(2**64 - 1, 1)
+        assert values(maker) == [100.2, 100.1, 100.0]
+
+
+def test_two_gateways_are_acknowledged_each_its_own(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with (
+        subscribed(maker, broker.port),
+        posting(maker, broker.port, tmp_path) as one,
+        posting(maker, broker.port, tmp_path) as two,
+    ):
+        one.send(one.hand.batch(key, power(1), stream=1))
+        assert one.told() == StreamAck(1, 1)
+        two.send(two.hand.batch(key, power(1), stream=2, sequence=1))
+        assert two.told() == StreamAck(2, 0, ((1, 1),))
+        assert one.inbox.empty()
+
+
+def test_what_is_bad_is_refused_and_the_next_good_batch_is_stored(
+    tmp_path: Path, sites: Sites, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    caplog.set_level(logging.DEBUG)
+    canary = Column("appliance.fault", Kind.TEXT, ["CANARY-ALICE"])
+    with (
+        subscribed(maker, broker.port),
+        posting(maker, broker.port, tmp_path) as post,
+        posting(maker, broker.port, tmp_path) as other,
+    ):
+        good = post.hand.batch(key, power(1))
+        post.send(good[:-7])
+        post.send(bytes([*good[:200], good[200] ^ 1, *good[201:]]))
+        post.send(b"")
+        post.send(public_key(sites["advice"]).encode())
+        other.send(good)
+        undeclared = Table(PSEUDONYM, [START_MS], (Column("x.y", Kind.NUMBER, [1], TENTH),))
+        post.send(post.hand.batch(key, [undeclared], sequence=1))
+        post.send(post.hand.batch(key, [Table(PSEUDONYM, [START_MS], (canary,))], sequence=2))
+        post.send(good)
+        told: dict[int, RefusalReason] = {}
+        stored = 0
+        while len(told) < 2 or not stored:
+            ack = post.told()
+            stored = max(stored, ack.watermark)
+            told |= {no.sequence: no.reason for no in ack.refused}
+        assert told == {1: RefusalReason.COLUMNS, 2: RefusalReason.COLUMNS}
+        assert other.inbox.empty()
+    assert values(maker) == [100.0]
+    assert {name: n for name, n in counters(maker).items() if name.startswith("refused")} == {
+        "refused cannot-open": 2,
+        "refused malformed": 2,
+        "refused not-canonical": 1,
+        "refused undeclared-attribute": 1,
+        "refused value-not-allowed": 1,
+    }
+    for planted in ("CANARY", post.hand.mailbox, other.hand.mailbox, "appliance.fault"):
+        assert planted not in caplog.text
+    assert "reason=cannot-open" in caplog.text
+
+
+def test_a_gateway_nobody_admitted_is_quarantined_under_its_reason(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        batch = post.hand.batch(key, power(1))
+        store = Store(maker.root)
+        row = store.custody.gateway(post.hand.mailbox)
+        assert row is not None
+        with store.changing():
+            store._custody_db.execute("DELETE FROM gateways")
+        post.send(batch)
+        until(lambda: counters(maker).get("refused unknown-mailbox") == 1, "counted")
+        # Admitted while the subscriber runs: the same bytes are then welcome.
+        with store.changing() as custody:
+            custody.admit(row)
+        store.close()
+        post.send(batch)
+        assert post.told() == StreamAck(1, 1)
+
+
+def test_a_gateway_cannot_write_into_anothers_mailbox(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with (
+        subscribed(maker, broker.port),
+        posting(maker, broker.port, tmp_path) as post,
+        posting(maker, broker.port, tmp_path) as other,
+    ):
+        post.send(post.hand.batch(key, power(1)), to=up_topic(other.hand.mailbox))
+        post.send(post.hand.batch(key, power(1)))
+        assert post.told() == StreamAck(1, 1)
+    assert counters(maker) == {"stored": 1}
+
+
+def test_duplicates_are_acknowledged_again_and_stored_once(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        batch = post.hand.batch(public_key(maker), power(2))
+        for _ in range(3):
+            post.send(batch)
+            assert post.told() == StreamAck(1, 1)
+    assert counters(maker) == {"duplicate": 2, "stored": 1}
+    assert len(values(maker)) == 2
+
+
+def test_a_fork_is_quarantined_and_told(tmp_path: Path, sites: Sites, broker: Broker) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        post.send(post.hand.batch(key, power(1)))
+        assert post.told() == StreamAck(1, 1)
+        post.send(post.hand.batch(key, power(2)))
+        fork = Refused(0, RefusalReason.FORK, retry=False)
+        assert post.told() == StreamAck(1, 0, (), (fork,))
+    assert counters(maker) == {"refused fork": 1, "stored": 1}
+    assert values(maker) == [100.0]
+
+
+def test_a_request_is_answered_and_a_status_recorded(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        for stream in (1, 2, 3):
+            post.send(post.hand.batch(key, power(1), stream=stream))
+        told: set[int] = set()
+        while told != {1, 2, 3}:
+            told |= {ack.stream for ack in post.all_told()}
+        request = Request(bytes(16), Verb.ACKNOWLEDGE, (2, 9))
+        post.send(post.hand.control(key, MessageKind.REQUEST, request.encode()))
+        assert post.all_told() == (StreamAck(2, 1), StreamAck(9, 0))
+        status = Status("example-appliances", 17)
+        post.send(post.hand.control(key, MessageKind.STATUS, status.encode()))
+        until(lambda: serial_of(maker, post.hand.mailbox) == 17, "status recorded")
+
+
+def serial_of(directory: Directory, mailbox: str) -> int | None:
+    store = look(directory)
+    try:
+        row = store.custody.gateway(mailbox)
+        return row.policy_serial if row else None
+    finally:
+        store.close()
+
+
+def test_many_messages_share_commits_and_letters(
+    tmp_path: Path, sites: Sites, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    caplog.set_level(logging.INFO, logger="assent.backend.subscriber")
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        batches = [post.hand.batch(key, power(1), sequence=n) for n in range(200)]
+        for batch in batches:
+            post.send(batch)
+        post.told_until(200)
+    commits = [int(n) for n in re.findall(r"event=committed stored=(\d+)", caplog.text)]
+    assert sum(commits) == 200
+    assert len(commits) < 100
+    assert len(values(maker)) == 200
+
+
+def test_a_policy_that_appears_is_published_without_a_restart(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    text = POLICY.replace("serial = 17", "serial = 18").replace("round(0.5)", "round(1)")
+    newer = tmp_path / "newer.toml"
+    newer.write_text(text)
+    publishing.sign_policy(newer, maker.key("policy.key.cose"), tmp_path, NOW.date())
+    terms = offers(newer.read_text())["remote-diagnosis"].terms.hash
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        batch = post.hand.batch(key, power(1), terms=terms)
+        post.send(batch)
+        wait = Refused(0, RefusalReason.TERMS, retry=True)
+        assert post.told() == StreamAck(1, 0, (), (wait,))
+        for name in ("newer.toml.cose", "newer.toml"):
+            (maker.root / "policies" / name).write_bytes((tmp_path / name).read_bytes())
+        post.send(batch)
+        assert post.told() == StreamAck(1, 1)
+
+
+def test_the_subscriber_outlives_the_broker(
+    tmp_path: Path, sites: Sites, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker = sites["maker"]
+    caplog.set_level(logging.INFO, logger="assent.backend.subscriber")
+    key = public_key(maker)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        post.send(post.hand.batch(key, power(1)))
+        post.told_until(1)
+        broker.kill()
+        broker.start()
+        # A broker that lost its memory confirms what nobody is subscribed to; a gateway knows that.
+        until(lambda: caplog.text.count("event=subscribed") == 2, "subscribed again")
+        post.send(post.hand.batch(key, power(1), sequence=1))
+        post.told_until(2)
+    assert len(values(maker)) == 2
+
+
+def test_what_cannot_be_stored_now_comes_again(
+    tmp_path: Path, sites: Sites, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, then a mistake of ours, then all is well: nothing is lost, nothing twice."""
+    maker = sites["maker"]
+    key = public_key(maker)
+    troubles: list[Exception] = [StoreError("the disk is full"), RuntimeError("a mistake")]
+    real = Store.put
+
+    def put(self: Store, group: list[Taken]) -> list[Settled]:
+        if troubles:
+            raise troubles.pop()
+        return real(self, group)
+
+    monkeypatch.setattr(Store, "put", put)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        post.send(post.hand.batch(key, power(2)))
+        assert post.told() == StreamAck(1, 1)
+    assert troubles == []
+    assert counters(maker) == {"stored": 1}
+    assert len(values(maker)) == 2
+
+
+def test_what_comes_while_the_backend_is_away_waits_at_the_broker(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with posting(maker, broker.port, tmp_path) as post:
+        with subscribed(maker, broker.port):
+            pass
+        post.send(post.hand.batch(key, power(1)))
+        with subscribed(maker, broker.port):
+            assert post.told() == StreamAck(1, 1)
+
+
+# paho leaves the socket of a failed handshake to the garbage collector, which says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_broker_of_another_authority_is_not_spoken_to(
+    tmp_path: Path, sites: Sites, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker = sites["maker"]
+    stop = threading.Event()
+    with broker_for(sites["advice"], tmp_path) as other:
+        store = Store(maker.root)
+        subscriber = Subscriber(maker, store, address(maker, other.port))
+        thread = threading.Thread(target=subscriber.run, args=(stop,))
+        thread.start()
+        until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text, "refused")
+        stop.set()
+        thread.join()
+        store.close()
+    assert "event=subscribed" not in caplog.text
+
+
+def command(directory: Directory, port: int) -> list[str]:
+    url = f"mqtts://localhost:{port}"
+    return [sys.executable, "-m", "assent.backend.cli", "run", str(directory.root), "--broker", url]
+
+
+def started(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as err:
+        process = subprocess.Popen(words, stderr=err)
+    until(
+        lambda: b"event=subscribed" in log.read_bytes() or process.poll() is not None,
+        "the process subscribed",
+    )
+    return process
+
+
+# `run`, but it is killed after the commit and before the broker is told.
+KILLED = textwrap.dedent("""
+    import os, signal, sys
+    from assent.backend import cli
+    from assent.backend.subscriber.connection import Connection
+    Connection.acknowledge = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(cli.main(sys.argv[1:]))
+""")
+
+
+def test_a_kill_between_commit_and_puback_stores_nothing_twice(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    words = command(maker, broker.port)
+    with posting(maker, broker.port, tmp_path) as post:
+        process = started([words[0], "-c", KILLED, *words[3:]], tmp_path / "killed")
+        post.send(post.hand.batch(key, power(3)))
+        assert process.wait(15) == -signal.SIGKILL
+        # The fault did strike there: stored, and neither broker nor gateway knows.
+        assert len(values(maker)) == 3
+        assert post.inbox.empty()
+        process = started(words, tmp_path / "log")
+        try:
+            assert post.told() == StreamAck(1, 1)
+        finally:
+            os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(15) == 0
+    assert counters(maker) == {"duplicate": 1, "stored": 1}
+    assert values(maker) == [100.2, 100.1, 100.0]
+
+
+def has_stored(directory: Directory, count: int) -> bool:
+    return counters(directory).get("stored", 0) >= count
+
+
+def test_kills_at_any_time_lose_nothing_and_store_nothing_twice(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    words = command(maker, broker.port)
+    count = 120
+    with posting(maker, broker.port, tmp_path) as post:
+        batches = [
+            post.hand.batch(key, power(2, first_ms=START_MS + n * 10_000), sequence=n)
+            for n in range(count)
+        ]
+        process = started(words, tmp_path / "log0")
+        for round_, at in enumerate((30, 60, 90)):
+            for batch in batches[at - 30 : at]:
+                post.send(batch)
+            until(functools.partial(has_stored, maker, round_ * 30 + 1), "some stored")
+            os.kill(process.pid, signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+            process = started(words, tmp_path / f"log{round_ + 1}")
+        for batch in batches[90:]:
+            post.send(batch)
+        try:
+            post.told_until(count)
+        finally:
+            os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(15) == 0
+    assert counters(maker)["stored"] == count
+    store = look(maker)
+    rows = list(store.readings.rows("remote-diagnosis", 10_000))
+    store.close()
+    expected = {
+        (START_MS + n * 10_000 + row * 1000, 100.0 + row / 10)
+        for n in range(count)
+        for row in (0, 1)
+    }
+    assert len(rows) == 2 * count
+    assert {(row.time_ms, row.value) for row in rows} == expected
+
+
+def test_a_second_subscriber_on_one_directory_is_refused(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    words = command(maker, broker.port)
+    process = started(words, tmp_path / "log")
+    try:
+        second = subprocess.run(words, capture_output=True, timeout=15)
+        assert second.returncode == 3
+        assert b"another subscriber runs" in second.stderr
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(15) == 0

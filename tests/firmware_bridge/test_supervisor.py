@@ -360,6 +360,31 @@ def test_a_source_that_cannot_close_is_opened_again_all_the_same(start: Starter)
     assert source.closed == 2
 
 
+def test_a_recording_that_cannot_close_has_ended_all_the_same(start: Starter) -> None:
+    clock, tray = ManualClock(flowing=True), Tray()
+    source = Scripted(clock, "ended", [1], EndOfSource("read to its end"))
+
+    def refuses() -> None:
+        raise OSError("busy")
+
+    source.close = refuses  # type: ignore[method-assign]
+    supervisor = start(configured(source), deliver=tray, clock=clock)
+    until(lambda: health_of(supervisor, "ended").state is State.ENDED)
+    assert health_of(supervisor, "ended").failures == 0
+
+
+def test_a_source_that_failed_before_is_stopped_without_a_pause(start: Starter) -> None:
+    clock, tray = ManualClock(), Tray()
+    source = Scripted(clock, "meter", SourceError("no answer"), [])
+    pauses = [0.0, 60_000.0]
+    supervisor = start(
+        configured(source), deliver=tray, clock=clock, between=lambda _low, _high: pauses.pop(0)
+    )
+    until(lambda: source.opened == 2 and len(clock.waits) == 2)
+    assert supervisor.stop() == ()
+    assert pauses == [60_000.0]
+
+
 def test_what_is_not_wanted_is_not_opened_until_it_is(start: Starter) -> None:
     clock, tray = ManualClock(flowing=True), Tray()
     one, other = Scripted(clock, "one", [1]), Scripted(clock, "other", [2])

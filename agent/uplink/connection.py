@@ -228,9 +228,9 @@ class Connection:
             with contextlib.suppress(OSError):
                 found.close()
 
-    def _make(self) -> mqtt.Client:
+    def _make(self) -> _Client:
         five = self._version is Version.V5
-        client = mqtt.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._target.mailbox,
             clean_session=None if five else False,
@@ -238,8 +238,6 @@ class Connection:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        client.connect_timeout = _DIAL_S
-        client.on_socket_open = _opened
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
@@ -250,7 +248,7 @@ class Connection:
     def _dial(self) -> None:
         try:
             host, port = address(self._target.broker)
-            self._client.tls_set_context(tls.context(self._target))
+            self._client.secure(tls.context(self._target))
             if self._version is Version.V5:
                 self._client.connect(
                     host, port, self._keepalive_s, clean_start=False, properties=_properties()
@@ -316,12 +314,31 @@ class Connection:
         self._events.append(Ended(said, None, dialled=True, hung_up=not silent))
 
 
-def _opened(_client: object, _data: object, made: object) -> None:
-    # With a linger of 0 a close drops what the kernel still holds. Without it, bytes of a flow that
-    # was just withdrawn would still leave (design §3).
-    if isinstance(made, socket.socket):
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class _Client(mqtt.Client):
+    """A paho client on a socket of our making.
+
+    paho's own leaves the socket open when the handshake fails, and sets no options before it.
+    Should a later paho not ask here any more, it makes a TLS socket of its own from the same
+    context; tests/agent/test_uplink.py sees the difference.
+    """
+
+    _context: ssl.SSLContext
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.tls_set_context(context)
+
+    def _create_socket(self) -> ssl.SSLSocket:
+        plain = socket.create_connection((self.host, self.port), timeout=_DIAL_S)
+        try:
+            # With a linger of 0 a close drops what the kernel still holds. Without it, bytes of a
+            # flow that was just withdrawn would still leave (design §3).
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._context.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
 
 
 def _properties() -> Properties:

@@ -169,8 +169,6 @@ class _Scanner:
             self._skip(_BLANK)
             start = self.here
             parts.append((self._key_part(), start))
-            if len(parts) > MAX_DEPTH:
-                raise TooComplexError(f"expected at most {MAX_DEPTH} parts in a key", start)
             if self._skip(_BLANK) >= len(self._text) or self._text[self.here] != ".":
                 return parts
             self.here += 1

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final, Self
 
-_NUMBER = re.compile(r"([0-9]{1,15}) ?([A-Za-z]{1,2})", re.ASCII)
+_NUMBER = re.compile(r"([0-9]{1,15}) ?([A-Za-z]{1,2})")
 
 _DURATIONS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZES: Final = {"B": 1, "kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}

@@ -27,7 +27,7 @@ from assent.units import Duration
 Aggregate = Literal["mean", "min", "max", "last", "sum", "count"]
 
 _SHAPE = re.compile(r"\s*([a-z]+)\s*(?:\((.*)\)\s*)?", re.DOTALL)
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?([eE]-?[0-9]{1,2})?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?([eE]-?[0-9]{1,2})?")
 _CHOICE = re.compile(r"[^\s,\x00-\x1f\x7f](?:[^,\x00-\x1f\x7f]{0,62}[^\s,\x00-\x1f\x7f])?")
 
 MAX_CHOICES: Final = 256  # a closed set that a person can still read; an index fits one byte
@@ -254,7 +254,7 @@ def _amount(op: Op, text: str) -> float:
 
 
 def _bits(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= MAX_BITS:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_BITS:
         msg = f"expected 1 to {MAX_BITS} bits, as in prefix(24), got {text[:40]!r}"
         raise ValueError(msg)
     return float(text)

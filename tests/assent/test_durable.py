@@ -140,20 +140,24 @@ def test_the_system_calls_come_in_the_order_that_survives_a_power_cut(tmp_path: 
     assert calls[7] == "fsync"
 
 
-def test_every_step_of_a_write_is_synced_before_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The kernel's own calls, listened to: a file is synced under its temporary name, then its
-    # directory once the name is final.
-    seen: list[tuple[str, bool]] = []
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """What is synced, in order: its name, and whether the file `a` was there by then."""
+    synced: list[tuple[str, bool]] = []
     really = os.fsync
 
     def listen(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        seen.append((path.name, (tmp_path / "a").exists()))
+        synced.append((path.name, (tmp_path / "a").exists()))
         really(descriptor)
 
     monkeypatch.setattr(os, "fsync", listen)
+    return synced
+
+
+def test_every_step_of_a_write_is_synced_before_the_next(
+    tmp_path: Path, seen: list[tuple[str, bool]]
+) -> None:
     durable.write(tmp_path / "a", b"x")
     (temporary, final_before), directory = seen
     assert temporary.startswith(".tmp-")
@@ -162,6 +166,13 @@ def test_every_step_of_a_write_is_synced_before_the_next(
     seen.clear()
     durable.remove(tmp_path / "a")
     assert seen == [(tmp_path.name, False)]
+
+
+def test_every_directory_made_is_synced_into_the_one_above(
+    tmp_path: Path, seen: list[tuple[str, bool]]
+) -> None:
+    durable.make_dirs(tmp_path / "d" / "e")
+    assert [name for name, _ in seen] == [tmp_path.name, "d"]
 
 
 def test_a_removed_file_is_gone_and_removing_it_again_is_no_error(tmp_path: Path) -> None:

@@ -378,6 +378,11 @@ def test_bytes_that_are_no_terms_are_refused(data: bytes, error: type[WireError]
         decode_terms(data)
 
 
+def test_another_format_is_named() -> None:
+    with pytest.raises(MalformedError, match="expected terms of format 1, got 2"):
+        decode_terms(spoilt(0, by=2))
+
+
 def test_the_array_that_is_spoilt_above_is_right_by_itself() -> None:
     assert decode_terms(spoilt(0, by=1)) == advice()
 

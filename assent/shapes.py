@@ -22,7 +22,8 @@ MAX_STREAM: Final = 2**64 - 1
 
 # Recipients and flows; the policy's own pattern for names that travel.
 _ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
-_MAX_ID = 64
+MAX_ID: Final = 64
+"""Characters of an id; it stands in the header of every batch."""
 _HEX = frozenset("0123456789abcdef")
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
@@ -125,7 +126,7 @@ def identifier(value: CborValue, what: str) -> str:
     Raises:
         MalformedError: anything else.
     """
-    if not isinstance(value, str) or len(value) > _MAX_ID or _ID.fullmatch(value) is None:
+    if not isinstance(value, str) or len(value) > MAX_ID or _ID.fullmatch(value) is None:
         raise MalformedError(f"expected an id of lower-case letters and digits as {what}")
     return value
 

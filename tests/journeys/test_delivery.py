@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every batch once in the spool is stored once, whatever is killed in between."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import random
+import signal
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from demo.stage import Stage, wait_until
+from tests.journeys.parts import RECORDING, fast
+
+pytestmark = pytest.mark.journey
+
+FLOW = "remote-diagnosis"
+ATTRIBUTE = "appliance.power"
+
+DEVICE = """\
+[[device]]
+id = "washer"
+kind = "washing-machine"
+source = "replay"
+port = "{port}"
+profile = "replay-washing-machine"
+every = "100ms"
+speed = {speed}
+"""
+DECISIONS = {
+    "service": '"refused"',
+    "remote-diagnosis": '"given"',
+    "partner-energy-advice": '"refused"',
+}
+
+
+def small(text: str) -> str:
+    """Batches of twenty readings, so that there are many in transfer."""
+    return fast(text).replace("readings = 10000", "readings = 20")
+
+
+def recorded() -> list[int]:
+    """The power readings of the recording, as `round(1)` leaves them (half to even)."""
+    with RECORDING.open(newline="") as file:
+        return [round(float(row["power"])) for row in csv.DictReader(file) if row["power"]]
+
+
+def in_store(stage: Stage) -> list[int]:
+    """The power readings the maker stored, in the order of their instants."""
+    rows = stage.show("maker", "data", "--flow", FLOW, "--limit", "100000")
+    power = [row for row in rows if row["attribute"] == ATTRIBUTE]
+    assert len({(row["time"], row["pseudonym"]) for row in power}) == len(power)
+    return [
+        round(row["value"])
+        for row in sorted(power, key=lambda row: dt.datetime.fromisoformat(row["time"]))
+    ]
+
+
+@pytest.fixture
+def delivery(recipients: Stage, tmp_path: Path):  # noqa: ANN201
+    stage = recipients.copied(tmp_path / "stage")
+    bundle = stage.publish(small)
+    stage.make_gateway(DEVICE.format(port=RECORDING, speed=600.0))
+    stage.enrol(bundle)
+    stage.decide(DECISIONS)
+    yield stage
+    stage.close()
+
+
+def waiting(stage: Stage) -> int:
+    flows = stage.status()["flows"]
+    return int(next(flow["waiting"]["batches"] for flow in flows if flow["flow"] == FLOW))
+
+
+def ended(stage: Stage) -> bool:
+    device = stage.status()["devices"][0]
+    return bool(device["state"] == "ended")
+
+
+def custody(stage: Stage) -> Counter[tuple[bytes, int]]:
+    """How often each (stream, sequence) is in custody."""
+    path = stage.backend_directory("maker") / "custody.db"
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        rows = db.execute("SELECT stream, sequence FROM custody").fetchall()
+    db.close()
+    return Counter(rows)
+
+
+def duplicates(stage: Stage) -> int:
+    counters = {row["counter"]: row["count"] for row in stage.show("maker", "counters")}
+    return int(counters.get("duplicate", 0))
+
+
+def drained(stage: Stage) -> None:
+    wait_until(lambda: ended(stage), "the recording has ended", 60.0)
+    wait_until(lambda: waiting(stage) == 0, "nothing waits any more", 60.0)
+
+
+def test_every_reading_arrives_with_its_value(delivery: Stage) -> None:
+    delivery.start_broker("maker")
+    delivery.start_backend("maker")
+    delivery.start_agent()
+    drained(delivery)
+    assert in_store(delivery) == recorded()
+
+
+def test_a_broker_that_stops_and_comes_back_loses_nothing(delivery: Stage) -> None:
+    delivery.start_broker("maker")
+    delivery.start_backend("maker")
+    delivery.start_agent()
+    wait_until(lambda: bool(custody(delivery)), "something is stored")
+    delivery.end("broker-maker", signal.SIGKILL)
+    wait_until(lambda: waiting(delivery) > 5, "batches wait for the broker")
+    delivery.start_broker("maker")
+    drained(delivery)
+    assert in_store(delivery) == recorded()
+
+
+def test_a_backend_killed_in_mid_transfer_stores_everything_once(delivery: Stage) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    delivery.start_broker("maker")
+    delivery.start_backend("maker")
+    delivery.start_agent()
+    for _ in range(4):
+        have = len(custody(delivery))
+        more = have + chance.randrange(2, 8)
+        wait_until(lambda more=more: len(custody(delivery)) >= more, "more is stored")
+        delivery.end("backend-maker", signal.SIGKILL)
+        delivery.start_backend("maker")
+    drained(delivery)
+    assert set(custody(delivery).values()) == {1}
+    assert in_store(delivery) == recorded()
+
+
+def test_an_agent_killed_in_mid_transfer_loses_nothing_that_was_in_the_spool(
+    delivery: Stage,
+) -> None:
+    delivery.start_agent()
+    wait_until(lambda: waiting(delivery) >= 20, "batches wait, with no broker there")
+    delivery.end("agent", signal.SIGKILL)
+    spooled = spooled_batches(delivery)
+    assert len(spooled) >= 20
+    # What is read after the restart is another recording's beginning: keep it out.
+    agent = delivery.gateway / "agent.toml"
+    agent.write_text(agent.read_text().split("[[device]]")[0])
+    delivery.start_broker("maker")
+    delivery.start_backend("maker")
+    delivery.start_agent()
+    wait_until(lambda: len(custody(delivery)) > 3, "some are stored")
+    delivery.end("agent", signal.SIGKILL)
+    left = len(spooled_batches(delivery))
+    assert left > 0, "the kill came too late to strike"
+    delivery.start_agent()
+    wait_until(lambda: waiting(delivery) == 0, "nothing waits any more", 60.0)
+    assert set(custody(delivery)) == spooled
+    assert set(custody(delivery).values()) == {1}
+    values = in_store(delivery)
+    assert values == recorded()[: len(values)]
+
+
+def spooled_batches(stage: Stage) -> set[tuple[bytes, int]]:
+    """The (stream, sequence) of every batch in the gateway's spool, read without the agent."""
+    path = stage.gateway / "state" / "spool" / "spool.db"
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        rows = db.execute(
+            "SELECT stream.id, batch.id & 0xffffffff FROM batch"
+            " JOIN stream ON stream.number = batch.id >> 32"
+        ).fetchall()
+    db.close()
+    return {((stream % 2**64).to_bytes(8, "big"), sequence) for stream, sequence in rows}

@@ -13,6 +13,7 @@ What each does is agent/transform's business; this room does not touch values.
 
 from __future__ import annotations
 
+import decimal
 import enum
 import fractions
 import math
@@ -27,7 +28,7 @@ from assent.units import Duration
 Aggregate = Literal["mean", "min", "max", "last", "sum", "count"]
 
 _SHAPE = re.compile(r"\s*([a-z]+)\s*(?:\((.*)\)\s*)?", re.DOTALL)
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?([eE]-?[0-9]{1,2})?")
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,26})?([eE]-?[0-9]{1,2})?")
 _CHOICE = re.compile(r"[^\s,\x00-\x1f\x7f](?:[^,\x00-\x1f\x7f]{0,62}[^\s,\x00-\x1f\x7f])?")
 
 MAX_CHOICES: Final = 256  # a closed set that a person can still read; an index fits one byte
@@ -225,7 +226,8 @@ _TELLS_LESS: Final[dict[Op, Callable[[Transform, Transform], bool]]] = {
 
 
 def _plain(number: float) -> str:
-    return str(int(number)) if number.is_integer() else repr(number)
+    # The fewest digits that read back the same, never an exponent: docs/terms.md has one spelling.
+    return str(int(number)) if number.is_integer() else f"{decimal.Decimal(repr(number)):f}"
 
 
 def _window(text: str) -> Duration:

@@ -10,7 +10,7 @@ Law:
   - a change is NARROWER only where this room can prove that no more is told; everything else is
     WIDER, and a person is asked again (policy C33).
 
-Standards: RFC 8949 §4.2.1; the array is given in docs/wire.md as CDDL.
+Standards: RFC 8949 §4.2.1; docs/terms.md gives the array as CDDL.
 Security: `decode_terms` reads bytes of a ledger or a message; whatever they are, it gives terms or
 a WireError.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The array in which the terms of a flow are written: its layout, and reading it as that.
 
-Standards: RFC 8949 §4.2.1; docs/wire.md gives the same layout as CDDL.
+Standards: RFC 8949 §4.2.1; docs/terms.md gives the same layout as CDDL.
 Security: reads bytes of a ledger or a message; whatever they are, it gives the array or a
 WireError. That names are in order and transforms in one spelling is for `assent.policy.terms`.
 """

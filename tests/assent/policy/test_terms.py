@@ -29,7 +29,7 @@ from tests.assent.policy.drafts import policy
 
 SAME, NARROWER, WIDER = Relation.SAME, Relation.NARROWER, Relation.WIDER
 
-# The same values in the words of docs/wire.md: what another language has to write.
+# The same values in the words of docs/terms.md: what another language has to write.
 ADVICE: list[cbor.Encodable] = [
     1,
     "Example Appliances Co.",
@@ -62,6 +62,12 @@ def service(*edits: tuple[str, str]) -> Terms:
 def test_terms_are_the_array_that_the_wire_format_gives() -> None:
     assert advice().encode() == cbor.encode(ADVICE)
     assert advice().hash == hashlib.sha256(cbor.encode(ADVICE)).digest()
+
+
+def test_terms_have_the_hash_they_had_when_the_format_was_fixed() -> None:
+    assert advice().hash.hex() == (
+        "e82595d676c1af0066b699ffebaa359cc65e464caf649b734672ad016678f672"
+    )
 
 
 def test_the_closed_set_of_a_text_stands_in_its_terms() -> None:

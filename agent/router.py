@@ -62,13 +62,13 @@ class Router:
 
         Args:
             samples: in the order they came.
-            now_ms: wall time; None takes the newest trusted instant among the samples.
+            now_ms: wall time; None takes the last trusted instant among the samples.
 
         Returns:
             The lanes that are now due.
         """
         known = self._by_id.get
-        newest = 0
+        latest = 0
         for sample in samples:
             at, values = sample.at, sample.values
             route = known((id(sample.device), id(sample.names)))
@@ -78,13 +78,13 @@ class Router:
                 self._refuse(route, DropReason.CLOCK_UNTRUSTED)
                 continue
             ms = at.wall_ms
-            newest = max(newest, ms)
+            latest = ms
             if len(values) != route.width:
                 self._refuse(route, DropReason.MALFORMED)
                 continue
             for take in route.takes:
                 take(ms, values)
-        now = newest if now_ms is None else now_ms
+        now = latest if now_ms is None else now_ms
         return [lane for lane in self._lanes if lane.due(now)]
 
     def _learn(self, device: Device, names: tuple[str, ...]) -> _Route:

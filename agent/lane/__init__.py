@@ -150,7 +150,9 @@ class Lane:
         return since is not None and now_ms - since >= self.permit.max_age_ms
 
     def settle(self, now_ms: int | None = None) -> None:
-        """Transforms what was taken; afterwards no raw value is held but in counters.
+        """Transforms what was taken.
+
+        Afterwards no raw value is held but the last of a counter and of an urgent state.
 
         Args:
             now_ms: wall time; windows of devices long silent end by it. None ends none.

@@ -93,7 +93,7 @@ def test_the_lanes_that_are_due_are_named() -> None:
     assert router.route([]) == []
 
 
-def test_age_is_judged_by_the_clock_or_by_the_newest_sample() -> None:
+def test_age_is_judged_by_the_clock_or_by_the_last_sample() -> None:
     old = power(max_age_ms=60_000)
     router = Router([old])
     router.route([sample(NOW, {"appliance.power": 1.0})])

@@ -538,6 +538,17 @@ def test_a_coarser_grid_tells_no_more_than_a_finer(
     assert coarse.one(there) == coarse.one((latitude, longitude))
 
 
+def test_coarser_cells_lie_edge_on_edge_with_finer_ones_wherever_their_width_changes() -> None:
+    for km, times in ((50, 2), (50, 3), (100, 5)):
+        fine, coarse = grid(km), grid(km * times)
+        cells: dict[object, set[object]] = {}
+        for latitude, longitude in itertools.product(range(-89, 90, 3), range(-1795, 1800, 77)):
+            place = (latitude + 0.37, longitude / 10)
+            cells.setdefault(fine.one(place), set()).add(coarse.one(place))
+            cells[fine.one(place)].add(coarse.one(degrees(fine, fine.one(place))))
+        assert {len(within) for within in cells.values()} == {1}
+
+
 @pytest.mark.parametrize(
     ("bits", "text", "network"),
     [

@@ -15,7 +15,7 @@ from assent.backend.ingest import judge
 from assent.backend.store import Store, Taken
 from assent.cosekey import SealPrivateKey
 from assent.enrolment import sniff
-from tests.backend.parts import NOW_MS, POLICY, Hand, desk, power, site
+from tests.backend.parts import NOW_MS, POLICY, Hand, desk, power
 
 
 class Said:
@@ -166,9 +166,9 @@ def test_help_begins_with_examples(cli: Cli, verb: str) -> None:
 
 
 @pytest.fixture
-def delivered(tmp_path: Path) -> tuple[Directory, Hand]:
+def delivered(sites: dict[str, Directory]) -> tuple[Directory, Hand]:
     """A backend that has stored one batch and refused another."""
-    maker = site(tmp_path)["maker"]
+    maker = sites["maker"]
     (key,) = maker.seal_keys().values()
     assert isinstance(key, SealPrivateKey)
     hand = Hand.make()

@@ -12,7 +12,7 @@ from assent.backend.directory import Directory
 from assent.cosekey import SealPrivateKey, SigningKey
 from assent.errors import KeyStoreError, MalformedError, RefusedError
 from assent.wire import Algorithm
-from tests.backend.parts import NOW, POLICY, offers, site
+from tests.backend.parts import NOW, POLICY, offers
 
 
 def test_a_new_directory_has_everything_a_backend_needs(tmp_path: Path) -> None:
@@ -103,8 +103,10 @@ def test_further_sealing_keys_open_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.clause("C03")
-def test_published_are_the_terms_of_our_own_flows_in_signed_policies(tmp_path: Path) -> None:
-    made = site(tmp_path)
+def test_published_are_the_terms_of_our_own_flows_in_signed_policies(
+    sites: dict[str, Directory],
+) -> None:
+    made = sites
     flows = {name: offer.terms.hash for name, offer in offers().items()}
     assert {key[0] for key in made["maker"].published().offers} == {
         "remote-diagnosis",
@@ -113,8 +115,10 @@ def test_published_are_the_terms_of_our_own_flows_in_signed_policies(tmp_path: P
     assert set(made["advice"].published().offers) == {("energy-advice", flows["energy-advice"])}
 
 
-def test_two_versions_overlap_and_the_first_names_the_terms(tmp_path: Path) -> None:
-    maker = site(tmp_path)["maker"]
+def test_two_versions_overlap_and_the_first_names_the_terms(
+    tmp_path: Path, sites: dict[str, Directory]
+) -> None:
+    maker = sites["maker"]
     text = POLICY.replace("serial = 17", "serial = 18").replace("round(0.5)", "round(1)")
     later = maker.root / "policies" / "2026-12-01.toml"
     later.write_text(text)
@@ -139,8 +143,8 @@ def test_two_versions_overlap_and_the_first_names_the_terms(tmp_path: Path) -> N
     ],
     ids=["edited after signing", "without its signature", "with a signature that is none"],
 )
-def test_a_policy_publishes_nothing(tmp_path: Path, spoil: object) -> None:
-    maker = site(tmp_path)["maker"]
+def test_a_policy_publishes_nothing(sites: dict[str, Directory], spoil: object) -> None:
+    maker = sites["maker"]
     before = maker.fingerprint()
     spoil(maker.root / "policies" / "policy.toml")  # type: ignore[operator]
     found = maker.published()
@@ -149,7 +153,7 @@ def test_a_policy_publishes_nothing(tmp_path: Path, spoil: object) -> None:
     assert maker.fingerprint() != before
 
 
-def test_a_policy_signed_by_another_key_publishes_nothing(tmp_path: Path) -> None:
-    maker = site(tmp_path)["maker"]
+def test_a_policy_signed_by_another_key_publishes_nothing(sites: dict[str, Directory]) -> None:
+    maker = sites["maker"]
     maker.key("policy.pub.cose").write_bytes(SigningKey.generate().public.encode())
     assert maker.published().offers == {}

@@ -33,18 +33,13 @@ from assent.messages import (
     Verb,
     up_topic,
 )
-from tests.backend.parts import NOW, POLICY, PSEUDONYM, START_MS, TENTH, offers, power, site
+from tests.backend.parts import NOW, POLICY, PSEUDONYM, START_MS, TENTH, offers, power
 from tests.backend.post import address, broker_for, posting, public_key, subscribed, until
 from tests.simulators.broker import Broker
 
 pytestmark = pytest.mark.journey
 
 Sites = dict[str, Directory]
-
-
-@pytest.fixture
-def sites(tmp_path: Path) -> Sites:
-    return site(tmp_path)
 
 
 @pytest.fixture

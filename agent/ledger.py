@@ -173,16 +173,14 @@ class Ledger:
         return self._forms.get(form_hash, (0, False))[1]
 
     def is_overtaken(self, form_hash: bytes, flow: str) -> bool:
-        """Whether a no to a flow came after a form was first read, from elsewhere.
+        """Whether a no to a flow came after a form was first read.
 
         The order of the chain tells it, not the clock: a yes that waited for a trusted clock does
         not outlive a no that was said meanwhile.
         """
         first = self._forms.get(form_hash, (len(self._entries), False))[0]
         return any(
-            not body.decision.state.is_yes
-            and body.decision.flow == flow
-            and body.form_hash != form_hash
+            not body.decision.state.is_yes and body.decision.flow == flow
             for body in (entry.body for entry in self._entries[first:])
             if isinstance(body, Decided)
         )

@@ -537,6 +537,12 @@ def test_the_same_bytes_act_once(ledger: Ledger) -> None:
     assert not is_broken(())
 
 
+def test_a_form_that_is_done_says_nothing_any_more(ledger: Ledger) -> None:
+    form = text(GIVEN, by="resident")
+    assert "for the owner to say" in why(applied(form, ledger))
+    assert applied(form, ledger) == ()
+
+
 @pytest.mark.clause("C28")
 @pytest.mark.parametrize(
     "form",

@@ -21,8 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tinydb import TinyDB
 
 from agent import ledger as ledger_room
+from agent.chain import document_of
 from agent.ledger import Ledger
-from agent.records import Decided, Decision, Start, State, encode_entry
+from agent.records import Decided, Decision, FormRead, Start, State, encode_entry
 from agent.storage import DurableStorage
 from assent import durable
 from assent.cosekey import SigningKey
@@ -314,6 +315,32 @@ def test_a_damaged_ledger_is_moved_aside_and_every_decision_is_unknown(
     assert again.unknown_since_ms == NOON + DAY
     again.append_decision(decision(), NOON + 2 * DAY)
     assert opened(path).newest("remote-diagnosis") is not None
+
+
+def test_a_ledger_begins_once_even_when_the_key_signed_otherwise(path: Path) -> None:
+    beginning = encode_entry(bytes(32), NOON, Start(None))
+    again = encode_entry(beginning.hash, NOON, Start(None))
+    late = encode_entry(bytes(32), NOON, FormRead(bytes(32), done=True))
+    for chain, believed in (([beginning], True), ([beginning, again], False), ([late], False)):
+        entries = {str(n): document_of(entry, KEY) for n, entry in enumerate(chain, 1)}
+        DurableStorage(path, fresh=True).write({"entries": entries})
+        assert (opened(path).moved_aside is None) == believed
+
+
+@pytest.mark.parametrize("member", ["entry", "signature"])
+def test_another_spelling_of_the_same_base64_is_not_believed(path: Path, member: str) -> None:
+    ledger = filled(path)
+    while not entries_of(path)[str(len(ledger.entries))][member].endswith("="):
+        ledger.append_policy(ledger.highest_serial * 10, bytes(32), NOON)
+    entries = entries_of(path)
+    text = entries[str(len(entries))][member]
+    bare = text.rstrip("=")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    spelled = bare[:-1] + letters[letters.index(bare[-1]) + 1] + text[len(bare) :]
+    assert base64.b64decode(spelled) == base64.b64decode(text)
+    entries[str(len(entries))][member] = spelled
+    DurableStorage(path, fresh=True).write({"entries": entries})
+    assert opened(path).moved_aside is not None
 
 
 def test_a_ledger_of_another_key_is_not_believed(path: Path) -> None:

@@ -132,7 +132,7 @@ def write(plane: bytes, lots: Lots) -> int:
     present = set(plane)
     base, width = _narrowest(present)
     if width == 0:
-        return _code(_Form.SAME, base)
+        return same(base)
     unset = plane.count(0)
     if len(plane) - unset < len(plane) * _SPARSE_BELOW[width]:
         lots.put(Lot.BITS, _pack(plane.translate(_IS_SET), 1))
@@ -145,6 +145,11 @@ def write(plane: bytes, lots: Lots) -> int:
     form = _Form.BIT if width == 1 else _Form.PAIR if width == 2 else _Form.NIBBLE
     lots.put(_LOT[form], _pack(plane.translate(_SHIFTED[-base & 255]), width))
     return _code(form, base)
+
+
+def same(base: int) -> int:
+    """Gives the code of a plane whose bytes are all this one, -128 to 127."""
+    return _code(_Form.SAME, base)
 
 
 def read(code: object, length: int, cursor: Cursor) -> bytes:

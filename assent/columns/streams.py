@@ -64,6 +64,8 @@ def write(values: Sequence[int], lots: Lots) -> list[int]:
     scale = gcd(*steps)
     if scale == 0:  # every number is the first one
         return [0, 1, first]
+    if scale == abs(steps[0]) and steps.count(steps[0]) == len(steps):
+        return [1, scale, first, planes.same(1 if steps[0] > 0 else -1)]
     stride = -(-len(values) // _SAMPLE)
     if _spread(steps[::stride], scale) < _spread(values[::stride], scale):
         if scale > 1:

@@ -18,7 +18,7 @@ import dataclasses
 import enum
 
 from assent.columns import Table
-from assent.envelope import ClockQuality, Gap
+from assent.header import ClockQuality, Gap
 from assent.policy.expressions import Transform
 from assent.policy.model import Attribute
 

@@ -21,6 +21,7 @@ from typing import Final
 
 from agent.inbox import Rejected, read_inbound
 from agent.path import Permit, Refusal
+from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.running import Running
 from agent.site import Site
@@ -63,6 +64,7 @@ class Pipeline:
         self.rejected: Counter[str] = Counter()
         """Messages from below that were not believed, by reason."""
         self.running = Running(spool)
+        self._courtesy = Courtesy(spool)
         self._door: queue.Queue[list[Sample] | Act] = queue.Queue(_WAITING_LISTS)
         self._hardware = Hardware(clock, self.deliver)
         self._started = False
@@ -185,7 +187,7 @@ class Pipeline:
             self.decide()
         self.running.close_due(now)
         self._read_inbox(now)
-        self.running.greet(self.site)
+        self._courtesy.greet(self.site)
         if now.trusted:
             self.spool.expire(now.wall_ms)
         self.spool.enforce_quota(self.site.settings.quota_bytes)

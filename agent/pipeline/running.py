@@ -21,15 +21,14 @@ from typing import Final
 
 from agent.lane import Lane
 from agent.path import Batch, Permit, Reason, Refusal, Sealed
+from agent.pipeline.courtesy import targets_of
+from agent.pipeline.tally import Tally
 from agent.router import Router
 from agent.seal import Sealer
 from agent.site import Site
-from agent.spool import LaneState, LinkState, Purged, Spool, Target
-from assent import envelope
-from assent.envelope import ClockQuality, Kind
+from agent.spool import LaneState, Purged, Spool
+from assent.envelope import ClockQuality
 from assent.errors import AssentError, SpoolError
-from assent.messages import Status
-from assent.wire import FORMAT
 from firmware_bridge.sample import Instant, Sample
 
 PAUSES: Final = frozenset(
@@ -41,32 +40,6 @@ PAUSES: Final = frozenset(
 _UNSTORED: Final = 64
 
 log = logging.getLogger(__name__)
-
-
-class Tally:
-    """What was done for one flow since the process began."""
-
-    __slots__ = ("bytes", "messages", "purged", "readings")
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.readings = 0
-        self.bytes = 0
-        self.purged = Purged(0, 0, 0)
-
-    def add_stored(self, sealed: Sealed) -> None:
-        """Counts a message that is on the disk."""
-        self.messages += 1
-        self.readings += sealed.readings
-        self.bytes += len(sealed.data)
-
-    def add_purged(self, purged: Purged) -> None:
-        """Counts what was deleted unsent."""
-        self.purged = Purged(
-            self.purged.batches + purged.batches,
-            self.purged.readings + purged.readings,
-            self.purged.bytes + purged.bytes,
-        )
 
 
 class Running:
@@ -86,7 +59,6 @@ class Running:
         self._router = Router(())
         self._sealer: Sealer | None = None
         self._unstored: list[Sealed] = []
-        self._greeted: dict[str, int] = {}
         self._clock = ClockQuality.TRUSTED
 
     def wanted(self) -> frozenset[str]:
@@ -116,7 +88,7 @@ class Running:
             if isinstance(permit, Permit) and permit.flow not in self._lanes:
                 self._open(site, permit, now)
         self._router = Router(self._lanes.values())
-        self._spool.set_targets(_targets(site))
+        self._spool.set_targets(targets_of(site))
 
     def take(self, samples: list[Sample]) -> None:
         """Routes samples to the lanes; closes the batches that are due by them."""
@@ -158,30 +130,6 @@ class Running:
     def store_again(self) -> None:
         """Tries once more to store what the disk refused."""
         self._store([])
-
-    def greet(self, site: Site) -> None:
-        """Tells a recipient, once a connection, which policy is in force; nothing of people."""
-        if site.policy is None:
-            return
-        for recipient, health in self._spool.health().items():
-            if health.state is not LinkState.CONNECTED:
-                continue
-            if self._greeted.get(recipient) == health.since_ms:
-                continue
-            self._greeted[recipient] = health.since_ms
-            head = site.policy.policy.policy
-            body = Status(head.id, head.serial, FORMAT).encode()
-            self._say(site, recipient, Kind.STATUS, body)
-
-    def _say(self, site: Site, recipient: str, kind: Kind, body: bytes) -> None:
-        assert site.policy is not None
-        gateway = site.keys.gateway(recipient)
-        signed = envelope.sign_message(kind, body, gateway.sign, gateway.mailbox)
-        key = site.policy.keys[recipient]
-        try:
-            self._spool.put_control(recipient, envelope.seal(signed, key, gateway.mailbox))
-        except SpoolError as exc:
-            log.warning("control message not stored reason=%s", exc.message)
 
     def _waits(self, flow: str) -> bool:
         waiting = self._spool.waiting().get(flow)
@@ -278,7 +226,7 @@ class Running:
     def _seal(self, batch: Batch) -> list[Sealed]:
         if self._sealer is None:
             return []
-        flow = batch.permit.flow
+        flow, left_out = batch.permit.flow, self._sealer.left_out
         try:
             sealed = self._sealer.seal(batch, self._next[batch.stream])
         except AssentError as exc:
@@ -286,6 +234,7 @@ class Running:
             log.error("batch not sealed flow=%s reason=%s", flow, exc.code)
             return []
         self._next[batch.stream] += len(sealed)
+        self.lost[flow] += self._sealer.left_out - left_out
         return sealed
 
     def _store(self, sealed: list[Sealed]) -> None:
@@ -327,25 +276,3 @@ def _basis(permit: Permit) -> bytes:
     """What a waiting batch rests on; another basis means that it was narrowed since."""
     names = "\0".join(sorted(carried.name for carried in permit.carried))
     return hashlib.sha256(permit.terms_hash + names.encode()).digest()
-
-
-def _targets(site: Site) -> list[Target]:
-    if site.policy is None:
-        return []
-    targets = []
-    for recipient in site.policy.policy.recipients:
-        broker = site.broker_of(recipient)
-        if broker is None or not site.keys.admitted(recipient):
-            continue
-        paths = site.keys.tls_paths(recipient)
-        targets.append(
-            Target(
-                recipient=recipient,
-                broker=broker,
-                mailbox=site.keys.gateway(recipient).mailbox,
-                ca_pem=site.policy.cas[recipient].decode(),
-                cert_path=str(paths.certificate),
-                key_path=str(paths.key),
-            )
-        )
-    return targets

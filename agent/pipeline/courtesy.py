@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is spoken to, and what is said besides batches: targets for the uplink, a status once.
+
+Law:
+  - only recipients of the policy in force that admitted this gateway, at a broker the policy names;
+  - a status names the policy in force and nothing of the household; it is said once a connection.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from agent.site import Site
+from agent.spool import LinkState, Spool, Target
+from assent import envelope
+from assent.envelope import Kind
+from assent.errors import SpoolError
+from assent.messages import Status
+from assent.wire import FORMAT
+
+log = logging.getLogger(__name__)
+
+
+class Courtesy:
+    """Says to each recipient, once a connection, which policy is in force.
+
+    Args:
+        spool: the collecting side's end of the spool.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._greeted: dict[str, int] = {}
+
+    def greet(self, site: Site) -> None:
+        """Greets those who were connected anew since the last time."""
+        if site.policy is None:
+            return
+        head = site.policy.policy.policy
+        for recipient, health in self._spool.health().items():
+            is_new = self._greeted.get(recipient) != health.since_ms
+            if health.state is LinkState.CONNECTED and is_new and recipient in site.policy.keys:
+                self._greeted[recipient] = health.since_ms
+                self._say(site, recipient, Status(head.id, head.serial, FORMAT))
+
+    def _say(self, site: Site, recipient: str, status: Status) -> None:
+        assert site.policy is not None
+        gateway = site.keys.gateway(recipient)
+        body = status.encode()
+        signed = envelope.sign_message(Kind.STATUS, body, gateway.sign, gateway.mailbox)
+        data = envelope.seal(signed, site.policy.keys[recipient], gateway.mailbox)
+        try:
+            self._spool.put_control(recipient, data)
+        except SpoolError as exc:
+            log.warning("status not stored reason=%s", exc.message)
+
+
+def targets_of(site: Site) -> list[Target]:
+    """The brokers that may be connected to, and who we are there."""
+    if site.policy is None:
+        return []
+    targets = []
+    for recipient in site.policy.policy.recipients:
+        broker = site.broker_of(recipient)
+        if broker is None or not site.keys.admitted(recipient):
+            continue
+        paths = site.keys.tls_paths(recipient)
+        targets.append(
+            Target(
+                recipient=recipient,
+                broker=broker,
+                mailbox=site.keys.gateway(recipient).mailbox,
+                ca_pem=site.policy.cas[recipient].decode(),
+                cert_path=str(paths.certificate),
+                key_path=str(paths.key),
+            )
+        )
+    return targets

@@ -393,6 +393,21 @@ def with_protected(header: object) -> list[Any]:
     return [cbor2.dumps(header, canonical=True), *sealed_parts()[1:]]
 
 
+def under_another_kid() -> bytes:
+    """Sealed to the reader's key by somebody who calls it otherwise, in the aad too."""
+    signed = sign_batch(HEADER, PAYLOAD, GATEWAY, MAILBOX)
+    protected, _, _ = sealed_parts()
+    kid = bytes(8)
+    aad = cbor.encode(["Encrypt0", protected, sealed_data(MAILBOX, kid)])
+    enc, ciphertext = hpke.seal(hpke.HPKE_4, CLASSICAL.public.key, b"", aad, signed)
+    return encrypt0([protected, {4: kid, -4: enc}, ciphertext])
+
+
+def other_suite() -> bytes:
+    protected, clear, ciphertext = cbor2.loads(sealed_batch(HYBRID)[1:])
+    return encrypt0([protected, dict(clear) | {4: CLASSICAL.kid}, ciphertext])
+
+
 LONG_HEAD = b"\xd0\x98\x03"  # an array of three with its count in two bytes
 BAD_SEALS: list[tuple[str, Callable[[], bytes], type[WireError]]] = [
     ("nothing", lambda: b"", MalformedError),
@@ -440,6 +455,10 @@ BAD_SEALS: list[tuple[str, Callable[[], bytes], type[WireError]]] = [
     ("a long bomb", lambda: b"\xd0\x83\x5b" + b"\x7f" * 8, NotCanonicalError),
     ("too many items", lambda: b"\xd0\x98\x64" + bytes(100), TooLargeError),
     ("too long", lambda: sealed_batch() + bytes(MAX_MESSAGE), TooLargeError),
+    ("too long before anything else", lambda: bytes(MAX_MESSAGE + 1), TooLargeError),
+    ("three deep", lambda: encrypt0(with_clear(_4=[[1]])), TooLargeError),
+    ("sealed to us under another kid", under_another_kid, CannotOpenError),
+    ("the other suite under our kid", other_suite, CannotOpenError),
 ]
 
 
@@ -517,6 +536,7 @@ BAD_SIGNATURES: list[tuple[str, Callable[[], bytes], type[WireError]]] = [
         BadSignatureError,
     ),
     ("ES256", lambda: sign1([cbor.encode(OTHER_ALG), *signed_parts()[1:]]), UnknownSuiteError),
+    ("a seal's alg, signed rightly", lambda: signed_with(fields() | {1: 42}), UnknownSuiteError),
     (
         "an unknown alg",
         lambda: sign1([cbor.encode({1: -999}), *signed_parts()[1:]]),
@@ -538,6 +558,8 @@ BAD_SIGNATURES: list[tuple[str, Callable[[], bytes], type[WireError]]] = [
     ("a status with fields", lambda: signed_with({HEADER_ASSENT: [3, 1]}), MalformedError),
     ("an empty recipient", lambda: signed_with(fields(f1="")), MalformedError),
     ("a recipient in capitals", lambda: signed_with(fields(f1="Maker")), MalformedError),
+    ("a recipient with a line break", lambda: signed_with(fields(f1="maker\n")), MalformedError),
+    ("a flow with more behind it", lambda: signed_with(fields(f2="energy!")), MalformedError),
     ("a long recipient", lambda: signed_with(fields(f1="m" * 65)), MalformedError),
     ("bytes as flow", lambda: signed_with(fields(f2=b"energy")), MalformedError),
     ("short terms", lambda: signed_with(fields(f3=bytes(31))), MalformedError),

@@ -167,4 +167,4 @@ def _is_network(text: str, bits: int) -> bool:
         network = ipaddress.ip_network(text)
     except ValueError:
         return False
-    return "/" in text and network.prefixlen <= bits
+    return network.prefixlen <= bits

@@ -427,6 +427,9 @@ def test_the_data_hold_nothing_that_joins_two_flows_or_names_a_gateway(store: St
     # Neither the order of rows nor a row number keeps the order in which batches came.
     flows = [row[0] for row in raw.execute("SELECT flow FROM reading JOIN series USING (series)")]
     assert flows != ["remote-diagnosis", "product-improvement"] * 20
+    numbers = [row[0] for row in raw.execute("SELECT series FROM series")]
+    assert len(numbers) == 2
+    assert min(numbers) > 2**32  # random 62 bits are below once in a thousand million
     for table in ("reading", "terms", "unsettled"):
         with pytest.raises(sqlite3.OperationalError, match="rowid"):
             raw.execute(f"SELECT rowid FROM {table}")

@@ -21,9 +21,10 @@ from assent.backend import publishing
 from assent.backend.directory import Directory
 from assent.backend.store import Settled, Store, Taken
 from assent.backend.subscriber import Subscriber
+from assent.backend.subscriber.connection import Connection, Message
 from assent.columns import Column, Kind, Table
 from assent.envelope import Kind as MessageKind
-from assent.errors import StoreError
+from assent.errors import StoreError, UplinkError
 from assent.messages import (
     RefusalReason,
     Refused,
@@ -308,6 +309,30 @@ def test_what_cannot_be_stored_now_comes_again(
     assert troubles == []
     assert counters(maker) == {"stored": 1}
     assert len(values(maker)) == 2
+
+
+def test_what_came_on_a_lost_connection_is_left_to_the_next(
+    tmp_path: Path, sites: Sites, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packet numbers would confirm other messages there."""
+    maker = sites["maker"]
+    real, lost = Connection.step, []
+
+    def step(self: Connection, timeout_s: float) -> list[Message]:
+        if len(lost) == 1:
+            lost.append(None)
+            raise UplinkError("the connection ended before the commit")
+        came = real(self, timeout_s)
+        if came and not lost:
+            lost.append(None)
+        return came
+
+    monkeypatch.setattr(Connection, "step", step)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        post.send(post.hand.batch(public_key(maker), power(1)))
+        assert post.told() == StreamAck(1, 1)
+    assert len(lost) == 2
+    assert counters(maker) == {"stored": 1}
 
 
 def test_what_comes_while_the_backend_is_away_waits_at_the_broker(

@@ -129,6 +129,7 @@ def with_policy(site: Site, now: Instant) -> Site:
         policy = open_policy(
             text, signature, trusted, _reader(directory), site.ledger.highest_serial
         )
+        site.ledger.append_policy(policy.serial, policy.hash, now.wall_ms)
     except OSError as exc:
         sentence = f"{exc.filename} cannot be read: {exc.strerror}"
     except ConfigError as exc:
@@ -136,7 +137,6 @@ def with_policy(site: Site, now: Instant) -> Site:
     except AssentError as exc:
         sentence = exc.message
     else:
-        site.ledger.append_policy(policy.serial, policy.hash, now.wall_ms)
         return dataclasses.replace(site, policy=policy, trouble=None)
     log.error("policy is not usable, every flow is off reason=%s", sentence)
     return dataclasses.replace(site, policy=None, trouble=Trouble(Reason.POLICY_UNUSABLE, sentence))

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo holds, can be run again, and fails when what it shows does not hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from demo.stage import REPO
+
+pytestmark = pytest.mark.journey
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A copy of the house in which something can be broken."""
+    for part in ("assent", "agent", "firmware_bridge", "demo", "config"):
+        ignore = shutil.ignore_patterns("__pycache__", "run")
+        shutil.copytree(REPO / part, tmp_path / part, ignore=ignore)
+    return tmp_path
+
+
+def demo(house: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "demo.demo"],
+        cwd=house,
+        env={**os.environ, "PYTHONPATH": str(house), "PATH": f"{house}/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def the_ledger_forgets_every_no(house: Path) -> None:
+    replace(
+        house / "agent/ledger.py",
+        "if record := entry.record:",
+        "if (record := entry.record) and record.state.is_yes:",
+    )
+
+
+def the_recipient_lost_its_key(house: Path) -> None:
+    replace(
+        house / "demo/demo.py",
+        "    bundle = stage.publish(hurried)\n",
+        "    bundle = stage.publish(hurried)\n"
+        '    stage.backend("keygen", str(stage.root / "other"), "--recipient", "maker")\n'
+        '    (stage.backend_directory("maker") / "keys/seal.key.cose").write_bytes(\n'
+        '        (stage.root / "other/keys/seal.key.cose").read_bytes()\n'
+        "    )\n",
+    )
+
+
+def the_broker_does_not_start(house: Path) -> None:
+    program = house / "bin" / "mosquitto"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'no broker today' >&2\nexit 1\n")
+    program.chmod(0o755)
+
+
+def test_the_demo_holds_and_can_be_run_twice(house: Path) -> None:
+    for _ in range(2):
+        done = demo(house)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "All of it held" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (the_ledger_forgets_every_no, "remote-diagnosis arrived after the no"),
+        (the_recipient_lost_its_key, "The demo failed: "),
+        (the_broker_does_not_start, "no broker today"),
+    ],
+    ids=["a broken gate", "a broken key", "a broken broker"],
+)
+def test_the_demo_fails_with(house: Path, break_it: Callable[[Path], None], said: str) -> None:
+    break_it(house)
+    done = demo(house)
+    assert done.returncode == 1, done.stdout
+    assert said in done.stdout
+    assert "All of it held" not in done.stdout

@@ -108,6 +108,7 @@ def test_a_batch_arrives_whole(key: SealPrivateKey) -> None:
     assert opened.digest == hashlib.sha256(data).digest()
 
 
+@pytest.mark.clause("C21")
 @both_suites
 def test_what_is_sealed_shows_the_key_id_and_nothing_else(key: SealPrivateKey) -> None:
     data = sealed_batch(key)
@@ -236,6 +237,7 @@ def test_a_detached_signature_verifies_over_its_bytes_only() -> None:
 # -- wrong in one thing --------------------------------------------------------------------------------
 
 
+@pytest.mark.clause("C21")
 @both_suites
 def test_the_wrong_reader_cannot_open(key: SealPrivateKey) -> None:
     data = sealed_batch(key)
@@ -275,6 +277,7 @@ def test_another_gateways_key_does_not_verify() -> None:
         open_it(sealed_batch(), signer=SigningKey.generate().public)
 
 
+@pytest.mark.clause("C15")
 def test_a_batch_made_for_another_recipient_is_refused() -> None:
     """A recipient that seals a batch on, signature and all, is caught by the header."""
     signed = unseal(sealed_batch(HYBRID), HYBRID, MAILBOX)
@@ -294,6 +297,7 @@ def resigned(signed: bytes, change: Callable[[list[Any]], None]) -> bytes:
     return b"\xd2" + cbor.encode(parts)
 
 
+@pytest.mark.clause("C03")
 @pytest.mark.parametrize(
     ("at", "value"),
     [

@@ -6,15 +6,21 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from tinydb import TinyDB
+from tinydb.storages import MemoryStorage
 
-from agent.records import Decision, State
+from agent.ledger import Ledger
+from agent.records import Decision, Start, State
 from assent import located
+from assent.cosekey import SigningKey
 from assent.policy.model import Policy
 from assent.policy.signing import SignedPolicy
 from assent.policy.terms import Terms, terms_of
 
 NOON = 1_795_348_800_000  # 2026-11-22T12:00:00Z
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+
+LEDGER_KEY = SigningKey.of(bytes(32))
 
 PIN = 'thumbprint = "sha-256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"'
 
@@ -108,6 +114,13 @@ def signed(of: Policy | None = None) -> SignedPolicy:
 
 def terms(flow: str = "remote-diagnosis", of: Policy | None = None) -> Terms:
     return terms_of(of or policy(), flow)
+
+
+def ledger_in_memory(began_ms: int, *, unknown_since_ms: int | None = None) -> Ledger:
+    """A real ledger that is not on a disk."""
+    ledger = Ledger(TinyDB(storage=MemoryStorage).table("entries"), LEDGER_KEY)
+    ledger._append(began_ms, [Start(unknown_since_ms)])
+    return ledger
 
 
 def decision(flow: str = "remote-diagnosis", state: State = State.GIVEN, **more: Any) -> Decision:

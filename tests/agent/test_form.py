@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -27,21 +26,30 @@ from agent.form import (
 from agent.ledger import Ledger
 from agent.records import Decision, Record, State
 from assent import located
-from assent.cosekey import SigningKey
 from assent.errors import ConfigError, Severity
 from assent.policy.model import Policy
-from tests.agent.household import DAY, HOUR, MINUTE, NOON, changed, decision, policy, terms
+from tests.agent.household import (
+    DAY,
+    HOUR,
+    LEDGER_KEY,
+    MINUTE,
+    NOON,
+    changed,
+    decision,
+    ledger_in_memory,
+    policy,
+    terms,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = SigningKey.of(bytes(32))
 POLICY = policy()
 # Forms are read at noon UTC; this one was recorded an hour before.
 EARLIER = NOON - HOUR
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.open(tmp_path / "ledger.json", KEY, NOON - 30 * DAY)
+def ledger() -> Ledger:
+    return ledger_in_memory(NOON - 30 * DAY)
 
 
 def moment(ms: int) -> str:
@@ -660,7 +668,7 @@ def test_a_restored_form_does_not_widen_what_a_later_one_narrowed(ledger: Ledger
 def unknown(tmp_path: Path) -> Ledger:
     path = tmp_path / "ledger.json"
     path.write_bytes(b"torn")
-    ledger = Ledger.open(path, KEY, NOON)
+    ledger = Ledger.open(path, LEDGER_KEY, NOON)
     assert ledger.unknown_since_ms == NOON
     return ledger
 
@@ -719,28 +727,28 @@ def test_after_a_no_nothing_that_was_ever_read_brings_the_yes_back(
     steps: list[tuple[str | None, int, bool]],
 ) -> None:
     """Forms, noes from the page and an unsteady clock in any order, then a no, then all forms."""
-    with tempfile.TemporaryDirectory() as directory:
-        ledger = Ledger.open(Path(directory) / "ledger.json", KEY, NOON)
-        now, read = NOON, []
-        for form, hours, trusted in steps:
-            now += hours * HOUR
-            if form is None:
-                word = decision(state=State.WITHDRAWN, decided_ms=now if trusted else 0)
-                ledger.append_decision(word, word.decided_ms)
-            else:
-                applied(form, ledger, now, trusted=trusted)
-                read.append(form)
-        ledger.append_decision(decision(state=State.WITHDRAWN, decided_ms=now), now)
-        for later in (now, now + HOUR, now + 100 * DAY):
-            for form in read:
-                applied(form, ledger, later)
-                assert state_of(ledger) is State.WITHDRAWN
-        # the twin: one that was not read before and is later
-        applied(text(given_on(now + 30 * DAY)), ledger, now + 101 * DAY)
-        assert state_of(ledger) is State.GIVEN
+    ledger = ledger_in_memory(NOON)
+    now, read = NOON, []
+    for form, hours, trusted in steps:
+        now += hours * HOUR
+        if form is None:
+            word = decision(state=State.WITHDRAWN, decided_ms=now if trusted else 0)
+            ledger.append_decision(word, word.decided_ms)
+        else:
+            applied(form, ledger, now, trusted=trusted)
+            read.append(form)
+    ledger.append_decision(decision(state=State.WITHDRAWN, decided_ms=now), now)
+    for later in (now, now + HOUR, now + 100 * DAY):
+        for form in read:
+            applied(form, ledger, later)
+            assert state_of(ledger) is State.WITHDRAWN
+    # the twin: one that was not read before and is later
+    applied(text(given_on(now + 30 * DAY)), ledger, now + 101 * DAY)
+    assert state_of(ledger) is State.GIVEN
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_a_form_or_a_finding(data: bytes) -> None:
     with contextlib.suppress(ConfigError):
         assert isinstance(parse_form(data), Form)

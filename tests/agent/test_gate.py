@@ -12,22 +12,28 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinydb import TinyDB
-from tinydb.storages import MemoryStorage
 
 from agent.gate import decide
 from agent.ledger import Ledger
 from agent.path import Permit, Reason, Refusal
-from agent.records import Decision, Start, State
-from assent.cosekey import SigningKey
+from agent.records import Decision, State
 from assent.policy.expressions import parse as transform
 from assent.policy.model import Policy
 from assent.policy.terms import terms_of
 from assent.units import Duration
-from tests.agent.household import DAY, HOUR, NOON, changed, decision, policy, signed, terms
+from tests.agent.household import (
+    DAY,
+    HOUR,
+    NOON,
+    changed,
+    decision,
+    ledger_in_memory,
+    policy,
+    signed,
+    terms,
+)
 
 POLICY = policy()
-KEY = SigningKey.of(bytes(32))
 DIAGNOSIS = "remote-diagnosis"
 PARTNER = "partner-energy-advice"
 EVERYBODY = frozenset({"maker", "adviser"})
@@ -38,9 +44,7 @@ Word = tuple[Decision, int]
 
 
 def ledger_of(*words: Word, unknown_since_ms: int | None = None) -> Ledger:
-    """A real ledger that is not on a disk."""
-    ledger = Ledger(TinyDB(storage=MemoryStorage).table("entries"), KEY)
-    ledger._append(NOON - 100 * DAY, [Start(unknown_since_ms)])
+    ledger = ledger_in_memory(NOON - 100 * DAY, unknown_since_ms=unknown_since_ms)
     for word, at_ms in words:
         ledger.append_decision(word, at_ms)
     return ledger
@@ -547,7 +551,7 @@ cases = st.builds(
 
 
 @given(cases)
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_the_gate_agrees_with_a_second_reading_of_the_rule(case: Case) -> None:
     found = case.verdict()
     assert isinstance(found, Permit) == case.may_run(), found
@@ -598,7 +602,7 @@ WORSE: dict[str, Callable[[Case], Case]] = {
 
 @pytest.mark.parametrize("worsen", WORSE.values(), ids=WORSE.keys())
 @given(case=cases)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_no_permit_is_added_when(worsen: Callable[[Case], Case], case: Case) -> None:
     worse = worsen(case)
     if worse.said and case.said and worse.said[-1] != case.said[-1] and worse.said[-1][0].is_yes:

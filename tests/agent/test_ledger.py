@@ -349,7 +349,7 @@ def test_a_ledger_of_another_key_is_not_believed(path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_no_altered_byte_is_ever_accepted(tmp_path_factory: Any, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("flip") / "ledger.json"
     whole = whole_file()
@@ -362,7 +362,7 @@ def test_no_altered_byte_is_ever_accepted(tmp_path_factory: Any, data: st.DataOb
 
 
 @given(data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_no_altered_entry_is_accepted_when_the_digest_of_the_file_is_right_again(
     tmp_path_factory: Any, data: st.DataObject
 ) -> None:
@@ -590,7 +590,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.unknown_since_ms is None
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
 TestAnySequence = LedgerMachine.TestCase
 
 

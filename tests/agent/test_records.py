@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.records import (
@@ -50,6 +50,7 @@ bodies = (
 
 
 @given(hashes, instants, bodies)
+@settings(max_examples=100, deadline=None)
 def test_what_was_encoded_is_decoded_the_same(prev: bytes, at_ms: int, body: object) -> None:
     entry = encode_entry(prev, at_ms, body)  # type: ignore[arg-type]
     assert (entry.prev, entry.at_ms, entry.body) == (prev, at_ms, body)
@@ -57,6 +58,7 @@ def test_what_was_encoded_is_decoded_the_same(prev: bytes, at_ms: int, body: obj
 
 
 @given(st.binary(max_size=200))
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_an_entry_or_refused(raw: bytes) -> None:
     try:
         entry = decode_entry(raw)
@@ -73,6 +75,7 @@ values = st.recursive(
 
 
 @given(st.sampled_from([0, 1, 2, 3, 4]), hashes, values, values)
+@settings(max_examples=100, deadline=None)
 def test_any_array_is_an_entry_or_refused(
     kind: int, prev: bytes, at: cbor.Encodable, body: cbor.Encodable
 ) -> None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinydb import TinyDB
 from tinydb.table import Document
@@ -111,6 +111,7 @@ documents = st.dictionaries(texts, texts | st.integers() | st.booleans() | st.no
 
 
 @given(st.lists(documents, max_size=6))
+@settings(max_examples=40, deadline=None)
 def test_what_was_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
 ) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import logging
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -32,6 +33,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from assent.errors import CannotOpenError, MalformedError, TooLargeError
 from assent.kem import Kem, PrivateKey, PublicKey, labeled_expand, labeled_extract
 from assent.wire import Algorithm
+
+_log = logging.getLogger(__name__)
 
 _NONCE_BYTES = 12  # Nn of every cipher here (RFC 9180 §7.3)
 _TAG_BYTES = 16  # Nt of every cipher here
@@ -131,7 +134,7 @@ def seal(
         aad: associated data, authenticated and not sent.
         plaintext: what is sealed.
         unsafe_ephemeral: the curve's ephemeral key, for test vectors only: used twice, it gives
-            two messages under one key and nonce.
+            two messages under one key and nonce. Its use is logged.
 
     Returns:
         (encapsulation, ciphertext with its 16-byte tag).
@@ -142,6 +145,8 @@ def seal(
     """
     if len(info) > _MAX_INFO_BYTES:
         raise TooLargeError(f"expected at most {_MAX_INFO_BYTES} bytes of info, got {len(info)}")
+    if unsafe_ephemeral is not None:
+        _log.warning("event=unsafe-ephemeral suite=%s", suite.id.hex())
     try:
         shared, enc = public.encapsulate(unsafe_ephemeral)
     except ValueError as exc:

@@ -124,11 +124,12 @@ def seal(
     return data
 
 
-def recipient_kid(data: bytes) -> bytes:
+def recipient_kid(data: bytes, max_bytes: int = MAX_MESSAGE) -> bytes:
     """Reads the key id a message was sealed to, without opening it.
 
     Args:
         data: a sealed message.
+        max_bytes: longest accepted.
 
     Returns:
         The id, in clear and not yet proven; `SealPublicKey.kid` of some key, to pick it by.
@@ -136,7 +137,7 @@ def recipient_kid(data: bytes) -> bytes:
     Raises:
         WireError: no COSE_Encrypt0 of docs/wire.md.
     """
-    return cose.read_encrypt0(data, MAX_MESSAGE).kid
+    return cose.read_encrypt0(data, max_bytes).kid
 
 
 def unseal(data: bytes, key: SealPrivateKey, mailbox: str, max_bytes: int = MAX_MESSAGE) -> bytes:

@@ -92,13 +92,20 @@ def test_the_longest_info_is_the_two_byte_one() -> None:
         hpke.open(hpke.HPKE_9, key, enc, bytes(BIG), b"", ciphertext)
 
 
-def test_a_fixed_ephemeral_key_seals_to_the_same_bytes_and_fresh_ones_do_not() -> None:
+def test_a_fixed_ephemeral_key_seals_to_the_same_bytes_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     public, once = KEYS[hpke.HPKE_4].public, X25519PrivateKey.generate()
-    seal = lambda key: hpke.seal(  # noqa: E731
-        hpke.HPKE_4, public, b"", b"", b"text", unsafe_ephemeral=key
-    )
-    assert seal(once) == seal(once)
+
+    def seal(key: X25519PrivateKey | None) -> tuple[bytes, bytes]:
+        return hpke.seal(hpke.HPKE_4, public, b"", b"", b"text", unsafe_ephemeral=key)
+
     assert seal(None) != seal(None)
+    assert not caplog.records
+    assert seal(once) == seal(once)
+    assert [record.getMessage().split()[0] for record in caplog.records] == (
+        ["event=unsafe-ephemeral"] * 2
+    )
 
 
 @pytest.mark.parametrize("which", list(kem.Kem), ids=lambda which: which.name)

@@ -18,6 +18,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -343,6 +344,7 @@ def text_of(vectors: list[Vector]) -> str:
 
 
 if __name__ == "__main__":
+    logging.getLogger("assent.hpke").setLevel(logging.ERROR)  # fixed keys are the point here
     for file_name, content in make().items():
         (HERE / file_name).write_text(text_of(content))
         sys.stdout.write(f"{file_name}: {len(content)}\n")

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import os
 import random
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -26,7 +31,9 @@ from assent.errors import (
     TooLargeError,
     WireError,
 )
+from benchmarks import series as recordings
 from tests.assent import columns_reader
+from tests.vectors import columns as vectors
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 DEVICE = bytes(range(16))
@@ -80,9 +87,8 @@ def tables(draw: st.DrawFn) -> tuple[Table, ...]:
     """Batches of up to four tables, some of which share shape or times."""
     made: list[Table] = []
     for _ in range(draw(st.integers(0, 4))):
-        before = None
-        if made and draw(st.booleans()):
-            before = made[-1]
+        same_times = draw(st.booleans())
+        before = made[-1] if made and same_times else None
         times: Sequence[int] = (
             before.times if before else draw(st.one_of(SHAPES_OF_NUMBERS, st.just([])))
         )
@@ -237,6 +243,103 @@ def test_tables_of_the_same_instants_write_them_once() -> None:
 def test_a_batch_of_random_bytes_grows_by_no_more_than_its_head() -> None:
     cells = random.Random(5).choices(range(256), k=10_000)
     assert len(encode(one(Kind.NUMBER, cells))) < 10_000 + 120
+
+
+# Vectors and recordings.
+
+VECTORS = {vector["name"]: vector for vector in json.loads(vectors.PATH.read_text())}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_both_readers_read_the_vector(name: str) -> None:
+    vector = VECTORS[name]
+    payload = bytes.fromhex(vector["payload"])
+    batch = decode(payload)
+    assert vectors.as_json(batch) == vector["tables"]
+    second = [
+        Table(
+            device,
+            times,
+            tuple(
+                Column(name, Kind(kind), values, Quantum(*quantum) if quantum else None)
+                for name, kind, quantum, values in cells
+            ),
+        )
+        for device, times, cells in columns_reader.read(payload)
+    ]
+    assert vectors.as_json(second) == vector["tables"]
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_writer_makes_the_bytes_of_the_vector(name: str) -> None:
+    """Before deflate, whose bytes differ between versions of zlib."""
+    plain = zlib.decompress(encode(vectors.BATCHES[name]), -15)
+    assert plain.hex() == VECTORS[name]["inflated"]
+
+
+def test_the_vectors_have_every_form_of_plane() -> None:
+    codes = set()
+    for vector in VECTORS.values():
+        for _, _, *streams in cbor2.loads(bytes.fromhex(vector["inflated"]))[3]:
+            codes |= {code & 7 for stream in streams if stream for code in as_stream(stream)[3:]}
+    assert codes == set(range(7))
+
+
+def as_stream(item: Any) -> list[int]:
+    """The last stream of a column."""
+    return as_stream(item[-1]) if isinstance(item[-1], list) else item
+
+
+def test_equal_batches_give_equal_bytes_in_every_process() -> None:
+    """Sets and dicts are ordered by a seed that differs between processes."""
+    script = (
+        "from tests.vectors import columns; from assent.columns import encode; import hashlib;"
+        "print(hashlib.sha256(b''.join(map(encode, columns.BATCHES.values()))).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(digests) == 1
+
+
+def test_every_recorded_series_comes_back(shared_data: Path) -> None:
+    """At its quantum and as recorded; a second reader agrees on one batch of each."""
+    seen = set()
+    for series in recordings.load(shared_data / "timeseries"):
+        seen.add(series.family)
+        for form in (recordings.at_quantum, recordings.as_recorded):
+            short = recordings.Series(series.name, series.family, (first_rows(series, 3_000),))
+            for run in form(short):
+                for batch in recordings.batches(run, 1_000):
+                    assert decode(encode(batch)) == batch
+                read = columns_reader.read(encode(batch))
+                assert [table[1] for table in read] == [table.times for table in batch]
+                assert [[column[3] for column in table[2]] for table in read] == [
+                    [column.values for column in table.columns] for table in batch
+                ]
+    assert len(seen) == 6
+
+
+def first_rows(series: recordings.Series, readings: int) -> tuple[recordings.Device, ...]:
+    rows = readings // sum(len(device.attributes) for device in series.runs[0])
+    return tuple(
+        recordings.Device(
+            device.name,
+            device.times[:rows],
+            tuple(
+                recordings.Recorded(recorded.attribute, recorded.texts[:rows])
+                for recorded in device.attributes
+            ),
+        )
+        for device in series.runs[0]
+    )
 
 
 # What is not written.

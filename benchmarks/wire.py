@@ -17,8 +17,8 @@ of a recording; every whole batch of a recording counts, with pseudonyms, names,
 Targets: columns at most 1.10 times xz; sealed and sealed_pq at most 0.25 bytes more than columns
 at their size. xz of bytes that were packed well is small, and of bytes that were packed badly
 large; so that packing cannot make the ratio look better than it is, `detail` has a second ratio,
-to xz of plain planes: every column as steps in the narrowest of 1, 2, 4 or 8 bytes, byte by byte,
-after the same head without plane codes. It is no promise.
+to xz of plain planes: every column as steps (times as steps of steps) in the narrowest of 1, 2, 4
+or 8 bytes, byte by byte, after the same head without plane codes. It is no promise.
 
 Every batch is decoded, and its values compared, before its bytes are counted. `rounding_error` is
 the largest difference between a recorded number and the one that arrives, in quanta.
@@ -31,26 +31,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime as dt
-import json
-import lzma
 import statistics
 import sys
 import time
 import zlib
-from array import array
 from collections.abc import Iterator, Sequence
 from operator import sub
 from pathlib import Path
 from typing import Final, cast
-
-import cbor2
 
 from assent import columns, envelope
 from assent.columns import Table
 from assent.cosekey import SealPrivateKey, SigningKey
 from assent.envelope import BatchHeader, ClockQuality
 from benchmarks import series as recordings
+from benchmarks.baselines import Batch, json_rows, plain_planes, xz
 from benchmarks.report import Figure, write
 from benchmarks.series import Series
 
@@ -82,11 +77,6 @@ _HEADER: Final = BatchHeader(
     epoch=20_000,
     clock=ClockQuality.TRUSTED,
 )
-# The dictionary of preset 9 is 64 MiB and takes most of the time to clear; batches are smaller
-# than 1 MiB, so that a smaller one finds the same matches. Lengths are the same.
-_XZ: Final = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 20}]
-
-Batch = tuple[Table, ...]
 
 
 @dataclasses.dataclass(slots=True)
@@ -98,77 +88,12 @@ class Count:
 
     def add(self, readings: int, size: int) -> None:
         """Counts one batch."""
-        self.readings += readings
-        self.size += size
+        self.readings, self.size = self.readings + readings, self.size + size
 
     @property
     def each(self) -> float:
         """Bytes per reading."""
         return self.size / self.readings
-
-
-def xz(plain: bytes) -> int:
-    """Bytes of `xz -9e`."""
-    return len(lzma.compress(plain, format=lzma.FORMAT_XZ, filters=_XZ))
-
-
-def plain_planes(batch: Batch) -> bytes:
-    """Columns without a choice of ours: steps in the narrowest width, byte by byte."""
-    head = []
-    planes = []
-    for table in batch:
-        names = [
-            (column.attribute, column.kind, quantum.numerator, quantum.denominator)
-            for column in table.columns
-            if (quantum := column.quantum)
-        ]
-        head.append((table.device, len(table.times), names))
-    seen: list[Sequence[int]] = []
-    for table in batch:
-        if table.times not in seen:  # our columns write equal times once, too
-            seen.append(table.times)
-            planes.append(_steps(_steps_of(table.times)))
-        planes += [_steps(cast("Sequence[int]", column.values)) for column in table.columns]
-    return cbor2.dumps(head) + b"".join(planes)
-
-
-def _steps_of(values: Sequence[int]) -> list[int]:
-    """The first value and the steps from each to the next."""
-    return [*values[:1], *map(sub, values[1:], values)]
-
-
-def _steps(values: Sequence[int]) -> bytes:
-    """Start, then steps as planes of the narrowest signed width."""
-    first, *steps = _steps_of(values)
-    for code in "bhiq":
-        try:
-            data = array(code, steps).tobytes()
-        except OverflowError:
-            continue
-        width = array(code).itemsize
-        return first.to_bytes(8, "little", signed=True) + b"".join(
-            data[byte::width] for byte in range(width)
-        )
-    raise AssertionError("a recorded step of more than 64 bits")
-
-
-def json_rows(batch: Batch) -> bytes:
-    """The batch as JSON, an object for each reading."""
-    rows = []
-    for table in batch:
-        device = table.device.hex()
-        stamps = [
-            dt.datetime.fromtimestamp(instant / 1_000, dt.UTC).isoformat(timespec="milliseconds")
-            for instant in table.times
-        ]
-        for column in table.columns:
-            values = cast("Sequence[int]", column.values)
-            numbers = column.quantum.values_of(values) if column.quantum else values
-            rows += [
-                {"device": device, "attribute": column.attribute, "time": stamp, "value": number}
-                for stamp, number in zip(stamps, numbers, strict=True)
-            ]
-    return json.dumps(rows, separators=(",", ":")).encode()
 
 
 def checked(batch: Batch) -> bytes:

@@ -137,11 +137,11 @@ def write(plane: bytes, lots: Lots) -> int:
     if len(plane) - unset < len(plane) * _SPARSE_BELOW[width]:
         lots.put(Lot.BITS, _pack(plane.translate(_IS_SET), 1))
         lots.put(Lot.PEAKED, plane.translate(None, b"\0"))
-        return _Form.SPARSE
+        return _code(_Form.SPARSE, 0)
     if width == 8:
         form = _Form.PEAKED if len(present) < _FLAT_FROM else _Form.FLAT
         lots.put(Lot.PEAKED if form is _Form.PEAKED else Lot.FLAT, plane)
-        return form
+        return _code(form, 0)
     form = _Form.BIT if width == 1 else _Form.PAIR if width == 2 else _Form.NIBBLE
     lots.put(_LOT[form], _pack(plane.translate(_SHIFTED[-base & 255]), width))
     return _code(form, base)

@@ -61,11 +61,10 @@ def write(values: Sequence[int], lots: Lots) -> list[int]:
     if len(values) == 1:
         return [0, 1, first]
     steps = list(map(sub, islice(values, 1, None), values))
+    step = steps[0]
+    if step == steps[-1] and steps.count(step) == len(steps):  # equal values, or regular times
+        return [1, abs(step), first, planes.same(1 if step > 0 else -1)] if step else [0, 1, first]
     scale = gcd(*steps)
-    if scale == 0:  # every number is the first one
-        return [0, 1, first]
-    if scale == abs(steps[0]) and steps.count(steps[0]) == len(steps):
-        return [1, scale, first, planes.same(1 if steps[0] > 0 else -1)]
     stride = -(-len(values) // _SAMPLE)
     if _spread(steps[::stride], scale) < _spread(values[::stride], scale):
         if scale > 1:

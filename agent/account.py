@@ -63,7 +63,9 @@ def status_of(
             )
             for health in devices
         ],
-        "uplinks": [_uplink(name, health) for name, health in sorted(spool.health().items())],
+        "uplinks": [_uplink(name, health) for name, health in sorted(spool.health().items())]
+        if running
+        else [],
     }
 
 

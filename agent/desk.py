@@ -24,7 +24,7 @@ from agent.account import consent_of, status_of
 from agent.form import Act, is_broken, is_final, judge, parse_form
 from agent.lock import instance_lock
 from agent.pipeline import Pipeline
-from agent.records import Decision, State
+from agent.records import Decision, State, state_of_no
 from agent.settings import Settings, load_settings
 from agent.site import FORM, SPOOL, make_state, open_site, with_policy
 from agent.spool import Spool
@@ -95,12 +95,11 @@ class Desk:
         pipeline = self._pipeline
         ledger = pipeline.site.ledger
         self._expect_flow(flow)
-        newest = ledger.newest(flow)
-        withdrawn = newest is not None and newest.state.is_yes
+        state = state_of_no(ledger.newest(flow))
         policy = pipeline.site.policy
         decision = Decision(
             flow=flow,
-            state=State.WITHDRAWN if withdrawn else State.REFUSED,
+            state=state,
             terms=terms_of(policy.policy, flow) if policy else None,
             policy_version=policy.policy.policy.version if policy else "unknown",
             decided_by="somebody present",
@@ -110,7 +109,7 @@ class Desk:
         )
         ledger.append_decision(decision, pipeline.clock.now().wall_ms)
         purged = pipeline.shut(flow)
-        word = "withdrawn" if withdrawn else "refused"
+        word = "withdrawn" if state is State.WITHDRAWN else "refused"
         return {
             "flow": flow,
             "decision": word,

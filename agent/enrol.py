@@ -124,7 +124,14 @@ def _verify(bundle: Bundle, keys: Keys, ledger: Ledger, expected: str | None) ->
             raise PolicyError(f"the policy names {name}, which the bundle does not bring")
         return bundle.files[name]
 
-    return open_policy(bundle.policy, bundle.signature, key, read_file, ledger.highest_serial)
+    return open_policy(
+        bundle.policy,
+        bundle.signature,
+        key,
+        read_file,
+        ledger.highest_serial,
+        highest_hash=ledger.policy_hash,
+    )
 
 
 def _thumbprint(bundle: Bundle) -> str:

@@ -75,6 +75,7 @@ class _Process:
         site = open_site(settings, clock.now())
         path = settings.state / SPOOL
         self._spool = Spool.open(path)
+        self._trusted = clock.now().trusted
         self._pipeline = Pipeline(site, self._spool, clock)
         self._desk = Desk(self._pipeline, running=True)
         self._control = Control(settings.state, self._answer)
@@ -103,12 +104,17 @@ class _Process:
         fed = time.monotonic()
         while not self._stop.is_set():
             self._pipeline.turn(_TURN_S)
-            if self._reload.is_set():
+            if self._reload.is_set() or self._clock_flipped():
                 self._reload.clear()
                 self._desk.reload()
             if interval is not None and time.monotonic() - fed >= interval:
                 fed = time.monotonic()
                 notify("WATCHDOG=1")
+
+    def _clock_flipped(self) -> bool:
+        """Whether the clock was trusted a moment ago and is not now, or the other way round."""
+        before, self._trusted = self._trusted, self._pipeline.clock.now().trusted
+        return before != self._trusted
 
     def _end(self) -> None:
         self._stop.set()

@@ -127,7 +127,12 @@ def with_policy(site: Site, now: Instant) -> Site:
         text = durable.read(directory / POLICY, _MAX_FILE)
         signature = durable.read(directory / SIGNATURE, _MAX_FILE)
         policy = open_policy(
-            text, signature, trusted, _reader(directory), site.ledger.highest_serial
+            text,
+            signature,
+            trusted,
+            _reader(directory),
+            site.ledger.highest_serial,
+            highest_hash=site.ledger.policy_hash,
         )
         site.ledger.append_policy(policy.serial, policy.hash, now.wall_ms)
     except OSError as exc:

@@ -14,6 +14,15 @@ from assent.errors import AssentError
 # A form of a thousand flows is some 100 kB.
 _MAX_FORM = 1_048_576
 
+# The words of DPV, as a person says them; --json keeps DPV's.
+_WORDS = {
+    "ConsentGiven": "yes",
+    "RenewedConsentGiven": "yes, said again",
+    "ConsentRefused": "no",
+    "ConsentWithdrawn": "yes once, taken back",
+    "accepted": "accepted",
+}
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's own arguments."""
@@ -72,7 +81,9 @@ def _show(shown: dict[str, Any]) -> list[str]:
 
 
 def _flow(flow: dict[str, Any]) -> list[str]:
-    decided = flow["decision"] or "nothing decided"
+    decided = _WORDS.get(flow["decision"], "nothing yet")
+    if flow["decided_at"]:
+        decided += f", {flow['decided_at']}"
     if flow["until"]:
         decided += f", until {flow['until']}"
     if flow["without"]:

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a person types it: words, stdout, stderr, exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.cli.main import _VERBS, main
+from tests.test_house import REPO
+
+AGENT = """\
+[gateway]
+state = "state"
+
+[[device]]
+id = "gateway"
+kind = "gateway"
+source = "host"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "agent.toml").write_text(AGENT)
+    return tmp_path
+
+
+def typed(line: str, config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Types a line; DIR stands for the configuration directory."""
+    try:
+        code = main(line.replace("DIR", str(config)).split())
+    except SystemExit as exc:
+        code = int(exc.code or 0)
+    said = capsys.readouterr()
+    place = str(config)
+    return code, said.out.replace(place, "DIR"), said.err.replace(place, "DIR")
+
+
+@pytest.mark.parametrize("verb", ["init", "check", "enrol", "consent", "run", "status"])
+def test_help_begins_with_examples(
+    verb: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = typed(f"{verb} --help", config, capsys)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Examples:\n  assent {verb}")
+
+
+def test_no_words_print_the_overview_and_are_a_usage_error(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = typed("", config, capsys)
+    assert code == 2
+    assert out.startswith("Examples:\n  assent init")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "err"),
+    [
+        ("stats", 2, "assent: there is no verb 'stats'\n  did you mean: assent status?\n"),
+        ("xyzzy", 2, "assent: there is no verb 'xyzzy'\n  see: assent --help\n"),
+        (
+            "status --jso --config DIR",
+            2,
+            "assent: unrecognized arguments: --jso\n  see: assent status --help\n",
+        ),
+        ("consent apply --config DIR", 2, "assent: assent consent apply needs a FILE\n"),
+        ("consent withdraw --config DIR", 2, "assent: assent consent withdraw needs a FLOW\n"),
+        (
+            "consent apply DIR/none.toml --config DIR",
+            1,
+            "assent: DIR/none.toml cannot be read: No such file or directory\n",
+        ),
+        (
+            "consent withdraw no-such-flow --config DIR",
+            2,
+            "assent: the policy has no flow 'no-such-flow'\n",
+        ),
+        (
+            "enrol DIR/none.bundle --config DIR",
+            1,
+            "assent: DIR/none.bundle cannot be read: No such file or directory\n",
+        ),
+        (
+            "init --config DIR",
+            3,
+            (
+                "assent: DIR/agent.toml is already there\n"
+                "  init never writes over a file; nothing was written\n"
+            ),
+        ),
+        (
+            "status --config DIR/nowhere",
+            1,
+            (
+                "DIR/nowhere/agent.toml:1:1: expected a readable file, got: no such file or "
+                "directory\n"
+            ),
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_what_to_do(
+    line: str, code: int, err: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(line, config, capsys) == (code, "", err)
+
+
+def test_init_writes_a_configuration_that_checks_and_trusts_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "new"
+    code, out, err = typed("init --config DIR --state DIR/state", place, capsys)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-2:] == [
+        "not enrolled: no key is trusted, nothing is collected, nothing connects",
+        "next: assent enrol --config DIR MAKER.bundle",
+    ]
+    assert not (place / "consent.toml").exists()
+    code, out, _ = typed("check --config DIR", place, capsys)
+    assert (code, out) == (
+        0,
+        "no mistakes in agent.toml, its profiles, policy.toml and consent.toml\n",
+    )
+    code, out, _ = typed("status --config DIR --json", place, capsys)
+    status = json.loads(out)
+    assert (code, status["enrolled"], status["flows"]) == (0, False, [])
+
+
+def test_check_finds_mistakes_in_every_file_at_once(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config / "agent.toml").write_text(AGENT.replace("kind", "knid"))
+    (config / "policy.toml").write_text("[polcy]\n")
+    (config / "consent.toml").write_text("policy = 3\n")
+    code, out, _ = typed("check --config DIR --json", config, capsys)
+    findings = json.loads(out)["findings"]
+    assert code == 1
+    assert {Path(finding["file"]).name for finding in findings} == {
+        "agent.toml",
+        "policy.toml",
+        "consent.toml",
+    }
+    assert all(finding["line"] >= 1 and finding["column"] >= 1 for finding in findings)
+
+
+def test_check_holds_a_form_against_the_policy(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config / "policy.toml").write_text((REPO / "config/policy.toml").read_text())
+    form = (REPO / "config/consent.toml").read_text()
+    (config / "consent.toml").write_text(form)
+    assert typed("check --config DIR", config, capsys)[0] == 0
+    (config / "consent.toml").write_text(form.replace("remote-diagnosis", "remote-diagnosys"))
+    code, out, _ = typed("check --config DIR", config, capsys)
+    assert code == 1
+    assert "remote-diagnosys" in out
+    assert "remote-diagnosis" in out
+
+
+def test_every_example_of_the_readme_is_a_verb_with_that_help() -> None:
+    lines = (REPO / "README.md").read_text().splitlines()
+    verbs = {line.split()[2] for line in lines if line.startswith("$ assent ")}
+    assert verbs == set(_VERBS)

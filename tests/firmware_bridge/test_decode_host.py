@@ -155,6 +155,7 @@ def test_whatever_the_bytes_a_decoder_gives_a_value_or_nothing(data: bytes) -> N
         "a quote that never ends",
     ],
 )
+@pytest.mark.clause("C07")
 def test_the_language_is_a_tag(text: str, expected: str | None) -> None:
     assert host.language(text.encode()) == expected
 

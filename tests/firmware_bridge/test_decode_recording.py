@@ -74,6 +74,7 @@ def test_a_scaled_reading_is_the_number_that_was_meant() -> None:
     assert one("1.5", scale=1000) == 1500.0
     assert one("9" * 18, "integer", 1000.0) is None
     assert one("1e308", scale=1e6) is None
+    assert one("1.5", scale=5e-324) is None
     assert one("1" + "0" * 18, "integer", 1e308) is None
 
 

@@ -304,14 +304,17 @@ def test_an_empty_recording_ends_at_once(tmp_path: Path) -> None:
         source.read()
 
 
-@pytest.mark.parametrize("what", ["a directory", "a pipe", "nothing", "a name with a NUL"])
+@pytest.mark.parametrize(
+    "what", ["a directory", "a pipe", "nothing", "a name with a NUL", "a name too long"]
+)
 def test_what_is_no_recording_is_an_error_without_its_path(tmp_path: Path, what: str) -> None:
     path = tmp_path / "TEST-CANARY"
     if what == "a directory":
         path.mkdir()
     if what == "a pipe":
         os.mkfifo(path)
-    name = Path("TEST\0CANARY") if what == "a name with a NUL" else path
+    odd = {"a name with a NUL": Path("TEST\0CANARY"), "a name too long": tmp_path / ("CANARY" * 50)}
+    name = odd.get(what, path)
     with pytest.raises(SourceError) as caught, playing(name):
         pass
     assert "recording" in caught.value.message

@@ -88,7 +88,7 @@ class Lanes(Store):
         Raises:
             SpoolError: the stream ended earlier, or belongs to another lane.
         """
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             row = db.execute(
                 "SELECT id, recipient, state, basis FROM lane WHERE flow=?", (flow,)
             ).fetchone()
@@ -121,7 +121,7 @@ class Lanes(Store):
         self._shut(flow, LaneState.CLOSED)
 
     def _shut(self, flow: str, state: LaneState) -> None:
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             row = db.execute("SELECT state FROM lane WHERE flow=?", (flow,)).fetchone()
             if row is None:
                 if state is LaneState.CLOSED:
@@ -149,7 +149,7 @@ class Lanes(Store):
         Raises:
             SpoolError: the disk refuses; nothing was deleted, a closed lane stays closed.
         """
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             row = db.execute("SELECT id FROM lane WHERE flow=?", (flow,)).fetchone()
             purged = _empty(db, row[0], flow) if row else Purged(0, 0, 0)
         self._shrink(at_once=True)

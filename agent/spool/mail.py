@@ -41,7 +41,7 @@ class Mail(Store):
             one.recipient: (one.broker, one.mailbox, one.ca_pem, one.cert_path, one.key_path)
             for one in targets
         }
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             rows = db.execute("SELECT * FROM target").fetchall()
             if {row[0]: row[1:] for row in rows} == wanted:
                 return  # nothing to write, nothing to wake the uplink for
@@ -85,7 +85,7 @@ class Mail(Store):
         Raises:
             SpoolError: too many wait already, or the disk refuses.
         """
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             count = db.execute(
                 "SELECT count(*) FROM control WHERE recipient=?", (recipient,)
             ).fetchone()[0]
@@ -117,7 +117,7 @@ class Mail(Store):
         """
         if not ids:
             return
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             db.executemany("DELETE FROM inbox WHERE id=?", [(one,) for one in ids])
 
     def health(self) -> dict[str, Health]:

@@ -50,7 +50,7 @@ class Queue(Retention):
         """
         if not batches:
             return
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             tickets: dict[str, _Ticket] = {}
             meta = []
             payload = []

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from agent.spool import schema
+from agent.spool import bell, schema
 from agent.spool.schema import DamagedError
 from assent.errors import SpoolError
 
@@ -36,6 +36,7 @@ class Store:
         self.path = path
         self.moved_aside = moved_aside
         self._db = db
+        self.bell = bell.Bell(path)
         self._inode = path.stat().st_ino
         self.id = bytes(db.execute("SELECT id FROM spool").fetchone()[0])
         self._seen = self._version()
@@ -65,6 +66,8 @@ class Store:
 
     @classmethod
     def _open(cls, path: Path, *, create: bool) -> Self:
+        if create:
+            bell.hang(path)
         if not path.exists():
             if not create:
                 raise SpoolError("there is no spool yet", hint="`assent collect` makes it")
@@ -87,6 +90,7 @@ class Store:
     def close(self) -> None:
         """Closes the connection; the last one to close cleans the log away."""
         self._db.close()
+        self.bell.close()
 
     def changed(self) -> bool:
         """Says whether another connection has committed since the last call; cheap.
@@ -112,7 +116,9 @@ class Store:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     @contextlib.contextmanager
-    def _writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def _writing(
+        self, *, durable: bool = True, rings: bool = False
+    ) -> Iterator[sqlite3.Connection]:
         db = self._db
         try:
             if not durable:
@@ -128,6 +134,8 @@ class Store:
                     db.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
+        if rings:
+            self.bell.ring()
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -25,8 +25,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from agent.spool import Spool, Target
 from agent.uplink.link import Link
@@ -34,13 +35,14 @@ from agent.uplink.protocol import Backoff
 from agent.uplink.world import World
 from assent.errors import SpoolError
 
-# Seconds between two looks at the spool: with a connection, so that a withdrawal returns within
-# 100 ms (design §6), and without one.
-_LOOK_S: Final = 0.04
-_LOOK_IDLE_S: Final = 0.1
+# Seconds between two looks at the spool when nobody rings its bell, and where there is no bell: so
+# that a withdrawal returns within 100 ms (design §6).
 _TICK_S: Final = 1.0
+_LOOK_S: Final = 0.04
 # Seconds of silence after which the broker is asked whether it is there; it has as long to answer.
 KEEPALIVE_S: Final = 60
+
+_Sockets: TypeAlias = AbstractSet[socket.socket]
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +110,10 @@ class Uplink:
     def _serve(self, stop: threading.Event, ear: socket.socket) -> None:
         spool = Spool.open(self._path, create=False)
         try:
+            spool.bell.listen()  # before the first look, so that nothing is missed in between
             self._look(spool)
             while not stop.is_set():
-                readable, writable = self._wait(ear)
+                readable, writable = self._wait(spool, ear)
                 more = spool.changed()
                 now = self._world.monotonic()
                 tick = now >= self._next_tick
@@ -123,18 +126,27 @@ class Uplink:
         finally:
             self._close(spool)
 
-    def _wait(self, ear: socket.socket) -> tuple[set[socket.socket], set[socket.socket]]:
+    def _wait(self, spool: Spool, ear: socket.socket) -> tuple[_Sockets, _Sockets]:
         sockets = {one: link for link in self._links.values() if (one := link.socket())}
         writers = [one for one, link in sockets.items() if link.wants_write()]
-        patience_s = _LOOK_S if sockets else _LOOK_IDLE_S
+        bell = spool.bell.listen()
+        heard: list[socket.socket | int] = (
+            [ear, *sockets] if bell is None else [ear, bell, *sockets]
+        )
+        now = self._world.monotonic()
+        patience_s = max(0.0, self._next_tick - now)
+        due = [link.due_s(now) for link in self._links.values()]
+        patience_s = min([patience_s, *due, *([_LOOK_S] if bell is None else [])])
         try:
-            readable, writable, _ = select.select([ear, *sockets], writers, [], patience_s)
+            readable, writable, _ = select.select(heard, writers, [], patience_s)
         except (OSError, ValueError):  # a socket was closed under us; its link will notice
             return set(sockets), set()
+        if bell in readable:
+            spool.bell.hush()
         if ear in readable:
             with contextlib.suppress(OSError):
                 ear.recv(4096)
-        return set(readable), set(writable)
+        return {one for one in sockets if one in readable}, set(writable)
 
     def _look(self, spool: Spool) -> None:
         # The order is the law: what must stop is read first, let go of, and only then answered.
@@ -165,8 +177,8 @@ class Uplink:
     def _turn(
         self,
         link: Link,
-        readable: set[socket.socket],
-        writable: set[socket.socket],
+        readable: _Sockets,
+        writable: _Sockets,
         *,
         more: bool,
         tick: bool,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections import Counter
 from collections.abc import Set as AbstractSet
 from typing import Final
@@ -73,6 +74,13 @@ class Flight:
 
     def __len__(self) -> int:
         return len(self._flying)
+
+    def due_s(self, now: float) -> float:
+        """Says in how many seconds a hold ends or a note is due, or infinity."""
+        held = self.flow is not Flow.FREE and not self._flying and not self._dry
+        hold_s = self._hold_until - now if held else math.inf
+        note_s = self._done_since + _NOTE_S - now if self._done else math.inf
+        return min(hold_s, note_s)
 
     def begin(self, window: int, largest: int | None) -> None:
         """Takes the limits of a new connection.

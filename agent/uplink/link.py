@@ -10,6 +10,7 @@ Law:
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections import Counter
 from collections.abc import Set as AbstractSet
@@ -82,6 +83,14 @@ class Link:
     def note(self) -> None:
         """Writes down what was delivered."""
         self._flight.note()
+
+    def due_s(self, now: float) -> float:
+        """Says in how many seconds it has something to do by itself, at most."""
+        if self._connection is None:
+            wait_s = self._not_before - now if self.target.wanted else math.inf
+        else:
+            wait_s = self._flight.due_s(now)
+        return max(0.0, wait_s)
 
     def turn(self, *, readable: bool, writable: bool, more: bool) -> None:
         """One turn of the loop.
@@ -226,7 +235,8 @@ class Link:
         wait_s = self._backoff.failed(lived_s, taken_over=taken_over)
         if not self._answered and event.dialled:
             wait_s = self._change_version(event, wait_s)
-        if event.hung_up or event.reason == Reason.PACKET_TOO_LARGE:
+        wordless = event.hung_up and self._version is Version.V311
+        if wordless or event.reason == Reason.PACKET_TOO_LARGE:
             self._flight.suspect()
         self._drop()
         self._not_before = now + wait_s

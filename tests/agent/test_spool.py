@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -51,7 +52,11 @@ def data_of(leases: list[Lease]) -> list[bytes]:
 
 
 def on_disk(path: Path, needle: bytes) -> list[str]:
-    return sorted(entry.name for entry in path.parent.iterdir() if needle in entry.read_bytes())
+    return sorted(
+        entry.name
+        for entry in path.parent.iterdir()
+        if entry.is_file() and needle in entry.read_bytes()
+    )
 
 
 # --- streams and put -----------------------------------------------------------------------------
@@ -638,7 +643,9 @@ def test_the_files_are_0660_whatever_the_umask(path: Path, umask: int) -> None:
         modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
     finally:
         os.umask(before)
-    assert modes == dict.fromkeys(("spool.db", "spool.db-wal", "spool.db-shm"), 432)
+    assert modes == dict.fromkeys(
+        ("spool.db", "spool.db-wal", "spool.db-shm", "spool.db.bell"), 0o660
+    )
     spool.close()
 
 
@@ -807,6 +814,54 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(spool: Spool) -> None:
     assert spool.waiting()["service"].batches == 3
     spool._db.execute("PRAGMA max_page_count=1000000")
     spool.put([sealed(3)])
+
+
+# --- the bell -----------------------------------------------------------------------------------
+
+
+def rang(carrier: Spool) -> bool:
+    bell = carrier.bell.listen()
+    assert bell is not None
+    readable = bool(select.select([bell], [], [], 0)[0])
+    carrier.bell.hush()
+    return readable
+
+
+def test_the_bell_rings_for_what_the_uplink_has_to_know(spool: Spool, carrier: Spool) -> None:
+    assert not rang(carrier)
+    for act in (
+        lambda: spool.open_lane("service", "maker", STREAM, None),
+        lambda: spool.put([sealed(0)]),
+        lambda: spool.close_lane("service"),
+        lambda: spool.purge("service"),
+        lambda: spool.put_control("maker", b"x"),
+        lambda: spool.set_targets([target()]),
+    ):
+        act()
+        assert rang(carrier)
+        assert not rang(carrier)
+    spool.waiting()
+    spool.expire(NOW)
+    assert not rang(carrier)
+
+
+def test_ringing_never_waits_and_never_fails(spool: Spool, carrier: Spool, path: Path) -> None:
+    for _ in range(200_000):  # nobody hears: more than a pipe holds
+        spool.bell.ring()
+    carrier.bell.listen()
+    for _ in range(200_000):  # nobody takes it out
+        spool.bell.ring()
+    assert rang(carrier)
+    carrier.bell.close()
+    spool.bell.ring()
+    path.with_name("spool.db.bell").unlink()
+    spool.bell.close()
+    spool.bell.ring()
+    assert carrier.bell.listen() is None
+    path.with_name("spool.db.bell").write_text("no bell")
+    assert carrier.bell.listen() is None
+    spool.bell.ring()
+    assert path.with_name("spool.db.bell").read_text() == "no bell"
 
 
 # --- cost ----------------------------------------------------------------------------------------

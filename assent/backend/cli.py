@@ -23,6 +23,7 @@ from typing import Final
 
 from assent import durable
 from assent.backend import admission, directory, publishing
+from assent.backend.broker import render
 from assent.backend.directory import Directory
 from assent.backend.grammar import parser
 from assent.backend.report import REPORTS
@@ -80,7 +81,7 @@ def _sign_policy(arguments: argparse.Namespace) -> int:
     for name in signed.filled:
         _talk(f"filled in the thumbprint of {name}")
     _talk(f"signed {head.id} {head.version}, serial {head.serial}")
-    print(signed.path)
+    _result(arguments, signed.path, policy=head.id, version=head.version, serial=head.serial)
     return 0
 
 
@@ -89,7 +90,7 @@ def _bundle(arguments: argparse.Namespace) -> int:
     data = publishing.bundle(arguments.policy, arguments.policy_key, root)
     _write(arguments.out, data)
     _talk(f"bundled {len(data)} bytes; give it to technicians with the key's thumbprint")
-    print(arguments.out)
+    _result(arguments, arguments.out, bytes=len(data))
     return 0
 
 
@@ -101,7 +102,29 @@ def _admit(arguments: argparse.Namespace) -> int:
         mailbox, admitted = admission.admit(here, store, data, _now())
     _write(out, admitted)
     _talk(f"admitted {mailbox}; give the admission back to the gateway")
-    print(json.dumps({"mailbox": mailbox, "admission": str(out)}) if arguments.json else out)
+    _result(arguments, out, mailbox=mailbox)
+    return 0
+
+
+def _broker(arguments: argparse.Namespace) -> int:
+    here = Directory.open(arguments.directory)
+    out = arguments.out.resolve()
+    try:
+        durable.make_dirs(out, mode=0o755)
+        conf = render(
+            out,
+            port=arguments.port,
+            host=arguments.address,
+            ca=here.tls("ca.pem").resolve(),
+            certificate=here.tls("broker.pem").resolve(),
+            key=here.tls("broker.key").resolve(),
+            recipients=[here.recipient],
+            user=arguments.user,
+        )
+    except OSError as exc:
+        raise UsageError(f"{out} cannot be written: {exc.strerror}") from exc
+    _talk(f"next: let mosquitto's account read {here.tls('broker.key')}, then: mosquitto -c {conf}")
+    _result(arguments, conf)
     return 0
 
 
@@ -165,6 +188,11 @@ def _write(path: pathlib.Path, data: bytes) -> None:
         raise UsageError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
+def _result(arguments: argparse.Namespace, path: pathlib.Path, **more: str | int) -> None:
+    """Prints the file that was written; with `--json` what is known about it, too."""
+    print(json.dumps({"file": str(path), **more}, indent=2) if arguments.json else path)
+
+
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
@@ -189,6 +217,7 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "sign-policy": _sign_policy,
     "bundle": _bundle,
     "admit": _admit,
+    "broker": _broker,
     "run": _run,
     "show": _show,
 }

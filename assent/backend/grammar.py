@@ -20,6 +20,7 @@ _EXAMPLES: Final = """\
   assent-backend sign-policy policy.toml --key maker/keys/policy.key.cose --files maker
   assent-backend bundle policy.toml --policy-key maker/keys/policy.pub.cose --out maker.bundle
   assent-backend admit maker maker.request --out maker.admission
+  assent-backend broker maker --out /etc/assent-broker         a mosquitto for its gateways
   assent-backend run maker --broker mqtts://localhost:8883     subscribe until SIGTERM
   assent-backend show maker flows --json"""
 
@@ -54,6 +55,7 @@ def parser() -> Parser:
     _add_keygen(verbs)
     _add_policy_verbs(verbs)
     _add_admit(verbs)
+    _add_broker(verbs)
     _add_run(verbs)
     _add_show(verbs)
     return top
@@ -126,6 +128,7 @@ def _add_policy_verbs(
             metavar="ROOT",
             help="what the file names in the policy are relative to (default: beside the policy)",
         )
+        verb.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_admit(verbs: _Verbs) -> None:
@@ -141,6 +144,22 @@ def _add_admit(verbs: _Verbs) -> None:
         "--out", type=pathlib.Path, help="the admission (default: REQUEST with .admission)"
     )
     admit.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_broker(verbs: _Verbs) -> None:
+    broker = _add(
+        verbs,
+        "broker",
+        "write the configuration of a mosquitto: a mailbox for each gateway, nothing dropped",
+        "  assent-backend broker maker --out /etc/assent-broker --user mosquitto\n"
+        "  mosquitto -c /etc/assent-broker/mosquitto.conf",
+    )
+    broker.add_argument("directory", type=pathlib.Path, metavar="DIR")
+    broker.add_argument("--out", type=pathlib.Path, required=True, help="a directory of its own")
+    broker.add_argument("--port", type=int, default=8883, help="TCP port (default 8883)")
+    broker.add_argument("--address", default="0.0.0.0", help="where to listen (default all)")  # noqa: S104  # a broker is there to be reached
+    broker.add_argument("--user", help="the account mosquitto changes to when root starts it")
+    broker.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_run(verbs: _Verbs) -> None:

@@ -76,10 +76,7 @@ def test_the_whole_way_from_keys_to_an_admission(tmp_path: Path, cli: Cli) -> No
     admitted = cli("admit", maker, request, "--json")
     assert admitted.code == 0
     answer = json.loads(admitted.out)
-    assert answer == {
-        "mailbox": hand.mailbox,
-        "admission": str(tmp_path / "maker.admission"),
-    }
+    assert answer == {"mailbox": hand.mailbox, "file": str(tmp_path / "maker.admission")}
     assert sniff((tmp_path / "maker.admission").read_bytes()) == "admission"
 
     shown = json.loads(cli("show", maker, "gateways", "--json").out)
@@ -158,7 +155,9 @@ def test_without_a_published_policy_nothing_runs(tmp_path: Path, cli: Cli) -> No
     assert "policies" in said.err
 
 
-@pytest.mark.parametrize("verb", ["", "keygen", "sign-policy", "bundle", "admit", "run", "show"])
+@pytest.mark.parametrize(
+    "verb", ["", "keygen", "sign-policy", "bundle", "admit", "broker", "run", "show"]
+)
 def test_help_begins_with_examples(cli: Cli, verb: str) -> None:
     said = cli(*([verb] if verb else []), "--help")
     assert said.code == 0
@@ -234,6 +233,17 @@ def test_show_shows_no_key_and_no_raw_bytes(delivered: tuple[Directory, Hand], c
     secrets = [key.encode() for key in maker.seal_keys().values()]
     secrets += [hand.sign.public.raw, hand.seal.public.encode()]
     assert [one for one in secrets if one.hex() in text] == []
+
+
+def test_broker_writes_a_configuration_with_this_recipients_files(tmp_path: Path, cli: Cli) -> None:
+    cli("keygen", tmp_path / "m", "--recipient", "maker")
+    out = tmp_path / "broker"
+    said = cli("broker", tmp_path / "m", "--out", out, "--port", "18883", "--json")
+    assert json.loads(said.out) == {"file": str(out / "mosquitto.conf")}
+    conf = (out / "mosquitto.conf").read_text()
+    assert "listener 18883 0.0.0.0" in conf
+    assert f"keyfile {tmp_path / 'm' / 'tls' / 'broker.key'}" in conf
+    assert "user backend-maker" in (out / "mosquitto.acl").read_text()
 
 
 def test_show_before_anything_came_says_so(tmp_path: Path, cli: Cli) -> None:

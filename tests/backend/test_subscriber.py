@@ -316,7 +316,8 @@ def test_what_came_on_a_lost_connection_is_left_to_the_next(
 ) -> None:
     """Its packet numbers would confirm other messages there."""
     maker = sites["maker"]
-    real, lost = Connection.step, []
+    real = Connection.step
+    lost: list[None] = []
 
     def step(self: Connection, timeout_s: float) -> list[Message]:
         if len(lost) == 1:

@@ -134,6 +134,7 @@ def test_what_the_spool_needs_to_know_stands_beside_the_bytes(bench: Bench) -> N
     assert sealed.digest == hashlib.sha256(sealed.data).digest()
 
 
+@pytest.mark.clause("C21")
 def test_the_gateway_cannot_open_what_it_sealed(bench: Bench) -> None:
     (sealed,) = bench.sealer.seal(batch_of((noise(b"d" * 16, 5),)), 0)
     with pytest.raises(CannotOpenError):
@@ -251,6 +252,7 @@ def test_more_gaps_than_a_header_holds_wait_for_the_next_batch(bench: Bench) -> 
     assert bench.open(sealed, bench.maker).header.gaps == gaps[:MAX_GAPS]
 
 
+@pytest.mark.clause("C21")
 def test_no_flow_device_or_record_is_readable_in_the_sealed_bytes(bench: Bench) -> None:
     (sealed,) = bench.sealer.seal(batch_of((noise(b"CANARY-DEVICE-01", 5),)), 0)
     for canary in (b"CANARY", b"remote-diagnosis", b"r" * 16, b"t" * 32, b"maker"):

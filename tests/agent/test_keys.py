@@ -115,6 +115,7 @@ def test_nothing_of_two_gateways_is_related(tmp_path: Path) -> None:
 # -- on the disk -------------------------------------------------------------------------------
 
 
+@pytest.mark.clause("C21")
 def test_no_secret_is_readable_in_the_files(place: Path) -> None:
     keys = filled(place)
     gateway = keys.gateway("maker")
@@ -134,6 +135,7 @@ def test_no_secret_is_readable_in_the_files(place: Path) -> None:
     assert (place / "wrapping.key").read_bytes() in held
 
 
+@pytest.mark.clause("C21")
 def test_secrets_are_for_their_owner_alone_and_the_tls_key_for_the_group_too(place: Path) -> None:
     previous = os.umask(0)
     try:

@@ -142,6 +142,7 @@ def test_a_new_stream_ends_the_old_one_and_what_waits_of_it_still_leaves(
 
 
 @pytest.mark.clause("C03")
+@pytest.mark.clause("C28")
 def test_nothing_of_a_closed_lane_is_leased(spool: Spool, carrier: Spool) -> None:
     for flow, stream in (("service", 7), ("advice", 8)):
         spool.open_lane(flow, "maker", stream, None)
@@ -174,6 +175,7 @@ def test_a_batch_does_not_enter_a_closed_lane(spool: Spool) -> None:
 
 
 @pytest.mark.clause("C03")
+@pytest.mark.clause("C28")
 def test_what_waited_when_a_lane_was_closed_never_leaves_even_after_a_new_yes(
     spool: Spool, carrier: Spool
 ) -> None:
@@ -217,6 +219,7 @@ def test_a_pause_does_not_soften_a_close(spool: Spool) -> None:
     assert spool.lanes()["service"].state is LaneState.CLOSED
 
 
+@pytest.mark.clause("C28")
 @pytest.mark.parametrize(("now", "count"), [(FAR - 1, 3), (FAR, 0)], ids=["before", "at the end"])
 def test_a_lane_whose_end_has_passed_gives_nothing(
     spool: Spool, carrier: Spool, now: int, count: int
@@ -243,6 +246,7 @@ def test_a_purge_deletes_the_flow_and_no_other(spool: Spool, carrier: Spool) -> 
 
 
 @pytest.mark.clause("C03")
+@pytest.mark.clause("C28")
 def test_purged_bytes_are_in_no_file_any_more(spool: Spool, carrier: Spool, path: Path) -> None:
     """Red without `secure_delete`, and without the cut of the log after a purge."""
     spool.open_lane("service", "maker", STREAM, None)
@@ -495,6 +499,7 @@ def test_what_was_carried_does_not_change_and_a_week_of_drops_is_few_gaps(spool:
 # --- age and quota -------------------------------------------------------------------------------
 
 
+@pytest.mark.clause("C20")
 def test_what_is_too_old_is_dropped_and_declared(spool: Spool) -> None:
     spool.open_lane("service", "maker", STREAM, None)
     spool.put([sealed(0, expires_ms=NOW), sealed(1, expires_ms=NOW + 1), sealed(2)])

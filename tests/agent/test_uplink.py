@@ -288,6 +288,7 @@ def test_trap_9_a_new_connection_sends_only_what_the_spool_gives_it(
 
 
 @pytest.mark.clause("C03")
+@pytest.mark.clause("C28")
 def test_a_closed_lane_cuts_the_connection_that_still_holds_its_messages(
     tmp_path: Path, authority: Authority
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_second_maker_is_found(tmp_path: Path) -> None:
     assert strange_makers(root) == ["agent/settings.py makes Permit"]
 
 
+@pytest.mark.clause("C32")
 def test_each_library_stays_in_its_rooms() -> None:
     assert strange_libraries(REPO) == []
 
@@ -228,5 +229,6 @@ def test_a_planted_import_turns_the_floors_red(tmp_path: Path, room: str, line: 
     assert not floors_hold(plant(tmp_path, room, line))
 
 
+@pytest.mark.clause("C32")
 def test_the_floors_hold(tmp_path: Path) -> None:
     assert floors_hold(plant(tmp_path, "agent/gate.py", "\n"))

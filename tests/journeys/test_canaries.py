@@ -162,6 +162,7 @@ def test_canaries_are_readable_nowhere_and_the_kept_one_is(household: Stage) -> 
 
 
 @pytest.mark.clause("C35")
+@pytest.mark.clause("C09")
 def test_texts_outside_the_closed_set_stay_and_those_inside_leave(household: Stage) -> None:
     wait_until(lambda: {"eco", "heater"} <= values(household), "the agreed texts have arrived")
     assert values(household) == {"eco", "heater"}

@@ -362,6 +362,7 @@ def test_a_word_of_the_appliance_is_not_refused(text: str) -> None:
     assert texts([text]).read([text]) == ([text], True)
 
 
+@pytest.mark.clause("C08")
 def test_an_enum_lets_through_what_both_sets_have() -> None:
     compiled = compile_transform(carried("appliance.fault", "enum(E1, E9)", FAULT), SECRET, 0)
     cells, _ = compiled.reader.read(["E1", "E2", "E9"])

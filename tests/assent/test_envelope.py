@@ -278,6 +278,7 @@ def test_another_gateways_key_does_not_verify() -> None:
 
 
 @pytest.mark.clause("C15")
+@pytest.mark.clause("C03")
 def test_a_batch_made_for_another_recipient_is_refused() -> None:
     """A recipient that seals a batch on, signature and all, is caught by the header."""
     signed = unseal(sealed_batch(HYBRID), HYBRID, MAILBOX)

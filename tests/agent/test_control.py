@@ -90,6 +90,7 @@ def test_only_the_agents_user_may_open_the_socket(state: Path) -> None:
     assert (state / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.clause("C30")
 @pytest.mark.skipif(
     os.getuid() != 0 or not shutil.which("setpriv") or not Path("/usr/bin/python3").exists(),
     reason="needs root, setpriv and the system's python3",

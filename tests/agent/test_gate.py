@@ -290,6 +290,8 @@ CLAUSES = {
     "silence is no": "C01",
     "a refusal is no": "C01",
     "a withdrawal is no": "C28",
+    "a policy past its end runs nothing": "C19",
+    "linked to an account": "C10",
     "a purpose of another name": "C03",
     "a new attribute": "C04",
     "to an affiliate": "C15",

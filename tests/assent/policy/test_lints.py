@@ -650,6 +650,8 @@ CLAUSES = {
     "links-are-optional": "C10",
     "key-is-its-own": "C15",
     "flow-key-differs": "C03",
+    "broker-is-encrypted": "C21",
+    "withdrawal-only-stops": "C28",
 }
 
 

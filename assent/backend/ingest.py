@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 
 from assent.backend.offers import Offer
@@ -81,9 +82,17 @@ def judge(topic: str, data: bytes, desk: Desk) -> Outcome:
     except WireError as exc:
         reason = _reason(exc) if mailbox else Reason.BAD_TOPIC
         return Rejected(mailbox, reason, exc.message)
-    except Exception:  # noqa: BLE001  # a mistake of ours must not block those that come after
-        _log.exception("event=judge-failed size=%d", len(data))
+    except Exception as exc:  # noqa: BLE001  # a mistake of ours must not block what comes after
+        _log.error(
+            "event=judge-failed error=%s size=%d", place_of(exc), len(data)
+        )  # the message of a foreign exception may quote a value
         return Rejected(mailbox, Reason.INTERNAL)
+
+
+def place_of(exc: BaseException) -> str:
+    """Says what went wrong and where in our code; a message could quote a value, so it does not."""
+    last = traceback.extract_tb(exc.__traceback__)[-1:]
+    return " ".join([type(exc).__name__, *(f"{one.filename}:{one.lineno}" for one in last)])
 
 
 def _open(data: bytes, gateway: Gateway, desk: Desk) -> Outcome:

@@ -262,12 +262,13 @@ def test_no_signed_payload_raises(payload: bytes) -> None:
 
 def test_a_mistake_of_ours_is_a_refusal_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_mailbox: str) -> Gateway:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("CANARY")
 
     with caplog.at_level(logging.ERROR):
         outcome = rejected(HAND.topic, b"CANARY", dataclasses.replace(DESK, gateway=broken))
     assert outcome.reason is Reason.INTERNAL
-    assert "judge-failed" in caplog.text
+    assert "event=judge-failed error=ZeroDivisionError" in caplog.text
+    assert "test_ingest.py:" in caplog.text
     assert "CANARY" not in caplog.text
     assert HAND.mailbox not in caplog.text
 

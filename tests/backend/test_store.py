@@ -5,12 +5,15 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from assent.backend.ingest import judge
@@ -444,6 +447,37 @@ def test_published_terms_lie_beside_the_rows(store: Store) -> None:
     assert found.keys() == offers().keys()
     for flow, offer in offers().items():
         assert found[flow] == (offer.terms.hash, offer.terms.encode(), 17)
+
+
+CHOICES = [(sequence, rows) for sequence in range(5) for rows in (1, 2)]
+BATCHES = {
+    choice: taken(HAND.batch(OURS.public, power(choice[1]), sequence=choice[0]))
+    for choice in CHOICES
+}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.lists(st.sampled_from(CHOICES), max_size=6), max_size=5))
+def test_any_arrivals_store_the_first_of_each_number_once(
+    groups: list[list[tuple[int, int]]],
+) -> None:
+    first: dict[int, int] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store(Path(directory))
+        for group in groups:
+            verdicts = put(store, *(BATCHES[choice] for choice in group))
+            for (sequence, rows), verdict in zip(group, verdicts, strict=True):
+                if sequence not in first:
+                    first[sequence] = rows
+                    assert verdict is Verdict.STORED
+                elif first[sequence] == rows:
+                    assert verdict is Verdict.DUPLICATE
+                else:
+                    assert verdict is Verdict.REFUSED
+        assert len(values(store)) == sum(first.values())
+        held = position(store) or Position()
+        assert {n for n in range(6) if held.holds(n)} == set(first)
+        store.close()
 
 
 def outcomes(settled: list[Settled]) -> list[Outcome]:

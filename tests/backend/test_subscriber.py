@@ -460,6 +460,31 @@ def test_kills_at_any_time_lose_nothing_and_store_nothing_twice(
     assert {(row.time_ms, row.value) for row in rows} == expected
 
 
+def test_a_broker_that_comes_late_is_found(tmp_path: Path, sites: Sites, broker: Broker) -> None:
+    maker = sites["maker"]
+    broker.stop()
+    log = tmp_path / "log"
+    with log.open("ab") as err:
+        process = subprocess.Popen(command(maker, broker.port), stderr=err)
+    until(lambda: b"event=broker-lost" in log.read_bytes(), "nobody is there")
+    broker.start()
+    until(lambda: b"event=subscribed" in log.read_bytes(), "subscribed")
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(15) == 0
+
+
+def test_a_stop_while_there_is_no_broker_is_heeded(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    broker.stop()
+    log = tmp_path / "log"
+    with log.open("ab") as err:
+        process = subprocess.Popen(command(sites["maker"], broker.port), stderr=err)
+    until(lambda: log.read_bytes().count(b"event=broker-lost") > 2, "it waits longer and longer")
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(5) == 0
+
+
 def test_a_second_subscriber_on_one_directory_is_refused(
     tmp_path: Path, sites: Sites, broker: Broker
 ) -> None:

@@ -144,7 +144,7 @@ class Store:
             if outage or all(isinstance(taken.outcome, Rejected) for taken in group):
                 raise StoreError(f"the store cannot be written: {exc}") from exc
             if len(group) == 1:
-                return self._put([_unstorable(group[0], exc)])
+                return self.put([_unstorable(group[0], exc)])
             return [settled for taken in group for settled in self.put([taken])]
 
     def publish(self, offers: Iterable[Offer]) -> None:

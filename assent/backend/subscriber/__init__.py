@@ -28,7 +28,7 @@ from typing import Final
 
 from assent.backend.acknowledge import Acknowledger
 from assent.backend.directory import Directory
-from assent.backend.ingest import Desk, judge
+from assent.backend.ingest import Desk, judge, place_of
 from assent.backend.outcomes import Accepted, Gateway, Rejected
 from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
@@ -84,8 +84,8 @@ class Subscriber:
                 self._serve(stop, ready)
             except (OSError, AssentError) as exc:
                 _log.warning("event=broker-lost error=%r", str(exc))
-            except Exception:  # noqa: BLE001  # a mistake of ours ends a connection, not the process
-                _log.exception("event=subscriber-failed")
+            except Exception as exc:  # noqa: BLE001  # a mistake of ours ends no process
+                _log.error("event=subscriber-failed error=%s", place_of(exc))
             finally:
                 self._group.clear()
                 self._connection.drop()

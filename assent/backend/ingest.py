@@ -83,9 +83,7 @@ def judge(topic: str, data: bytes, desk: Desk) -> Outcome:
         reason = _reason(exc) if mailbox else Reason.BAD_TOPIC
         return Rejected(mailbox, reason, exc.message)
     except Exception as exc:  # noqa: BLE001  # a mistake of ours must not block what comes after
-        _log.error(
-            "event=judge-failed error=%s size=%d", place_of(exc), len(data)
-        )  # the message of a foreign exception may quote a value
+        _log.error("event=judge-failed error=%s size=%d", place_of(exc), len(data))
         return Rejected(mailbox, Reason.INTERNAL)
 
 

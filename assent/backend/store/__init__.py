@@ -10,7 +10,8 @@ Law:
   - a message that cannot be stored goes to quarantine and takes no other with it; a disk that
     cannot be written raises, and nothing of the group is stored.
 
-The two files and who may read them: `assent.backend.store.readings` and `…custody`.
+The two files and who may read them: `assent.backend.store.readings` and `…custody`; why two:
+docs/decisions/0004-two-files-at-the-backend.md.
 Limits: one writer (the running subscriber) beside short ones (`admit`). On one machine SQLite; a
 fleet's backend keeps the same tables in PostgreSQL, where the grants are real.
 """

@@ -10,12 +10,13 @@ Law:
   - while it is closed a recording stands still: opened again it goes on where it was, so that no
     row is stamped into a time in which nobody was allowed to look;
   - a gap longer than the device's `fresh` shows as silence, as it did in life;
-  - a row whose time cannot be read is left out, a cell without a value leaves out its attribute.
+  - a row whose time cannot be read, or that is no CSV, is left out and counted; a cell without a
+    value leaves out its attribute.
 
 A column mapped to `device.serial` names the device, too: the first row's value is its serial.
 
 Security: reads one file, which the technician named; a file that is not CSV costs bounded memory.
-Limits: 64 KiB a line, 2,048 rows a read; plays once and ends.
+Limits: 65,536 characters a line, 2,048 rows a read; plays once and ends.
 """
 
 from __future__ import annotations
@@ -170,14 +171,14 @@ class _Recording:
 
     Attributes:
         rows_read: data rows taken from the file, from its first; blank lines are no rows.
-        left_out: of those since it was opened, how many had no readable time or were malformed.
+        left_out: since it was opened, rows without a readable time and what was no row at all.
     """
 
     def __init__(self, path: Path, profile: Profile, layout: Csv, skip: int) -> None:
         self._file = _open(path)
         self.rows_read = self.left_out = 0
         try:
-            self._rows = csv.reader(_lines(self._file), delimiter=layout.delimiter)
+            self._rows = csv.reader(self._lines(), delimiter=layout.delimiter)
             names = _names(self._take(1)) if layout.header else {}
             columns = layout.time if isinstance(layout.time, list) else [layout.time]
             self._times = tuple(_index(names, column) for column in columns)
@@ -205,6 +206,15 @@ class _Recording:
 
     def close(self) -> None:
         self._file.close()
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._file.readline(_MOST_LINE):
+            if len(line) < _MOST_LINE or line.endswith("\n"):
+                yield line
+                continue
+            self.left_out += 1
+            while len(line) == _MOST_LINE and not line.endswith("\n"):
+                line = self._file.readline(_MOST_LINE)
 
     def _take(self, count: int) -> list[list[str]]:
         """At most so many rows; none only at the end."""
@@ -242,13 +252,6 @@ def _open(path: Path) -> io.TextIOWrapper:
         return path.open(encoding="utf-8-sig", errors="replace", newline="")
     except (OSError, ValueError) as exc:
         raise SourceError(f"the recording cannot be opened: {_reason(exc)}") from exc
-
-
-def _lines(file: io.TextIOWrapper) -> Iterator[str]:
-    while line := file.readline(_MOST_LINE):
-        if len(line) == _MOST_LINE and not line.endswith("\n"):
-            raise SourceError(f"a line is longer than {_MOST_LINE} characters: this is no CSV")
-        yield line
 
 
 def _names(rows: list[list[str]]) -> dict[str, int]:

@@ -292,11 +292,23 @@ def test_a_field_beyond_all_measure_costs_its_row_only(tmp_path: Path) -> None:
     assert all(sample.values[0] in {1.0, 2.0, 3.0} for sample in samples)
 
 
-def test_a_line_without_end_is_no_csv(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [65_535, 65_536, 200_000])
+def test_a_line_beyond_all_measure_costs_itself_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = recording(tmp_path, at(0, "1"), "0" * length, at(2, "2"))
+    with playing(path) as source:
+        samples = read_all(source)
+    assert [sample.values for sample in samples] == [(1.0,), (2.0,)]
+    assert "left_out=1" in caplog.text
+
+
+def test_a_last_line_without_end_is_read_to_the_end_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_bytes(b"time,power\n" + b"0" * 200_000)
-    with playing(path) as source, pytest.raises(SourceError, match="a line is longer than 65536"):
-        source.read()
+    with playing(path) as source:
+        assert read_all(source) == []
 
 
 def test_an_empty_recording_ends_at_once(tmp_path: Path) -> None:
@@ -471,7 +483,9 @@ def test_every_value_of_every_recording_arrives_as_it_stands(
     assert without > 0, "the series with rows of question marks is not among them"
 
 
-def test_a_recording_is_read_a_million_values_a_second(shared_data: Path, tmp_path: Path) -> None:
+def test_a_quarter_of_a_million_values_are_read_in_a_cpu_second(
+    shared_data: Path, tmp_path: Path
+) -> None:
     path = shared_data / "timeseries/skab_pump_1s/anomaly-free_anomaly-free.csv.xz"
     plain = tmp_path / "plain.csv"
     plain.write_bytes(lzma.decompress(path.read_bytes()))
@@ -481,7 +495,7 @@ def test_a_recording_is_read_a_million_values_a_second(shared_data: Path, tmp_pa
             begun = time.process_time()
             values = sum(len(sample.values) for sample in read_all(source))
             best = max(best, values / (time.process_time() - begun))
-    # 2.3 million here; a quarter of the promise would be a defect on any machine.
+    # 2.4 million on the development machine; this bound finds a conversion gone per reading.
     assert best > 250_000
 
 

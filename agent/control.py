@@ -93,12 +93,12 @@ class Control:
 
     def _converse(self, connection: socket.socket) -> None:
         connection.settimeout(_PATIENCE_S)
-        if not _may_ask(connection):
-            connection.sendall(_line(_refusal(ControlError("only the agent's own user may ask"))))
-            return
         reply: Message
         try:
-            reply = {"ok": True, "result": self._answer(_parse(_receive(connection)))}
+            request = _parse(_receive(connection))
+            if not _may_ask(connection):
+                raise ControlError("only the agent's own user may ask")
+            reply = {"ok": True, "result": self._answer(request)}
         except AssentError as exc:
             reply = _refusal(exc)
         connection.sendall(_line(reply))

@@ -31,6 +31,7 @@ from assent.enrolment import (
     sniff,
 )
 from assent.errors import AssentError, PolicyError, RefusedError, UsageError
+from assent.policy.model import Policy
 from assent.policy.signing import SignedPolicy, open_policy
 from firmware_bridge.clock import Clock
 
@@ -86,7 +87,7 @@ def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Ta
     now_ms = Clock().now().wall_ms
     ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, now_ms)
     policy = _verify(bundle, keys, ledger, expected)
-    written = _write_policy(settings.directory, bundle)
+    written = _write_policy(settings.directory, bundle, policy.policy)
     keys.trust_policy_key(decode_verifying_key(bundle.policy_key))
     # From here on an older policy is refused, also when this one never came to run.
     ledger.append_policy(policy.serial, policy.hash, now_ms)
@@ -138,12 +139,12 @@ def _thumbprint(bundle: Bundle) -> str:
     return thumbprint_text(decode_verifying_key(bundle.policy_key).thumbprint)
 
 
-def _write_policy(directory: Path, bundle: Bundle) -> list[Path]:
+def _write_policy(directory: Path, bundle: Bundle, policy: Policy) -> list[Path]:
     """Files first, policy last: a crash in between leaves the old policy or one that verifies."""
     written = []
     try:
         for name, content in {
-            **bundle.files,
+            **{name: bundle.files[name] for name in sorted(_named_by(policy))},
             SIGNATURE: bundle.signature,
             POLICY: bundle.policy,
         }.items():
@@ -154,6 +155,14 @@ def _write_policy(directory: Path, bundle: Bundle) -> list[Path]:
     except OSError as exc:
         raise AssentError(f"{exc.filename} cannot be written: {exc.strerror}") from exc
     return written
+
+
+def _named_by(policy: Policy) -> set[str]:
+    """The files a policy names; whatever else a bundle brings is not written."""
+    refs = [ref for one in policy.recipients.values() for ref in (one.key, one.ack_key, one.ca)] + [
+        flow.key for flow in policy.flows.values() if flow.key is not None
+    ]
+    return {ref.file for ref in refs}
 
 
 def _request(directory: Path, keys: Keys, recipient: str) -> Path:

@@ -100,7 +100,7 @@ class Cursor:
         """Takes the next bytes of a lot.
 
         Raises:
-            MalformedError: it has no more so many.
+            MalformedError: it has no more so many, or the length is negative.
         """
         start = self._at[lot]
         data = self._lots[lot][start : start + length]

@@ -183,8 +183,6 @@ def _read_entries(
     lengths = streams.read(data[1], count, cursor)
     if max(lengths, default=0) > limits.max_entry:
         raise TooLargeError(f"a text or byte string is longer than {limits.max_entry} bytes")
-    if min(lengths, default=0) < 0:
-        raise MalformedError("a length is negative")
     different = [cursor.take(lot, size) for size in lengths]
     return _read_places(different, data[2], length, cursor)
 

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is spoken to, and what is said besides batches: targets for the uplink, a status once.
+"""Who is spoken to, and what is said besides batches: targets, a status, a question.
 
 Law:
   - only recipients of the policy in force that admitted this gateway, at a broker the policy names;
-  - a status names the policy in force and nothing of the household; it is said once a connection.
+  - once a connection, a status names the policy in force and nothing of the household;
+  - then the backend is asked again about batches that were sent and never acknowledged, so that a
+    lost acknowledgement costs a question and not a second transfer.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 
 from agent.site import Site
 from agent.spool import LinkState, Spool, Target
 from assent import envelope
 from assent.envelope import Kind
 from assent.errors import SpoolError
-from assent.messages import Status
+from assent.messages import MAX_STREAMS, Request, Status, Verb
 from assent.wire import FORMAT
 
 log = logging.getLogger(__name__)
@@ -41,18 +44,25 @@ class Courtesy:
             is_new = self._greeted.get(recipient) != health.since_ms
             if health.state is LinkState.CONNECTED and is_new and recipient in site.policy.keys:
                 self._greeted[recipient] = health.since_ms
-                self._say(site, recipient, Status(head.id, head.serial, FORMAT))
+                status = Status(head.id, head.serial, FORMAT)
+                self._say(site, recipient, Kind.STATUS, status.encode())
+                self._ask(site, recipient)
 
-    def _say(self, site: Site, recipient: str, status: Status) -> None:
+    def _ask(self, site: Site, recipient: str) -> None:
+        streams = self._spool.unacknowledged(recipient, MAX_STREAMS)
+        if streams:
+            request = Request(secrets.token_bytes(16), Verb.ACKNOWLEDGE, streams)
+            self._say(site, recipient, Kind.REQUEST, request.encode())
+
+    def _say(self, site: Site, recipient: str, kind: Kind, body: bytes) -> None:
         assert site.policy is not None
         gateway = site.keys.gateway(recipient)
-        body = status.encode()
-        signed = envelope.sign_message(Kind.STATUS, body, gateway.sign, gateway.mailbox)
+        signed = envelope.sign_message(kind, body, gateway.sign, gateway.mailbox)
         data = envelope.seal(signed, site.policy.keys[recipient], gateway.mailbox)
         try:
             self._spool.put_control(recipient, data)
         except SpoolError as exc:
-            log.warning("status not stored reason=%s", exc.message)
+            log.warning("control message not stored reason=%s", exc.message)
 
 
 def targets_of(site: Site) -> list[Target]:

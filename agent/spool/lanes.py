@@ -184,6 +184,26 @@ class Lanes(Store):
             for flow, recipient, state, core, end, generation, stream, following in rows
         }
 
+    def unacknowledged(self, recipient: str, limit: int) -> tuple[int, ...]:
+        """Names streams of which batches were sent and not acknowledged.
+
+        Args:
+            recipient: id of the recipient.
+            limit: how many at most.
+
+        Returns:
+            Stream ids, ascending.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT stream.id FROM stream JOIN lane ON lane.id = stream.lane"
+                " WHERE recipient=?1 AND EXISTS (SELECT 1 FROM batch WHERE attempts > 0"
+                " AND batch.id BETWEEN stream.number << ?2 AND (stream.number + 1 << ?2) - 1)"
+                " LIMIT ?3",
+                (recipient, STREAM_SHIFT, limit),
+            ).fetchall()
+        return tuple(sorted(unsigned(stream) for (stream,) in rows))
+
     def fence(self) -> int:
         """Names the newest moment at which something had to stop.
 

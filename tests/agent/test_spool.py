@@ -931,3 +931,17 @@ def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) ->
     many = day(spool.lanes()["service"].next_sequence + 1)
     assert spool.waiting()["service"].batches > 99_000
     assert all(after <= before + 3 for before, after in zip(few, many, strict=True)), (few, many)
+
+
+def test_only_streams_with_sent_and_unacknowledged_batches_are_asked_about(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(2))
+    assert spool.unacknowledged("maker", 10) == ()
+    leased = carrier.lease("maker", 1, NOW)
+    carrier.delivered([lease.id for lease in leased], NOW)
+    assert spool.unacknowledged("maker", 10) == (STREAM,)
+    assert spool.unacknowledged("energy-advice", 10) == ()
+    spool.acknowledge("maker", [StreamAck(STREAM, 2)])
+    assert spool.unacknowledged("maker", 10) == ()

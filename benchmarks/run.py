@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench`: every promise that has a figure, one after the other."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import path, wire
+
+
+def main() -> int:
+    """Prints the figures and keeps them in benchmarks/results/latest.json."""
+    wire.main()
+    path.main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

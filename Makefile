@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything works on a fresh Debian 12 with python3, pip, make and apt: no ensurepip is needed, and
-# nothing is installed into the system's Python.
+# nothing is installed into the system's Python. Once set up, no target needs the network.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# cwt checks our COSE independently; it needs an older cbor2, so it lives by itself.
+CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fmt setup broker vectors clean
+.PHONY: help demo test check bench fmt setup broker vectors pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/ready broker ## watch one household's readings travel, sealed, and a withdrawal bite
+demo: broker $(VENV)/ready ## watch one household's readings travel, sealed, and a withdrawal bite
 	@$(BIN)/python -m demo.demo
 
-test: check .venv-cwt/ready broker ## run the checks, then every test
+test: setup check ## run the checks, then every test
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/ready ## style, types, floors of the house
@@ -24,7 +26,7 @@ check: $(VENV)/ready ## style, types, floors of the house
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/test_house.py
 
-bench: $(VENV)/ready broker ## print each promised figure with its target, and keep it
+bench: broker $(VENV)/ready ## print each promised figure with its target, and keep it
 	@$(BIN)/python -m benchmarks.run
 
 fmt: $(VENV)/ready ## let the formatter decide
@@ -34,19 +36,25 @@ fmt: $(VENV)/ready ## let the formatter decide
 vectors: $(VENV)/ready ## make tests/vectors/ again
 	@$(BIN)/python -m tests.vectors.generate
 
-setup: $(VENV)/ready broker ## only install what the other targets need
+setup: broker $(VENV)/ready $(CWT)/ready ## only install what the other targets need
 
-$(VENV)/ready: pyproject.toml tools/venv.sh
-	@PYTHON="$(PYTHON)" sh tools/venv.sh $(VENV) --editable '.[dev,backend]'
+pins: ## pin today's releases, within the bounds of pyproject.toml
+	@PYTHON="$(PYTHON)" sh tools/pins.sh tools/pins.txt --editable '.[dev,backend]'
+	@PYTHON="$(PYTHON)" sh tools/pins.sh tools/pins-cwt.txt 'cwt==3.3.0'
+
+$(VENV)/ready: pyproject.toml tools/venv.sh tools/pins.txt
+	@PYTHON="$(PYTHON)" sh tools/venv.sh $(VENV) tools/pins.txt \
+		--no-build-isolation --editable '.[dev,backend]'
 	@touch $@
 
-# cwt checks our COSE independently; it needs an older cbor2, so it lives by itself.
-.venv-cwt/ready: tools/venv.sh
-	@PYTHON="$(PYTHON)" sh tools/venv.sh .venv-cwt 'cwt==3.3.0'
+$(CWT)/ready: tools/venv.sh tools/pins-cwt.txt
+	@PYTHON="$(PYTHON)" sh tools/venv.sh $(CWT) tools/pins-cwt.txt
 	@touch $@
 
 broker:
-	@sh tools/broker.sh
+	@sh tools/broker.sh mosquitto
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .venv-cwt demo/run build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CWT) demo/run build dist ./*.egg-info .hypothesis .import_linter_cache \
+		.mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

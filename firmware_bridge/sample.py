@@ -82,7 +82,7 @@ class SourceError(AssentError):
     code: ClassVar[str] = "source"
 
 
-class EndOfSource(SourceError):
+class EndOfSource(SourceError):  # noqa: N818 - an end, not an error, in spite of its base
     """A recording has been read to its end."""
 
     code: ClassVar[str] = "source-ended"

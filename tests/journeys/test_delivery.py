@@ -64,7 +64,7 @@ def in_store(stage: Stage) -> list[int]:
 def delivery(recipients: Stage, tmp_path: Path):  # noqa: ANN201
     stage = recipients.copied(tmp_path / "stage")
     bundle = stage.publish(small)
-    stage.make_gateway(DEVICE.format(port=RECORDING, speed=600.0))
+    stage.make_gateway(DEVICE.format(port=RECORDING, speed=240.0))
     stage.enrol(bundle)
     stage.decide(DECISIONS)
     yield stage

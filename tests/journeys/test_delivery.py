@@ -97,6 +97,8 @@ def duplicates(stage: Stage) -> int:
 
 def drained(stage: Stage) -> None:
     wait_until(lambda: ended(stage), "the recording has ended", 60.0)
+    # The last batch is open for a second more.
+    wait_until(lambda: len(in_store(stage)) >= len(recorded()), "as much is stored as read", 60.0)
     wait_until(lambda: waiting(stage) == 0, "nothing waits any more", 60.0)
 
 

@@ -36,6 +36,7 @@ from assent.wire import MAX_MESSAGE
 _PATIENCE: Final = 2
 # Seconds we stay for the answer to a control message when no lane is open.
 _ANSWER_S: Final = 30.0
+_UNANSWERED: Final = "the broker hung up before it answered; has it admitted us?"
 _DEAF: Final = "the broker does not let us read our mailbox"
 
 log = logging.getLogger("agent.uplink")
@@ -238,15 +239,12 @@ class Link:
         wordless = event.hung_up and self._version is Version.V311
         if wordless or event.reason == Reason.PACKET_TOO_LARGE:
             self._flight.suspect()
+        # TLS 1.3 tells a client only now that its certificate is not liked.
+        why = event.sentence if self._answered or not event.hung_up else _UNANSWERED
         self._drop()
         self._not_before = now + wait_s
-        log.info(
-            "disconnected recipient=%s why=%r wait_s=%.1f",
-            self.target.recipient,
-            event.sentence,
-            wait_s,
-        )
-        self._tell(LinkState.WAITING, event.sentence)
+        log.info("disconnected recipient=%s why=%r wait_s=%.1f", self.target.recipient, why, wait_s)
+        self._tell(LinkState.WAITING, why)
 
     def _change_version(self, event: Ended, wait_s: float) -> float:
         self._unanswered += 1

@@ -21,7 +21,7 @@ from agent.uplink.protocol import WINDOW
 from assent.errors import SpoolError
 from assent.wire import MAX_MESSAGE
 from tests.agent.carrying import Gateway, carrying
-from tests.agent.sealed import NOW
+from tests.agent.sealed import NOW, run_of
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
 from tests.simulators.stub import Refusal, Script, Stub
@@ -197,6 +197,7 @@ def test_trap_3_no_more_is_in_flight_than_the_broker_takes(
         eventually(lambda: len(stub.published) == flying)
         time.sleep(0.3)
         assert len(stub.published) == flying
+        assert gateway.counted("published") == flying  # paho alone would hold the rest in memory
 
 
 def test_trap_4_an_oversize_message_is_set_aside_and_the_others_go_on(
@@ -306,6 +307,26 @@ def test_a_closed_lane_cuts_the_connection_that_still_holds_its_messages(
         time.sleep(0.3)
         assert len(stub.published) == WINDOW  # and nothing after
         assert took_s < 1.0, took_s
+
+
+@pytest.mark.clause("C03")
+def test_a_closed_lane_takes_its_messages_out_of_a_connection_that_goes_on(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """Red without `revoked`: the connection stays, and a message of the flow may still leave."""
+    with scripted(tmp_path, authority, Script(puback=lambda _: None)) as (stub, gateway):
+        gateway.spool.open_lane("advice", "maker", 99, None)
+        kept = run_of(6, flow="advice", stream=99)
+        gateway.spool.put(kept)
+        withdrawn = gateway.put(6)
+        eventually(lambda: len(stub.published) == 12)
+        gateway.spool.close_lane("service")
+        stub.script.puback = lambda _: 0
+        eventually(lambda: stub.ends == ["reset"])
+        eventually(lambda: gateway.counted("delivered") == 6)
+        again = payloads(stub)[12:]
+        assert set(again) == {batch.data for batch in kept}
+        assert not set(again) & set(withdrawn)
 
 
 def test_the_fence_is_answered_though_nothing_is_connected(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import select
 import socket
 import ssl
 import struct
@@ -85,6 +86,7 @@ class Stub:
         self._thread = threading.Thread(target=self._run, name="stub", daemon=True)
         self._client: ssl.SSLSocket | None = None
         self._sending = threading.Lock()
+        self._was_reset = False
 
     def __enter__(self) -> Stub:  # noqa: PYI034 - not subclassed
         self._thread.start()
@@ -114,7 +116,7 @@ class Stub:
                 plain, _ = self._listener.accept()
                 plain.settimeout(5)
                 with plain, self._context.wrap_socket(plain, server_side=True) as client:
-                    client.settimeout(0.05)
+                    client.settimeout(5)
                     self._client = client
                     self.ends.append(self._talk(client))
             self._client = None
@@ -133,9 +135,7 @@ class Stub:
                 if not self._answer(kind, flags, body):
                     return "hung up"
         except (OSError, EOFError):
-            # TLS calls both an end of file; the kernel knows: 7 is TCP_CLOSE, after a reset.
-            state = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-            return "reset" if state == 7 else "closed"
+            return "reset" if self._was_reset else "closed"
         return "stopped"
 
     def _packet(self, client: ssl.SSLSocket) -> tuple[int, int, bytes]:
@@ -151,12 +151,14 @@ class Stub:
     def _exactly(self, client: ssl.SSLSocket, count: int, *, patient: bool = True) -> bytes:
         got = b""
         while len(got) < count:
-            try:
-                chunk = client.recv(count - len(got))
-            except TimeoutError:
+            if not client.pending() and not select.select([client], [], [], 0.05)[0]:
                 if not patient or self._stop.is_set():
-                    raise
+                    raise TimeoutError
                 continue
+            # TLS calls every end the end of a file, and answers it with an alert, which is reset.
+            # The kernel knows what came before that: 7 is TCP_CLOSE.
+            self._was_reset = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 7
+            chunk = client.recv(count - len(got))
             if not chunk:
                 raise EOFError
             got += chunk

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real installation: two recipients, a signed policy, an admitted gateway, a household at home.
+
+Everything is made by the real rooms, in this process: the example policy signed by a policy key,
+taken in as a bundle, two requests answered by two authorities, the answers taken in. What a test
+may hold in its hand are the other ends: the recipients' private keys, the uplink's end of the
+spool, and a clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import itertools
+import resource
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.desk import Desk
+from agent.enrol import enrol
+from agent.pipeline import Pipeline
+from agent.settings import load_settings
+from agent.site import SPOOL, Site, open_site
+from agent.spool import Health, Lease, LinkState, Spool
+from assent.backend.authority import Authority, create
+from assent.columns import Quantum
+from assent.cosekey import SealPrivateKey, SigningKey
+from assent.enrolment import Admission, Bundle, decode_request, encode_admission, encode_bundle
+from assent.envelope import Control, Opened, open_up, seal, sign_message
+from assent.envelope import Kind as MessageKind
+from assent.messages import Acknowledgement, StreamAck
+from assent.policy.signing import fill_thumbprints, sign
+from firmware_bridge.sample import Device, Sample
+from tests.simulators.clock import START_MS, ManualClock
+
+REPO = Path(__file__).resolve().parents[2]
+CORE, DIAGNOSIS, ADVICE = "service", "remote-diagnosis", "partner-energy-advice"
+FLOWS = (CORE, DIAGNOSIS, ADVICE)
+VERSION, SERIAL = "2026-11-01", 17
+POWER, ENERGY, FAULT = "appliance.power", "appliance.energy", "appliance.fault"
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+
+WASHER_SERIAL = "TEST-WM-CANARY-0001"
+WASHER = Device("washer-canary-room-9", "washing-machine", WASHER_SERIAL)
+
+YES = {CORE: '"accepted"', DIAGNOSIS: '"given"', ADVICE: '"given"'}
+NO = dict.fromkeys(YES, '"refused"')
+
+Edit = Callable[[str], str]
+Json = dict[str, Any]
+
+# Days on which nothing of the example policy is overdue.
+_TODAY = dt.date(2026, 11, 22)
+_NOW = dt.datetime.fromtimestamp(START_MS / 1000, dt.UTC)
+_forms = itertools.count(1)
+
+
+class Recipient:
+    """The other end: one recipient with its private keys and its authority.
+
+    Args:
+        name: id of the recipient.
+        classical: keys without the post-quantum part.
+    """
+
+    def __init__(self, name: str, *, classical: bool) -> None:
+        self.id = name
+        self.seal = SealPrivateKey.generate(classical=classical)
+        self.ack = SigningKey.generate()
+        pair = create(name, _NOW)
+        self.ca = pair.certificate
+        self.authority = Authority.load(pair)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What the policy names of it."""
+        return {
+            f"keys/{self.id}-2026.cose": self.seal.public.encode(),
+            f"keys/{self.id}-sign.cose": self.ack.public.encode(),
+            f"keys/{self.id}-ca.pem": self.ca,
+        }
+
+    def admission(self, request: bytes, **changes: str) -> bytes:
+        """Answers a gateway's request; `changes` make it say something else than it should."""
+        asked = decode_request(request)
+        chain = self.authority.admit(asked.csr, asked.mailbox, _NOW)
+        admission = Admission(
+            recipient=changes.get("recipient", self.id), mailbox=asked.mailbox, certificate=chain
+        )
+        return encode_admission(admission, self.ack)
+
+
+class Maker:
+    """Who signs the policy, with both recipients."""
+
+    def __init__(self) -> None:
+        self.key = SigningKey.generate()
+        self.recipients = {
+            "maker": Recipient("maker", classical=False),
+            "energy-advice": Recipient("energy-advice", classical=True),
+        }
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Every file that the policy names."""
+        return {name: data for one in self.recipients.values() for name, data in one.files.items()}
+
+    def policy(self, edit: Edit = str, *, key: SigningKey | None = None) -> tuple[bytes, bytes]:
+        """The example policy, changed, with its signature."""
+        text = edit((REPO / "config" / "policy.toml").read_text())
+        data = fill_thumbprints(text, self.files).encode()
+        return data, sign(data, key or self.key, self.files, _TODAY)
+
+    def bundle(self, edit: Edit = str) -> bytes:
+        """The policy with everything it names, as one file."""
+        text, signature = self.policy(edit)
+        return encode_bundle(Bundle(text, signature, self.key.public.encode(), self.files))
+
+
+MAKER = Maker()
+"""The other ends of every test in this process; their keys are all that is shared."""
+
+AGENT = """\
+[gateway]
+state = "state"
+
+[clock]
+trust = "system"
+"""
+
+
+def fresh(directory: Path, agent: str = AGENT) -> Path:
+    """A configuration directory as `assent init` leaves it: nobody is trusted."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "agent.toml").write_text(agent)
+    shutil.copytree(REPO / "config" / "profiles", directory / "profiles")
+    return directory
+
+
+def requests(directory: Path) -> dict[str, bytes]:
+    """The requests that enrolling wrote, by recipient."""
+    return {path.stem: path.read_bytes() for path in (directory / "requests").glob("*.request")}
+
+
+def install(directory: Path, maker: Maker = MAKER, edit: Edit = str) -> Path:
+    """Enrols and has both recipients admit the gateway; nothing is decided."""
+    enrol(fresh(directory), maker.bundle(edit))
+    for recipient, request in requests(directory).items():
+        enrol(directory, maker.recipients[recipient].admission(request))
+    return directory
+
+
+def copied(installed: Path, directory: Path) -> Path:
+    """A copy of an installation, for one test."""
+    return Path(shutil.copytree(installed, directory))
+
+
+def form(decisions: Mapping[str, str], at_ms: int = START_MS, **head: str) -> str:
+    """A consent form; every one has other bytes, as every paper has."""
+    moment = dt.datetime.fromtimestamp(at_ms // 1000, dt.UTC)
+    fields = {
+        "policy": VERSION,
+        "decided_by": "owner",
+        "recorded_by": "installer 4711",
+        "method": f"signed form {next(_forms)}",
+    } | head
+    lines = [f'{name} = "{value}"' for name, value in fields.items()]
+    lines += [f"recorded_at = {moment:%Y-%m-%dT%H:%M:%SZ}", "[decisions]"]
+    lines += [f"{flow} = {decision}" for flow, decision in decisions.items()]
+    return "\n".join(lines) + "\n"
+
+
+def newer(text: str) -> str:
+    """The example policy with the next serial and another version; its terms are the same."""
+    for old, new in ((f"serial = {SERIAL}", f"serial = {SERIAL + 1}"), (VERSION, "2026-12-01")):
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def replaced(old: str, new: str, then: Edit = newer) -> Edit:
+    """A newer policy with some words replaced, and a complaint when they are not there."""
+
+    def edit(text: str) -> str:
+        assert old in text
+        return then(text.replace(old, new))
+
+    return edit
+
+
+class House:
+    """A gateway at work on a bench: path, desk, and the other ends.
+
+    Args:
+        directory: the configuration directory.
+        clock: moved by the test.
+        maker: the other ends.
+    """
+
+    def __init__(self, directory: Path, clock: ManualClock, maker: Maker = MAKER) -> None:
+        self.directory = directory
+        self.maker = maker
+        self.clock = clock
+        settings = load_settings(directory)
+        self.path = settings.state / SPOOL
+        site = open_site(settings, clock.now())
+        self.spool = Spool.open(self.path)
+        self.pipeline = Pipeline(site, self.spool, clock)
+        self.desk = Desk(self.pipeline, running=True)
+
+    @property
+    def site(self) -> Site:
+        """What is installed, as the path sees it now."""
+        return self.pipeline.site
+
+    def start(self) -> House:
+        """Does what the service does at its start, without uplink and signals."""
+        self.desk.read_form()
+        self.pipeline.start()
+        return self
+
+    def close(self) -> None:
+        """Ends as the service ends."""
+        self.pipeline.stop()
+        self.spool.close()
+
+    def decide(self, decisions: Mapping[str, str], **head: str) -> Json:
+        """Applies a form that is recorded now."""
+        return self.desk.apply(form(decisions, self.clock.now().wall_ms, **head), "consent.toml")
+
+    def publish(self, edit: Edit = newer) -> None:
+        """Lays another signed policy beside the gateway's files, as enrolling again does."""
+        text, signature = self.maker.policy(edit)
+        (self.directory / "policy.toml").write_bytes(text)
+        (self.directory / "policy.toml.cose").write_bytes(signature)
+
+    def on(self) -> dict[str, str | None]:
+        """Each flow of the policy: None when it is on, else the reason."""
+        return {
+            flow["flow"]: None if flow["on"] else flow["reason"]
+            for flow in self.desk.status()["flows"]
+        }
+
+    def turn(self, ms: int = 250) -> None:
+        """Time passes, then the owner takes everything that stands at the door."""
+        self.clock.advance(ms)
+        self.pipeline.turn(0)
+
+    def bring(self, *values: Mapping[str, Any], device: Device = WASHER) -> None:
+        """A device says something: one sample for each, a second apart, up to now."""
+        for said in values:
+            self.clock.advance(SECOND)
+            sample = Sample(device, self.clock.now(), tuple(said), tuple(said.values()))
+            self.pipeline.deliver([sample])
+            self.pipeline.turn(0)
+
+    def powers(self, *watts: float) -> None:
+        """The washing machine draws power."""
+        self.bring(*({POWER: one} for one in watts))
+
+    # The other ends.
+
+    @contextlib.contextmanager
+    def carrier(self) -> Iterator[Spool]:
+        """The uplink's end of the spool."""
+        with contextlib.closing(Spool.open(self.path, create=False)) as spool:
+            yield spool
+
+    def leases(self, recipient: str) -> list[Lease]:
+        """Everything that could leave to a recipient now."""
+        with self.carrier() as carrier:
+            return carrier.lease(recipient, 10_000, self.clock.now().wall_ms)
+
+    def leaving(self, recipient: str) -> list[Opened | Control]:
+        """What the recipient would read of it."""
+        return [self.opened(recipient, lease.data) for lease in self.leases(recipient)]
+
+    def batches(self, flow: str) -> list[Opened]:
+        """What the recipient of a flow would read of that flow, in the order of the stream."""
+        found = [
+            one
+            for recipient in self.maker.recipients
+            for one in self.leaving(recipient)
+            if isinstance(one, Opened) and one.header.flow == flow
+        ]
+        return sorted(found, key=lambda one: (one.header.epoch, one.header.sequence))
+
+    def opened(self, recipient: str, data: bytes) -> Opened | Control:
+        """Opens one message with the recipient's key, verified against the gateway's."""
+        gateway = self.site.keys.gateway(recipient)
+        return open_up(
+            data,
+            key=self.maker.recipients[recipient].seal,
+            signer=gateway.sign.public,
+            mailbox=gateway.mailbox,
+            recipient=recipient,
+        )
+
+    def waiting(self, flow: str) -> int:
+        """How many sealed batches of a flow are on the disk."""
+        found = self.spool.waiting().get(flow)
+        return found.batches if found else 0
+
+    def acknowledgement(self, recipient: str, streams: Sequence[StreamAck]) -> bytes:
+        """A message of the recipient's: signed with its ack key, sealed to this gateway."""
+        return self.message(
+            recipient, MessageKind.ACKNOWLEDGEMENT, Acknowledgement(tuple(streams)).encode()
+        )
+
+    def message(
+        self, recipient: str, kind: MessageKind, body: bytes, signer: SigningKey | None = None
+    ) -> bytes:
+        """Any message down; of another signer when one is given."""
+        gateway = self.site.keys.gateway(recipient)
+        key = signer or self.maker.recipients[recipient].ack
+        signed = sign_message(kind, body, key, gateway.mailbox)
+        return seal(signed, gateway.seal.public, gateway.mailbox)
+
+    def receive(self, recipient: str, data: bytes) -> None:
+        """The uplink brings a message."""
+        with self.carrier() as carrier:
+            assert carrier.receive(recipient, data, self.clock.now().wall_ms)
+
+    def connect(self, recipient: str) -> None:
+        """The uplink says that it is connected from now on."""
+        with self.carrier() as carrier:
+            carrier.report(recipient, Health(LinkState.CONNECTED, self.clock.now().wall_ms))
+
+
+@contextlib.contextmanager
+def living(directory: Path, clock: ManualClock | None = None) -> Iterator[House]:
+    """A house that works for as long as the block."""
+    house = House(directory, clock or ManualClock(flowing=True))
+    try:
+        yield house.start()
+    finally:
+        house.close()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """One value as the recipient reads it."""
+
+    ms: int
+    value: Any
+
+
+def readings(batches: Sequence[Opened], attribute: str) -> list[Reading]:
+    """Every value of an attribute in some batches, numbers in their unit."""
+    return [
+        Reading(ms, _plain(value, column.quantum))
+        for batch in batches
+        for table in batch.tables
+        for column in table.columns
+        if column.attribute == attribute
+        for ms, value in zip(table.times, column.values, strict=True)
+    ]
+
+
+def values(batches: Sequence[Opened], attribute: str) -> list[Any]:
+    """The same without their instants."""
+    return [reading.value for reading in readings(batches, attribute)]
+
+
+def _plain(value: Any, quantum: Quantum | None) -> Any:
+    return quantum.value(value) if quantum is not None and isinstance(value, int) else value
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """No file of this process grows while the block runs (setrlimit(2), RLIMIT_FSIZE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def full_disk(spool: Spool) -> Iterator[None]:
+    """SQLite finds the disk full while the block runs (SQLITE_FULL)."""
+    pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
+    spool._db.execute(f"PRAGMA max_page_count={pages}")
+    try:
+        yield
+    finally:
+        spool._db.execute("PRAGMA max_page_count=1000000")
+
+
+@contextlib.contextmanager
+def read_only(spool: Spool) -> Iterator[None]:
+    """SQLite finds the file read-only while the block runs (SQLITE_READONLY)."""
+    spool._db.execute("PRAGMA query_only=ON")
+    try:
+        yield
+    finally:
+        spool._db.execute("PRAGMA query_only=OFF")

@@ -60,10 +60,10 @@ def write(values: Sequence[int], lots: Lots) -> list[int]:
     first = checked[0]
     if len(values) == 1:
         return [0, 1, first]
-    steps = list(map(sub, islice(values, 1, None), values))
-    step = steps[0]
-    if step == steps[-1] and steps.count(step) == len(steps):  # equal values, or regular times
+    step = checked[1] - first
+    if first + step * (len(checked) - 1) == checked[-1] and _is_regular(values, first, step):
         return [1, abs(step), first, planes.same(1 if step > 0 else -1)] if step else [0, 1, first]
+    steps = list(map(sub, islice(values, 1, None), values))
     scale = gcd(*steps)
     stride = -(-len(values) // _SAMPLE)
     if _spread(steps[::stride], scale) < _spread(values[::stride], scale):
@@ -114,6 +114,14 @@ def read(stream: object, length: int, cursor: Cursor) -> list[int]:
     if min(values) < -_INT64 or max(values) >= _INT64:
         raise MalformedError("a number is not within 64 bits")
     return values
+
+
+def _is_regular(values: Sequence[int], first: int, step: int) -> bool:
+    """Whether all numbers are one step apart; half the time of looking at the steps."""
+    count = len(values)
+    if step == 0:
+        return [first] * count == list(values)
+    return list(range(first, first + step * count, step)) == list(values)
 
 
 def _spread(sample: Sequence[int], scale: int) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -63,6 +62,6 @@ def write(figures: Iterable[Figure], path: Path = RESULTS) -> None:
     merged = {figure["name"]: figure for figure in [*kept, *made]}
     rows = [json.dumps(merged[name], ensure_ascii=False) for name in sorted(merged)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write("[\n" + ",\n".join(rows) + "\n]\n")
-    Path(file.name).replace(path)
+    half = path.with_suffix(".tmp")
+    half.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+    half.replace(path)

@@ -92,7 +92,8 @@ def decode(data: bytes, *, limits: Limits = DEFAULT) -> tuple[Table, ...]:
         limits: the most that is read.
 
     Returns:
-        The tables; values as lists, positions as tuples.
+        The tables; values as lists, positions as tuples. Tables of the same instants may share
+        one list, so that nobody should change it.
 
     Raises:
         MalformedError: not the format of docs/columns.md.

@@ -44,6 +44,10 @@ _BOOT_ID_SHAPE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOOK_EVERY_MS: Final = 1_000
 # File times come from the kernel's coarse clock, up to a tick (10 ms at HZ=100) behind.
 _SLACK_MS: Final = 1_000
+# The two clocks are read one after the other; a thread that was sent away in between reads again,
+# or its instants would be off by as long as it was away.
+_TRIES: Final = 5
+_APART_NS: Final = 200_000
 # A thread that blocks no longer than this lets the supervisor stop within a second.
 _SLICE_MS: Final = 500
 
@@ -64,8 +68,13 @@ class Clock:
 
     def now(self) -> Instant:
         """The wall clock, the time since boot, and whether the wall clock can be trusted."""
-        mono_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-        wall_ms = time.time_ns() // 1_000_000
+        for _ in range(_TRIES):
+            before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            wall = time.time_ns()
+            after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            if after - before < _APART_NS:
+                break
+        mono_ms, wall_ms = before // 1_000_000, wall // 1_000_000
         return Instant(wall_ms, mono_ms, self._believed or self._is_synchronised(wall_ms, mono_ms))
 
     def wait(self, duration_ms: int, event: threading.Event | None = None) -> bool:

@@ -12,9 +12,9 @@ Law:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Final
+from typing import Final, TypeAlias
 
 from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES, Mail
 from agent.spool.records import Health, LaneState, Lease
@@ -26,6 +26,8 @@ from assent.wire import MAX_MESSAGE
 RESEND_MS: Final = 15 * 60_000
 RESEND_MAX_MS: Final = 6 * 3_600_000
 
+_Ready: TypeAlias = tuple[int, bool, str, int]  # id, again, flow, generation
+
 
 class Carrier(Mail):
     """Leasing and reporting; the state of leases lives in this object."""
@@ -34,13 +36,18 @@ class Carrier(Mail):
     """Id → (flow, generation of its lane); control has ("", 0)."""
     _turn: int = 0
 
-    def lease(self, recipient: str, limit: int, now_ms: int) -> list[Lease]:
+    def lease(
+        self, recipient: str, limit: int, now_ms: int, *, resends: int | None = None
+    ) -> list[Lease]:
         """Gives messages that may leave now: control first, then the open lanes in turns.
+
+        Within a lane, what was never sent goes before what is sent again.
 
         Args:
             recipient: id of the recipient.
             limit: how many at most.
             now_ms: wall time.
+            resends: how many of them at most may be sent again, or None for no limit.
 
         Returns:
             The messages; each is given once until `returned`, `delivered` or `set_aside`.
@@ -51,7 +58,9 @@ class Carrier(Mail):
         with self._reading() as db:
             picked = self._control(db, recipient, limit)
             if len(picked) < limit:
-                picked += self._batches(db, recipient, limit - len(picked), now_ms)
+                room = limit - len(picked)
+                spare = room if resends is None else min(room, resends)
+                picked += self._batches(db, recipient, room, spare, now_ms)
         return picked
 
     def _control(self, db: sqlite3.Connection, recipient: str, limit: int) -> list[Lease]:
@@ -66,7 +75,7 @@ class Carrier(Mail):
         return picked
 
     def _batches(
-        self, db: sqlite3.Connection, recipient: str, limit: int, now_ms: int
+        self, db: sqlite3.Connection, recipient: str, limit: int, resends: int, now_ms: int
     ) -> list[Lease]:
         lanes = db.execute(
             "SELECT id, flow, generation FROM lane WHERE recipient=? AND state=?"
@@ -74,28 +83,32 @@ class Carrier(Mail):
             (recipient, LaneState.OPEN, now_ms),
         ).fetchall()
         self._turn += 1
-        turned = [lanes[(self._turn + i) % len(lanes)] for i in range(len(lanes))]
-        queues = [
-            [(key, flow, generation) for key in self._due(db, lane, limit, now_ms)]
-            for lane, flow, generation in turned
-        ]
+        queues = []
+        for place in range(len(lanes)):
+            lane, flow, generation = lanes[(self._turn + place) % len(lanes)]
+            keys = self._due(db, lane, limit, resends, now_ms)
+            queues.append([(key, again, flow, generation) for key, again in keys])
         picked: list[Lease] = []
-        for round_ in zip_longest(*queues):
-            for entry in round_:
-                if entry is None or len(picked) >= limit:
-                    continue
-                key, flow, generation = entry
-                data = db.execute("SELECT data FROM payload WHERE id=?", (key,)).fetchone()[0]
-                self._leased[key] = (flow, generation)
-                picked.append(Lease(key, data, flow))
+        for key, again, flow, generation in _in_turns(queues):
+            if len(picked) == limit:
+                break
+            if again and resends == 0:
+                continue
+            resends -= again
+            data = db.execute("SELECT data FROM payload WHERE id=?", (key,)).fetchone()[0]
+            self._leased[key] = (flow, generation)
+            picked.append(Lease(key, data, flow, again))
         return picked
 
-    def _due(self, db: sqlite3.Connection, lane: int, limit: int, now_ms: int) -> list[int]:
-        keys = self._free(db, lane, (-1, now_ms), limit)
-        if len(keys) < limit:
-            # The wall clock was set back: nothing is ever due later than one longest interval.
-            late = (now_ms + RESEND_MAX_MS, NEVER - 1)
-            keys += self._free(db, lane, late, limit - len(keys))
+    def _due(
+        self, db: sqlite3.Connection, lane: int, limit: int, resends: int, now_ms: int
+    ) -> list[tuple[int, bool]]:
+        keys = [(key, False) for key in self._free(db, lane, (-1, 0), limit)]
+        # The wall clock may have been set back: nothing is due later than one longest interval.
+        for span in ((0, now_ms), (now_ms + RESEND_MAX_MS, NEVER - 1)):
+            room = min(limit - len(keys), resends)
+            if room > 0:
+                keys += [(key, True) for key in self._free(db, lane, span, room)]
         return keys
 
     def _free(
@@ -261,3 +274,8 @@ class Carrier(Mail):
                 " SET state=excluded.state, since=excluded.since, detail=excluded.detail",
                 (recipient, health.state.value, health.since_ms, health.detail),
             )
+
+
+def _in_turns(queues: Sequence[Sequence[_Ready]]) -> Iterator[_Ready]:
+    for round_ in zip_longest(*queues):
+        yield from (entry for entry in round_ if entry is not None)

@@ -148,11 +148,13 @@ class Lease:
         id: what to report the outcome under; never reused.
         data: sealed bytes.
         flow: id of the flow, or None for control.
+        again: the broker has had it before, and the backend has not confirmed it.
     """
 
     id: int
     data: bytes
     flow: str | None
+    again: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Retention(Lanes):
             SpoolError: the disk refuses; nothing was dropped.
         """
         if self._next_expiry is not None and now_ms < self._next_expiry:
+            if self._uncut:
+                self._shrink()
             return ()
         with self._writing() as db:
             rows = db.execute(

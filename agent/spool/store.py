@@ -40,6 +40,7 @@ class Store:
         self._inode = path.stat().st_ino
         self.id = bytes(db.execute("SELECT id FROM spool").fetchone()[0])
         self._seen = self._version()
+        self._uncut = False
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True) -> Self:
@@ -157,7 +158,8 @@ class Store:
         return _ours(exc)
 
     def _shrink(self, *, at_once: bool = False) -> None:
-        # Cuts the log as well when asked: frames of deleted batches are in it until then.
+        # Cuts the log as well when asked: frames of deleted batches are in it until then. Where a
+        # reader stands in the way, the next call tries again.
         db = self._db
         try:
             free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
@@ -165,8 +167,10 @@ class Store:
                 # `execute` takes one step only, which frees one page
                 db.executescript(f"PRAGMA incremental_vacuum({free - _SPARE_PAGES});")
                 at_once = True
-            if at_once:
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._uncut = self._uncut or at_once
+            if self._uncut:
+                busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                self._uncut = bool(busy)
         except sqlite3.Error as exc:
             if _is_damage(exc):
                 raise self._damage(exc) from exc

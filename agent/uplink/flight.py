@@ -34,6 +34,10 @@ _NOTE_S: Final = 0.2
 _SUSPECT: Final = 3
 _POSTPONE: Final = 5
 
+# Messages a second that are sent again because no backend confirmed them: a full spool of them is
+# spread over an hour or more, and a fleet whose backend was away does not drown it (design §3).
+_AGAIN_PER_S: Final = 10
+
 log = logging.getLogger("agent.uplink")
 
 
@@ -71,6 +75,8 @@ class Flight:
         self._hold_until = 0.0
         self._struck: Counter[int] = Counter()
         self._dry = False
+        self._again = float(WINDOW)
+        self._again_since = 0.0
 
     def __len__(self) -> int:
         return len(self._flying)
@@ -111,7 +117,11 @@ class Flight:
         free = 0 if self._dry else self._free(now)
         if free == 0:
             return
-        leases = self._spool.lease(self._recipient, free, self._world.wall_ms())
+        resends = self._resends(now)
+        leases = self._spool.lease(
+            self._recipient, free, self._world.wall_ms(), resends=int(resends)
+        )
+        self._again = resends - sum(lease.again for lease in leases)
         if not leases:
             self._dry = True
             self._struck.clear()  # whatever was suspected is gone
@@ -134,6 +144,11 @@ class Flight:
         free = self._window - len(self._flying)
         # One query for half a window, not one for each PUBACK.
         return free if free * 2 >= self._window else 0
+
+    def _resends(self, now: float) -> float:
+        grown = (now - self._again_since) * _AGAIN_PER_S
+        self._again_since = now
+        return min(float(WINDOW), self._again + grown)
 
     def _without_too_large(self, leases: list[Lease]) -> list[Lease]:
         largest = self._largest

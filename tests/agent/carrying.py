@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class Gateway:
         self.spool.set_targets([self.target])
         self.keepalive_s = keepalive_s
         self.rng: random.Random = Impatient()
+        self.ahead_ms = 0
         self.uplink = Uplink(self.path)
         self.sent: list[Sealed] = []
         self._thread: threading.Thread | None = None
@@ -84,7 +86,12 @@ class Gateway:
     def start(self) -> None:
         """Starts the uplink in a thread."""
         self._stop = threading.Event()
-        self.uplink = Uplink(self.path, rng=self.rng, keepalive_s=self.keepalive_s)
+        self.uplink = Uplink(
+            self.path,
+            wall_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
+            rng=self.rng,
+            keepalive_s=self.keepalive_s,
+        )
         self._thread = threading.Thread(target=self.uplink.run, args=(self._stop,), name="uplink")
         self._thread.start()
 

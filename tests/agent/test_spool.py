@@ -258,6 +258,21 @@ def test_purged_bytes_are_in_no_file_any_more(spool: Spool, carrier: Spool, path
     assert on_disk(path, CANARY[:24]) == []
 
 
+def test_a_reader_in_the_way_delays_the_cut_and_does_not_prevent_it(
+    spool: Spool, carrier: Spool, path: Path
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(0, data=CANARY)])
+    spool.expire(NOW)
+    spool._db.execute("PRAGMA busy_timeout=50")
+    with carrier._reading() as db:
+        db.execute("SELECT * FROM lane").fetchall()
+        spool.purge("service")
+        assert on_disk(path, CANARY) != []
+    spool.expire(NOW)
+    assert on_disk(path, CANARY) == []
+
+
 def test_revoked_names_what_was_leased_and_must_not_leave(spool: Spool, carrier: Spool) -> None:
     for flow, stream in (("service", 7), ("advice", 8), ("trial", 9)):
         spool.open_lane(flow, "maker", stream, FAR if flow == "trial" else None)
@@ -335,6 +350,24 @@ def test_what_was_delivered_is_due_again_after_15_minutes_doubling_to_6_hours(
         waits.append((now - left) // 60_000)
     assert waits == [15, 30, 60, 120, 240, 360, 360, 360]
     assert (RESEND_MS, RESEND_MAX_MS) == (15 * 60_000, 360 * 60_000)
+
+
+def test_what_was_never_sent_goes_first_and_resends_can_be_limited(
+    spool: Spool, carrier: Spool
+) -> None:
+    for flow, stream in (("service", 7), ("advice", 8)):
+        spool.open_lane(flow, "maker", stream, None)
+        spool.put(run_of(5, flow=flow, stream=stream))
+    carrier.delivered([lease.id for lease in carrier.lease("maker", 10, NOW)], NOW)
+    spool.put([sealed(5), sealed(6)])
+    later = NOW + RESEND_MS
+    first = carrier.lease("maker", 3, later, resends=1)
+    assert [lease.again for lease in first].count(True) == 1
+    assert {sealed(5).data, sealed(6).data} <= set(data_of(first))
+    assert carrier.lease("maker", 10, later, resends=0) == []
+    rest = carrier.lease("maker", 99, later)
+    assert len(rest) == 9
+    assert all(lease.again for lease in rest)
 
 
 def test_a_restart_alone_makes_nothing_due(spool: Spool, carrier: Spool, path: Path) -> None:

@@ -285,6 +285,25 @@ def test_trap_9_a_new_connection_sends_only_what_the_spool_gives_it(
         assert not any(duplicate for _, duplicate in stub.published)
 
 
+def test_what_nobody_acknowledged_is_sent_again_when_due_and_in_no_storm(
+    gateway: Gateway, stub: Stub
+) -> None:
+    """Red without the pace: all hundred at once, and so for every gateway of a fleet."""
+    sent = gateway.put(100)
+    eventually(lambda: gateway.counted("delivered") == 100)
+    time.sleep(1.2)  # a tick and more: nothing is due
+    assert len(stub.published) == 100
+    gateway.ahead_ms = 16 * 60_000
+    began = time.monotonic()
+    eventually(lambda: len(stub.published) > 100)
+    fresh = gateway.put(5)
+    eventually(lambda: set(fresh) <= set(payloads(stub)))
+    eventually(lambda: len(stub.published) >= 125 + 5)
+    most = 20 + 10 * (time.monotonic() - began + 1)
+    assert len(stub.published) - 105 <= most
+    assert set(payloads(stub)[100:]) <= set(sent + fresh)
+
+
 # --- withdrawal ----------------------------------------------------------------------------------
 
 

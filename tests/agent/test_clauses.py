@@ -6,6 +6,7 @@ Real keys, ledger, gate, lanes, seals and spool; a clock moved by hand, no hardw
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import typing
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from agent.records import State
 from agent.router import Router
 from agent.settings import Settings
 from agent.site import Site
-from agent.spool import Spool
+from agent.spool import LaneState, Spool
 from agent.transform import DropReason
 from assent.backend import authority
 from assent.cosekey import SealPrivateKey, SigningKey
@@ -192,6 +193,8 @@ def test_when_a_no_returns_what_waited_is_gone_and_what_was_lawful_stays_on_reco
     told = house.desk.say_no(DIAGNOSIS)
     assert told["purged"]["batches"] == sealed.batches > 0
     assert told["purged"]["readings"] > sealed.readings  # the open batch's, too
+    assert house.spool.lanes()[DIAGNOSIS].state is LaneState.CLOSED
+    assert house.pipeline.running.lanes().keys() == {CORE, PARTNER}
     assert house.leaves("maker").keys() == {CORE}
     house.feed(4, 5)
     house.flush()
@@ -442,26 +445,14 @@ def test_a_policy_past_its_last_day_lets_nothing_out(house: House) -> None:
     """That what waits is also purged, and confirmed, is missing."""
     house.feed(0, 1)
     house.flush()
-    signed_policy = house.known.policy()
     head = msgspec.structs.replace(policy().policy, not_after=dt.date(2026, 11, 21))
-    over = msgspec.structs.replace(policy(), policy=head)
-    site = house.pipeline.site
-    house.pipeline.site = Site(
-        site.settings,
-        site.keys,
-        site.ledger,
-        SignedPolicy(
-            over,
-            signed_policy.keys,
-            signed_policy.ack_keys,
-            {},
-            signed_policy.cas,
-            18,
-            bytes(32),
-        ),
-        None,
+    over = dataclasses.replace(
+        house.known.policy(), policy=msgspec.structs.replace(policy(), policy=head)
     )
+    house.pipeline.site = dataclasses.replace(house.pipeline.site, policy=over)
     house.pipeline.decide()
+    reasons = {getattr(verdict, "reason", None) for verdict in house.pipeline.verdicts.values()}
+    assert reasons == {Reason.POLICY_UNUSABLE}
     house.feed(2, 3)
     house.flush()
     assert house.leaves("maker") == {}

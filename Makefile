@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fmt setup broker vectors pins clean
+.PHONY: help demo test check bench fmt setup broker vectors matrix pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ fmt: $(VENV)/ready ## let the formatter decide
 
 vectors: $(VENV)/ready ## make tests/vectors/ again
 	@$(BIN)/python -m tests.vectors.generate
+
+matrix: $(VENV)/ready ## list each clause of the privacy policy with the tests that show it
+	@$(BIN)/python -m tools.policy_matrix
 
 setup: broker $(VENV)/ready $(CWT)/ready ## only install what the other targets need
 

@@ -83,6 +83,33 @@ def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Permit | Refus
     }
 
 
+def history_of(ledger: Ledger) -> Json:
+    """Everything `assent consent history` prints: each decision, oldest first."""
+    records = sorted(
+        (record for entry in ledger.entries if (record := entry.record) is not None),
+        key=lambda record: record.at_ms,
+    )
+    return {
+        "decisions": [
+            {
+                "at": instant(record.at_ms),
+                "decided_at": instant(record.decided_ms),
+                "flow": record.flow,
+                "decision": record.state.value,
+                "policy": record.policy_version,
+                "decided_by": record.decided_by,
+                "recorded_by": record.recorded_by,
+                "method": record.method,
+                "until": instant(record.until_ms),
+                "without": list(record.without),
+                "record": record.id.hex(),
+                "terms": record.terms.hash.hex() if record.terms else None,
+            }
+            for record in records
+        ]
+    }
+
+
 def instant(ms: int | None) -> str | None:
     """An instant as RFC 3339 text in UTC, to the second."""
     if ms is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.office import office
-from agent.cli.say import emphasised, result
+from agent.cli.say import emphasised, result, table
 from assent.errors import AssentError
 
 # A form of a thousand flows is some 100 kB.
@@ -27,7 +27,9 @@ _WORDS = {
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's own arguments."""
     parser.add_argument(
-        "act", choices=["show", "apply", "refuse", "withdraw"], help="what to do with the decisions"
+        "act",
+        choices=["show", "history", "apply", "refuse", "withdraw"],
+        help="what to do with the decisions",
     )
     parser.add_argument(
         "subject",
@@ -42,6 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.act == "show":
         shown = office(arguments.config, "consent")
         result(shown, _show(shown), as_json=arguments.json)
+        return 0
+    if arguments.act == "history":
+        past = office(arguments.config, "history")
+        result(past, _history(past), as_json=arguments.json)
         return 0
     if arguments.subject is None:
         wanted = "FILE" if arguments.act == "apply" else "FLOW"
@@ -69,6 +75,25 @@ def _read(path: Path) -> str:
         raise AssentError(f"{path} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise AssentError(f"{path} is not UTF-8") from exc
+
+
+def _history(past: dict[str, Any]) -> list[str]:
+    if not past["decisions"]:
+        return ["nobody has decided anything yet"]
+    rows = [["RECORDED", "FLOW", "DECISION", "BY", "HOW", "RECORD"]]
+    rows += [
+        [
+            one["at"],
+            one["flow"],
+            _WORDS.get(one["decision"], one["decision"]),
+            one["decided_by"],
+            one["method"],
+            one["record"][:8],
+        ]
+        for one in past["decisions"]
+    ]
+    head, *body = table(rows)
+    return [emphasised(head), *body]
 
 
 def _show(shown: dict[str, Any]) -> list[str]:

@@ -163,3 +163,11 @@ def test_every_example_of_the_readme_is_a_verb_with_that_help() -> None:
     lines = (REPO / "README.md").read_text().splitlines()
     verbs = {line.split()[2] for line in lines if line.startswith("$ assent ")}
     assert verbs == set(_VERBS)
+
+
+def test_a_history_begins_empty(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("consent history --config DIR", config, capsys) == (
+        0,
+        "nobody has decided anything yet\n",
+        "",
+    )

@@ -135,8 +135,7 @@ def make(root: Path) -> Matrix:
     clauses = located.read(document, _File).clauses
     marks, findings = marks_of(root)
     found = [*findings, *_of_clauses(document, clauses, marks), *_of_marks(clauses, marks)]
-    shorter = [dataclasses.replace(one, file=_name(Path(one.file), root)) for one in found]
-    return Matrix(_page(clauses, marks), tuple(sorted(shorter)))
+    return Matrix(_page(clauses, marks), tuple(sorted(found)))
 
 
 def stale(root: Path, page: str) -> Finding | None:
@@ -292,9 +291,8 @@ def _of_clauses(
     shown = {mark.clause for mark in marks}
     for number in NUMBERS:
         if number not in clauses:
-            yield document.finding(
-                ("clauses",), f"expected {NUMBERS[0]} to {NUMBERS[-1]}, not {number}"
-            )
+            message = f"expected {NUMBERS[0]} to {NUMBERS[-1]}, there is no {number}"
+            yield document.finding(("clauses",), message)
     for number, clause in clauses.items():
         path = ("clauses", number)
         if number not in NUMBERS:
@@ -379,7 +377,8 @@ def main(words: Sequence[str], root: Path = ROOT) -> int:
             findings = (*findings, old)
         elif not arguments.check and not findings:
             durable.write(root / PAGE, matrix.page.encode(), mode=0o644)
-    sys.stderr.writelines(f"{finding}\n" for finding in findings)
+    for one in findings:
+        sys.stderr.write(f"{dataclasses.replace(one, file=_name(Path(one.file), root))}\n")
     return 1 if findings else 0
 
 

@@ -332,6 +332,7 @@ def test_a_name_that_does_not_resolve_is_a_sentence(tmp_path: Path, authority: A
 # --- TLS -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.clause("C14")
 def test_a_broker_of_another_authority_is_not_spoken_to(
     tmp_path: Path, authority: Authority
 ) -> None:
@@ -378,6 +379,7 @@ def test_a_certificate_that_cannot_be_used_is_a_sentence(
 
 
 @pytest.mark.clause("C17")
+@pytest.mark.clause("C21")
 def test_a_gateway_the_broker_did_not_admit_sends_nothing_until_it_is_admitted(
     tmp_path: Path, authority: Authority, broker: Broker, backend: Subscriber
 ) -> None:
@@ -401,6 +403,7 @@ def test_a_gateway_the_broker_did_not_admit_sends_nothing_until_it_is_admitted(
         gateway.close()
 
 
+@pytest.mark.clause("C21")
 def test_the_broker_we_ship_takes_no_client_without_a_certificate(broker: Broker) -> None:
     """TLS 1.3 lets the handshake pass and hangs up afterwards."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -400,6 +400,7 @@ def dump(path: Path) -> str:
     return found.lower()
 
 
+@pytest.mark.clause("C10")
 def test_the_data_hold_nothing_that_joins_two_flows_or_names_a_gateway(store: Store) -> None:
     stream = 0xC0FFEE_C0FFEE
     group: list[Taken] = []

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import path, wire
+from benchmarks import day, path, wire
 
 
 def main() -> int:
     """Prints the figures and keeps them in benchmarks/results/latest.json."""
     wire.main()
+    day.main()
     path.main()
     return 0
 

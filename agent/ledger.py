@@ -268,8 +268,6 @@ class Ledger:
             raise LedgerError(f"policy serial {serial} came after {self._policy.serial}")
         self._append(now_ms, [policy])
 
-    # -- writing -------------------------------------------------------------------------------
-
     def _append(self, now_ms: int, bodies: Sequence[Body]) -> list[Entry]:
         if not bodies:
             return []

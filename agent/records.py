@@ -224,8 +224,6 @@ def decode_entry(raw: bytes) -> Entry:
     return Entry(head.prev, head.at_ms, body, raw)
 
 
-# -- bytes -------------------------------------------------------------------------------------
-
 _Hash = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 _Instant = Annotated[int, Meta(ge=0, lt=2**53)]
 _Line = Annotated[str, Meta(max_length=200)]

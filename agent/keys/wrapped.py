@@ -153,8 +153,6 @@ class WrappedStore:
         self._inspect(path, _SHARED)
         return durable.read(path, _MAX_BYTES)
 
-    # -- the wrapping key ----------------------------------------------------------------------
-
     def _open_wrapping(self) -> None:
         path = self._directory / _WRAPPING
         if _is_missing(path):
@@ -199,8 +197,6 @@ class WrappedStore:
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}{_SUFFIX}"
-
-    # -- owners and modes ----------------------------------------------------------------------
 
     def _inspect_directory(self) -> None:
         status = self._directory.lstat()

@@ -17,7 +17,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.lane import Lane
 from agent.path import Batch, Permit, Reason, Refusal, Sealed
@@ -27,7 +27,8 @@ from agent.router import Router
 from agent.seal import Sealer
 from agent.site import Site
 from agent.spool import LaneState, Purged, Spool
-from assent.envelope import ClockQuality
+from agent.spool.schema import DamagedError
+from assent.envelope import ClockQuality, Gap
 from assent.errors import AssentError, SpoolError
 from firmware_bridge.sample import Instant, Sample
 
@@ -40,6 +41,13 @@ PAUSES: Final = frozenset(
 _UNSTORED: Final = 64
 
 log = logging.getLogger(__name__)
+
+
+class _Parcel(NamedTuple):
+    """A sealed message, and the gaps that it declares."""
+
+    sealed: Sealed
+    gaps: tuple[Gap, ...]
 
 
 class Running:
@@ -58,7 +66,8 @@ class Running:
         self._next: dict[int, int] = {}
         self._router = Router(())
         self._sealer: Sealer | None = None
-        self._unstored: list[Sealed] = []
+        self._unstored: list[_Parcel] = []
+        self._refusal: str | None = None
         self._clock = ClockQuality.TRUSTED
 
     def wanted(self) -> frozenset[str]:
@@ -180,13 +189,13 @@ class Running:
         """Ends a flow: lane row closed, open batch forgotten, what waits purged, in this order.
 
         Returns:
-            What was deleted unsent, with the readings of the open batch.
+            What was deleted unsent, with the readings of the open batch and of open windows.
         """
         self._spool.close_lane(flow)
         lane = self._lanes.get(flow)
         waited = 0
         if lane is not None:
-            waited = lane.readings
+            waited = lane.readings + lane.absorbed
             lane.discard()
             self._forget(lane)
         sealed = self._spool.purge(flow)
@@ -199,14 +208,16 @@ class Running:
         flow = lane.permit.flow
         self._lanes.pop(flow, None)
         self._next.pop(lane.stream, None)
-        left = [sealed for sealed in self._unstored if sealed.flow == flow]
+        # What it held is behind no route any more, whatever happens next.
+        self._router = Router(self._lanes.values())
+        left = [one for one in self._unstored if one.sealed.flow == flow]
         if left:
             # Their stream has ended: the spool would refuse them for ever.
-            self.lost[flow] += sum(sealed.readings for sealed in left)
-            self._unstored = [sealed for sealed in self._unstored if sealed.flow != flow]
+            self.lost[flow] += sum(one.sealed.readings for one in left)
+            self._unstored = [one for one in self._unstored if one.sealed.flow != flow]
 
     def _drain(self, lane: Lane, now: Instant) -> None:
-        sealed: list[Sealed] = []
+        sealed: list[_Parcel] = []
         while True:
             gaps = self._spool.gaps_for(lane.permit.flow)
             batch = lane.close(gaps, final=True, now_ms=now.wall_ms)
@@ -216,14 +227,14 @@ class Running:
         self._store(sealed)
 
     def _close(self, lanes: Iterable[Lane]) -> None:
-        sealed: list[Sealed] = []
+        sealed: list[_Parcel] = []
         for lane in lanes:
             batch = lane.close(self._spool.gaps_for(lane.permit.flow))
             if batch is not None:
                 sealed += self._seal(batch)
         self._store(sealed)
 
-    def _seal(self, batch: Batch) -> list[Sealed]:
+    def _seal(self, batch: Batch) -> list[_Parcel]:
         if self._sealer is None:
             return []
         flow, left_out = batch.permit.flow, self._sealer.left_out
@@ -235,25 +246,44 @@ class Running:
             return []
         self._next[batch.stream] += len(sealed)
         self.lost[flow] += self._sealer.left_out - left_out
-        return sealed
+        return [_Parcel(one, batch.gaps) for one in sealed]
 
-    def _store(self, sealed: list[Sealed]) -> None:
+    def _store(self, sealed: list[_Parcel]) -> None:
         waiting = self._unstored + sealed
         if not waiting or self._put(waiting):
             self._unstored = []
             return
         # One flow that the spool refuses does not hold up the others.
-        flows = sorted({one.flow for one in waiting})
-        parts = [[one for one in waiting if one.flow == flow] for flow in flows]
+        flows = sorted({one.sealed.flow for one in waiting})
+        parts = [[one for one in waiting if one.sealed.flow == flow] for flow in flows]
         refused = [part for part in parts if len(parts) == 1 or not self._put(part)]
-        self._unstored = [one for part in refused for one in part]
+        self._unstored = [one for part in refused if self._keeps(part) for one in part]
 
-    def _put(self, sealed: list[Sealed]) -> bool:
+    def _keeps(self, part: list[_Parcel]) -> bool:
+        """Whether the spool may take them another time; else they are counted as lost."""
+        first = part[0].sealed
+        row = self._spool.lanes().get(first.flow)
+        found = (row.state, row.stream, row.next_sequence) if row else None
+        if found == (LaneState.OPEN, first.stream, first.sequence):
+            return True
+        self.lost[first.flow] += sum(one.sealed.readings for one in part)
+        log.error("lane shut by another flow=%s lost_batches=%d", first.flow, len(part))
+        return False
+
+    def _put(self, parcels: list[_Parcel]) -> bool:
+        sealed = [parcel.sealed for parcel in parcels]
         try:
-            self._spool.put(sealed)
+            self._spool.put(sealed, _carried_by_all(parcels))
+        except DamagedError:
+            raise  # the next start moves the file aside
         except SpoolError as exc:
-            log.error("batches not stored, kept in memory reason=%s", exc.message)
+            if exc.message != self._refusal:
+                log.error("batches not stored, kept in memory reason=%s", exc.message)
+            self._refusal = exc.message
             return False
+        if self._refusal is not None:
+            log.info("batches stored again")
+        self._refusal = None
         for one in sealed:
             self._tally(one.flow).add_stored(one)
         return True
@@ -270,6 +300,14 @@ def _goes_on(lane: Lane, permit: Permit, now: Instant) -> bool:
 
 def _is_pause(verdict: Refusal | None) -> bool:
     return verdict is not None and verdict.reason in PAUSES
+
+
+def _carried_by_all(parcels: list[_Parcel]) -> list[Gap]:
+    """The gaps that every message of their flow carries: an acknowledged one has told of them."""
+    by_flow: dict[str, set[Gap]] = {}
+    for parcel in parcels:
+        by_flow.setdefault(parcel.sealed.flow, set(parcel.gaps)).intersection_update(parcel.gaps)
+    return [gap for gaps in by_flow.values() for gap in gaps]
 
 
 def _basis(permit: Permit) -> bytes:

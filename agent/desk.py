@@ -29,8 +29,18 @@ from agent.settings import Settings, load_settings
 from agent.site import FORM, SPOOL, make_state, open_site, with_policy
 from agent.spool import Spool
 from assent import durable
-from assent.errors import ConfigError, ControlError, Finding, RefusedError, Severity, UsageError
-from assent.policy.terms import terms_of
+from assent.errors import (
+    AssentError,
+    ConfigError,
+    ControlError,
+    Finding,
+    LedgerError,
+    RefusedError,
+    Severity,
+    SpoolError,
+    UsageError,
+)
+from assent.policy.terms import Terms, terms_of
 from firmware_bridge.clock import Clock
 
 # A form of a thousand flows is some 100 kB.
@@ -102,14 +112,15 @@ class Desk:
         decision = Decision(
             flow=flow,
             state=state,
-            terms=terms_of(policy.policy, flow) if policy else None,
+            terms=self._terms_of(flow),
             policy_version=policy.policy.policy.version if policy else "unknown",
             decided_by="somebody present",
             recorded_by="assent consent",
             method="command",
             decided_ms=pipeline.clock.now().wall_ms,
         )
-        ledger.append_decision(decision, pipeline.clock.now().wall_ms)
+        with self._settling(), self._heard([decision]):
+            ledger.append_decision(decision, pipeline.clock.now().wall_ms)
         purged = pipeline.shut(flow)
         word = "withdrawn" if state is State.WITHDRAWN else "refused"
         return {
@@ -126,8 +137,10 @@ class Desk:
         """Records what a form decides.
 
         Raises:
-            ConfigError: the form does not validate; nothing of it was recorded.
+            ConfigError: the form does not validate; no yes of it was recorded.
+            LedgerError: it cannot be recorded; a no of it is in force until the agent ends.
             RefusedError: there is no policy to decide about.
+            UsageError: it is no Unicode text.
         """
         policy = self._pipeline.site.policy
         if policy is None:
@@ -136,9 +149,12 @@ class Desk:
                 f"there is no policy to decide about: {trouble.sentence if trouble else 'none'}"
             )
         try:
-            acts = self._record(text.encode(), file)
-        finally:
-            self._pipeline.decide()
+            data, name = text.encode(), file.encode(errors="replace").decode()
+        except UnicodeEncodeError as exc:
+            raise UsageError("a form is Unicode text, and this is none") from exc
+        with self._settling():
+            acts = self._record(data, name)
+        self._pipeline.settle()
         told = [_told(act) for act in acts] or ["this form has acted before; nothing changed"]
         return {
             "acted": [act.flow for act in acts if act.decision],
@@ -159,6 +175,8 @@ class Desk:
                 trouble = f"{path} cannot be read: {exc.strerror}"
             except ConfigError as exc:
                 trouble = str(exc.findings[0])
+            except LedgerError as exc:
+                trouble = exc.message
         if trouble is not None:
             log.error("consent form not usable, optional flows pause")
         pipeline.site = dataclasses.replace(pipeline.site, form_trouble=trouble)
@@ -174,13 +192,18 @@ class Desk:
             log.error("agent.toml is bad, the old one is kept finding=%s", exc.findings[0])
             told = [f"agent.toml is bad, the old one is kept: {exc.findings[0]}"]
             settings = pipeline.site.settings
-        if settings.state != pipeline.site.settings.state:
+        before = pipeline.site.settings
+        if settings.state != before.state:
             told.append("gateway.state takes effect at the next start")
-            settings = dataclasses.replace(settings, state=pipeline.site.settings.state)
+        if settings.clock_is_system != before.clock_is_system:
+            told.append("clock.trust takes effect at the next start")
+        settings = dataclasses.replace(
+            settings, state=before.state, clock_is_system=before.clock_is_system
+        )
         site = dataclasses.replace(pipeline.site, settings=settings)
         pipeline.site = with_policy(site, pipeline.clock.now())
         self.read_form()
-        pipeline.decide()
+        pipeline.settle()
         return {"told": told}
 
     def _record(self, data: bytes, file: str) -> tuple[Act, ...]:
@@ -199,15 +222,58 @@ class Desk:
         )
         # A no acts even in a form that is broken otherwise.
         decisions = [act.decision for act in acts if act.decision is not None]
-        site.ledger.append_form(digest, decisions, now.wall_ms, final=is_final(acts))
+        self._write(digest, decisions, now.wall_ms, final=is_final(acts))
         if is_broken(acts):
             raise ConfigError(_errors(acts))
         return acts
 
+    def _write(
+        self, digest: bytes, decisions: Sequence[Decision], now_ms: int, *, final: bool
+    ) -> None:
+        ledger = self._pipeline.site.ledger
+        try:
+            with self._heard(decisions):
+                ledger.append_form(digest, decisions, now_ms, final=final)
+        except LedgerError:
+            noes = [decision for decision in decisions if not decision.state.is_yes]
+            if 0 < len(noes) < len(decisions):  # a full ledger takes a no by itself
+                with self._heard(noes):
+                    ledger.append_form(digest, noes, now_ms, final=False)
+            raise
+
+    @contextlib.contextmanager
+    def _settling(self) -> Iterator[None]:
+        """Has a no take effect also when the act around it fails."""
+        try:
+            yield
+        except AssentError:
+            with contextlib.suppress(SpoolError):  # then the next turn tries again
+                self._pipeline.settle()
+            raise
+
+    @contextlib.contextmanager
+    def _heard(self, decisions: Sequence[Decision]) -> Iterator[None]:
+        """Has a no that the ledger does not take be in force all the same, until the agent ends."""
+        denied = self._pipeline.denied
+        try:
+            yield
+        except LedgerError:
+            denied |= {decision.flow for decision in decisions if not decision.state.is_yes}
+            raise
+        denied -= {decision.flow for decision in decisions}
+
+    def _terms_of(self, flow: str) -> Terms | None:
+        """What a no is said to: the terms in force, else those of the last word."""
+        site = self._pipeline.site
+        if site.policy is None or flow in site.policy.policy.flows:
+            return terms_of(site.policy.policy, flow) if site.policy else None
+        newest = site.ledger.newest(flow)
+        return newest.terms if newest else None
+
     def _expect_flow(self, flow: str) -> None:
         site = self._pipeline.site
         known = set(site.policy.policy.flows) if site.policy else set()
-        if flow in known or site.ledger.history(flow):
+        if flow in known or site.ledger.history(flow) or flow in self._pipeline.spool.lanes():
             return
         near = difflib.get_close_matches(flow, known, n=1)
         raise UsageError(

@@ -4,15 +4,19 @@
 Path: source → door (lists of samples) → **owner thread**: router → lane → seal → spool; and
 inbox → spool on the way back.
 Law:
-  - one thread owns lanes, router and sealer; sources hand it whole lists, acts stand at the same
-    door, so that an act and a reading never meet half-way;
-  - a source that is faster than the owner waits at the door; nothing piles up in memory;
+  - one thread owns lanes, router and sealer; sources hand it whole lists and acts are done between
+    two of them, so that an act and a reading never meet half-way;
+  - a source that is faster than the owner waits at the door; nothing piles up in memory; an act
+    waits for no source, and is heard while the disk refuses and the door is shut;
+  - a decision that could not be carried out is taken up again, and ends the agent when it still
+    cannot: what should be off does not go on;
   - ends of consent, ages and epochs are looked at several times a second, not per reading.
 Limits: an open batch lives in memory only; a crash loses it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 from collections import Counter
@@ -26,6 +30,8 @@ from agent.pipeline.hardware import Hardware
 from agent.pipeline.running import Running
 from agent.site import Site
 from agent.spool import Inbound, Purged, Spool
+from agent.spool.schema import DamagedError
+from assent.errors import SpoolError
 from assent.messages import StreamAck
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant, Sample
@@ -63,14 +69,20 @@ class Pipeline:
         self.verdicts: dict[str, Permit | Refusal] = {}
         self.rejected: Counter[str] = Counter()
         """Messages from below that were not believed, by reason."""
+        self.denied: set[str] = set()
+        """Flows to which a no was said that the ledger would not take: off until the agent ends."""
         self.running = Running(spool)
         self._courtesy = Courtesy(spool)
-        self._door: queue.Queue[list[Sample] | Act] = queue.Queue(_WAITING_LISTS)
+        self._door: queue.Queue[list[Sample]] = queue.Queue(_WAITING_LISTS)
+        self._acts: queue.SimpleQueue[Act] = queue.SimpleQueue()
         self._hardware = Hardware(clock, self.deliver)
         self._started = False
         self._closing = False
+        self._is_decided = False
+        self._answered = 0
         self._look_again_ms = 0
         self._clock_was_trusted = False
+        self._trouble: str | None = None
 
     def deliver(self, samples: list[Sample]) -> None:
         """Hands samples to the owner; called by the sources' threads, waits while it is behind."""
@@ -83,7 +95,10 @@ class Pipeline:
 
     def act(self, work: Act) -> None:
         """Has the owner do something between two lists of samples; called by other threads."""
-        self._door.put(work)
+        self._acts.put(work)
+        # Wakes the owner who waits at the door; where that is full, there is no need to.
+        with contextlib.suppress(queue.Full):
+            self._door.put_nowait([])
 
     def turn(self, timeout_s: float) -> None:
         """One turn of the owner: what stands at the door, then what time asks for.
@@ -97,6 +112,7 @@ class Pipeline:
             self.running.store_again()
         else:
             self._open_door(timeout_s)
+        self._hear()
         now = self.clock.now()
         if now.mono_ms >= self._look_again_ms:
             self._look_again_ms = now.mono_ms + _LOOK_AROUND_MS
@@ -109,33 +125,45 @@ class Pipeline:
         waited of a flow that was taken back or narrowed is gone. Before `start` nothing is opened.
         """
         now = self.clock.now()
+        self._is_decided = False
         self._clock_was_trusted = now.trusted
-        self.verdicts = self.site.verdicts(now)
-        if self._started:
-            self.running.follow(self.site, self.verdicts, now)
-            self._hardware.follow(self.site.settings, self.running.wanted())
-        else:
+        verdicts = self.site.verdicts(now)
+        self.verdicts = {flow: one for flow, one in verdicts.items() if flow not in self.denied}
+        if not self._started:
             self.running.end_refused(self.site, self.verdicts)
+        else:
+            self.running.follow(self.site, self.verdicts, now)
+            if not self._closing:
+                self._hardware.follow(self.site.settings, self.running.wanted())
+        self._is_decided = True
+
+    def settle(self) -> None:
+        """Decides after an act: nothing of a flow that it shut leaves once this has returned.
+
+        The uplink has said that it holds nothing of it, or was not there to say so within a second.
+        """
+        self.decide()
+        if self._started and self.spool.fence() != self._answered:
+            self._wait_for_uplink()
 
     def shut(self, flow: str) -> Purged:
         """Ends one flow after a no: nothing of it leaves once this has returned.
 
-        The lane row is closed, the open batch forgotten, what waited purged; then the uplink has
-        said that it holds nothing of it, or was not there to say so within a second.
+        The lane row is closed, the open batch forgotten, what waited purged; then as `settle`.
 
         Returns:
             What was deleted unsent, with the readings of the open batch.
         """
+        self._is_decided = False
         purged = self.running.end(flow)
-        if self._started:
-            self._wait_for_uplink()
-        self.decide()
+        self.settle()
         return purged
 
     def start(self) -> None:
         """Begins to work: makes the first decision and opens what a running flow wants."""
         self._started = True
         self.decide()
+        self._answered = self.spool.fence()
 
     def flush(self) -> None:
         """Closes the open batches into the spool; the lanes go on."""
@@ -145,11 +173,9 @@ class Pipeline:
         """Closes the hardware, takes what still stands at the door, closes the open batches."""
         self._closing = True
         self._hardware.stop()
-        while True:
-            try:
-                self._take(self._door.get_nowait())
-            except queue.Empty:
-                break
+        while not self._door.empty():
+            self._open_door(0)
+        self._hear()
         self.running.finish(self.clock.now())
 
     def health(self) -> list[Health]:
@@ -161,7 +187,7 @@ class Pipeline:
         return self._hardware.delivered()
 
     def _wait_for_uplink(self) -> None:
-        fence = self.spool.fence()
+        self._answered = fence = self.spool.fence()
         end_ms = self.clock.now().mono_ms + _FENCE_MS
         while not self.spool.fence_passed(fence):
             if self.clock.now().mono_ms > end_ms:
@@ -170,22 +196,32 @@ class Pipeline:
             self.clock.wait(_FENCE_STEP_MS)
 
     def _open_door(self, timeout_s: float) -> None:
-        try:
-            item = self._door.get(timeout=timeout_s)
-        except queue.Empty:
-            return
-        self._take(item)
+        with contextlib.suppress(queue.Empty):
+            samples = self._door.get(timeout=timeout_s)
+            if samples:
+                self.running.take(samples)
 
-    def _take(self, item: list[Sample] | Act) -> None:
-        if callable(item):
-            item()
-        else:
-            self.running.take(item)
+    def _hear(self) -> None:
+        while not self._acts.empty():
+            self._acts.get_nowait()()
 
     def _look_around(self, now: Instant) -> None:
-        if now.trusted != self._clock_was_trusted or self.running.is_outdated(now):
+        flipped = now.trusted != self._clock_was_trusted
+        if not self._is_decided or flipped or self.running.is_outdated(now):
             self.decide()
         self.running.close_due(now)
+        try:
+            self._keep_house(now)
+        except DamagedError:
+            raise  # the next start moves the file aside
+        except SpoolError as exc:
+            if exc.message != self._trouble:
+                log.error("spool not tended, tried again reason=%s", exc.message)
+            self._trouble = exc.message
+        else:
+            self._trouble = None
+
+    def _keep_house(self, now: Instant) -> None:
         self._read_inbox(now)
         self._courtesy.greet(self.site)
         if now.trusted:

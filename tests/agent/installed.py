@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real installation: two recipients, a signed policy, an admitted gateway, a household at home.
 
-Everything is made by the real rooms, in this process: the example policy signed by a policy key,
-taken in as a bundle, two requests answered by two authorities, the answers taken in. What a test
-may hold in its hand are the other ends: the recipients' private keys, the uplink's end of the
-spool, and a clock.
+Everything is made by the real rooms, in this process: a policy with the example's dictionary and
+recipients, signed by a policy key, taken in as a bundle; two requests, answered by two authorities;
+the answers taken in. What a test may hold in its hand are the other ends: the recipients' private
+keys, the uplink's end of the spool, and a clock.
 """
 
 from __future__ import annotations
@@ -45,6 +45,40 @@ SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
 WASHER_SERIAL = "TEST-WM-CANARY-0001"
 WASHER = Device("washer-canary-room-9", "washing-machine", WASHER_SERIAL)
+
+# The flows of the example, with batches of a minute whatever the example says.
+_FLOWS = """
+[flows.service]
+function = "core"
+purpose = "service-operation"
+notice = { en = "Keep the gateway working.", zh = "保持网关正常运行。" }
+basis = "contract"
+recipient = "maker"
+attributes = { "host.os" = "keep", "host.uptime" = "delta", "appliance.fault" = "keep" }
+keep = { gateway = "7d", recipient = "90d", then = "delete" }
+batch = { age = "1m", urgent = ["appliance.fault"] }
+
+[flows.remote-diagnosis]
+function = "optional"
+purpose = "fault-diagnosis"
+notice = { en = "Find faults before they become failures.", zh = "在故障发生之前发现它。" }
+basis = "consent"
+recipient = "maker"
+attributes = { "appliance.power" = "round(1)", "device.serial" = "pseudonym", "appliance.fault" = "keep" }
+keep = { gateway = "7d", recipient = "90d", then = "delete" }
+batch = { age = "1m", urgent = ["appliance.fault"] }
+
+[flows.partner-energy-advice]
+function = "optional"
+purpose = "energy-advice"
+notice = { en = "Advice on saving energy, by our partner in Germany.", zh = "由我们在德国的合作伙伴提供节能建议。" }
+basis = "consent"
+recipient = "energy-advice"
+attributes = { "appliance.power" = "window(1m, mean)", "appliance.energy" = "delta" }
+keep = { gateway = "7d", recipient = "30d", then = "anonymise" }
+separate = true
+batch = { age = "1m" }
+"""
 
 YES = {CORE: '"accepted"', DIAGNOSIS: '"given"', ADVICE: '"given"'}
 NO = dict.fromkeys(YES, '"refused"')
@@ -109,8 +143,9 @@ class Maker:
         return {name: data for one in self.recipients.values() for name, data in one.files.items()}
 
     def policy(self, edit: Edit = str, *, key: SigningKey | None = None) -> tuple[bytes, bytes]:
-        """The example policy, changed, with its signature."""
-        text = edit((REPO / "config" / "policy.toml").read_text())
+        """The policy, changed, with its signature."""
+        example = (REPO / "config" / "policy.toml").read_text()
+        text = edit(example[: example.index("[flows.service]")] + _FLOWS)
         data = fill_thumbprints(text, self.files).encode()
         return data, sign(data, key or self.key, self.files, _TODAY)
 
@@ -210,6 +245,7 @@ class House:
         self.spool = Spool.open(self.path)
         self.pipeline = Pipeline(site, self.spool, clock)
         self.desk = Desk(self.pipeline, running=True)
+        self._closed = False
 
     @property
     def site(self) -> Site:
@@ -223,9 +259,11 @@ class House:
         return self
 
     def close(self) -> None:
-        """Ends as the service ends."""
-        self.pipeline.stop()
-        self.spool.close()
+        """Ends as the service ends; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self.pipeline.stop()
+            self.spool.close()
 
     def decide(self, decisions: Mapping[str, str], **head: str) -> Json:
         """Applies a form that is recorded now."""

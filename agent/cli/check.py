@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 from agent.cli.say import result
-from agent.form import judge, parse_form
+from agent.form import judge, load_form
 from agent.records import Record
 from agent.settings import FILE_NAME, load_settings
 from agent.site import FORM, POLICY
@@ -41,7 +43,7 @@ def _settings(directory: Path) -> list[Finding]:
         return findings
     profiles = {device.profile for device in load_settings(directory).devices if device.profile}
     for path in sorted(profiles):
-        findings += _findings_of(lambda path=path: load_profile(path))  # type: ignore[misc]
+        findings += _findings_of(functools.partial(load_profile, path))
     return findings
 
 
@@ -58,21 +60,23 @@ def _policy(directory: Path) -> list[Finding]:
 
 
 def _form(directory: Path) -> list[Finding]:
-    path = directory / FORM
-    if not path.exists():
-        return []
-
     def inspect() -> list[Finding]:
-        form = parse_form(path.read_bytes(), str(path))
-        policy = directory / POLICY
-        if not policy.exists():
+        form = load_form(directory / FORM)
+        policy = _readable_policy(directory)
+        if form is None or policy is None:
             return []
         now_ms = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
-        known = read(open_document(policy), Policy)
-        acts = judge(form, b"", known, _NothingDecided(), now_ms, clock_trusted=True)
+        acts = judge(form, b"", policy, _NothingDecided(), now_ms, clock_trusted=True)
         return [act.finding for act in acts if act.finding is not None]
 
     return _findings_of(inspect)
+
+
+def _readable_policy(directory: Path) -> Policy | None:
+    """The policy that a form is held against; its own findings are told by `_policy`."""
+    with contextlib.suppress(ConfigError):
+        return read(open_document(directory / POLICY), Policy)
+    return None
 
 
 class _NothingDecided:
@@ -118,4 +122,9 @@ def _json(finding: Finding) -> dict[str, str | int | None]:
 def _sum(findings: list[Finding], errors: list[Finding]) -> str:
     if not findings:
         return f"no mistakes in {FILE_NAME}, its profiles, {POLICY} and {FORM}"
-    return f"{len(errors)} errors, {len(findings) - len(errors)} warnings"
+    warnings = len(findings) - len(errors)
+    return f"{_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -9,7 +9,8 @@ from typing import Any
 
 from agent.cli.office import office
 from agent.cli.say import emphasised, result, table
-from assent.errors import AssentError
+from assent import durable
+from assent.errors import AssentError, UsageError
 
 # A form of a thousand flows is some 100 kB.
 _MAX_FORM = 1_048_576
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.subject is None:
         wanted = "FILE" if arguments.act == "apply" else "FLOW"
-        raise MissingSubjectError(f"assent consent {arguments.act} needs a {wanted}")
+        raise UsageError(f"assent consent {arguments.act} needs a {wanted}")
     if arguments.act == "apply":
         path = Path(arguments.subject)
         told = office(arguments.config, "apply", file=str(path), text=_read(path))
@@ -61,16 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class MissingSubjectError(AssentError):
-    """The act needs a file or a flow."""
-
-    exit_code = 2
-
-
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_FORM).decode()
+        return durable.read(path, _MAX_FORM).decode()
     except OSError as exc:
         raise AssentError(f"{path} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:

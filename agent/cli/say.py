@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the command line speaks: results to stdout, talk to stderr, errors as sentences."""
+"""How the command line speaks: results to stdout, errors as sentences to stderr."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ def result(value: Any, lines: Iterable[str], *, as_json: bool) -> None:  # noqa:
         return
     for line in lines:
         print(line)
-
-
-def talk(line: str) -> None:
-    """Says something that is not the result."""
-    print(line, file=sys.stderr)
 
 
 def complain(error: AssentError) -> None:

@@ -74,6 +74,11 @@ def test_no_words_print_the_overview_and_are_a_usage_error(
             "assent: DIR/none.toml cannot be read: No such file or directory\n",
         ),
         (
+            "consent apply DIR/large.toml --config DIR",
+            1,
+            "assent: DIR/large.toml cannot be read: larger than 1048576 bytes\n",
+        ),
+        (
             "consent withdraw no-such-flow --config DIR",
             2,
             "assent: the policy has no flow 'no-such-flow'\n",
@@ -104,6 +109,7 @@ def test_no_words_print_the_overview_and_are_a_usage_error(
 def test_a_mistake_is_one_sentence_and_what_to_do(
     line: str, code: int, err: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (config / "large.toml").write_text("# longer than any form\n" * 50_000)
     assert typed(line, config, capsys) == (code, "", err)
 
 
@@ -143,6 +149,23 @@ def test_check_finds_mistakes_in_every_file_at_once(
         "consent.toml",
     }
     assert all(finding["line"] >= 1 and finding["column"] >= 1 for finding in findings)
+
+
+def test_check_names_a_form_that_cannot_be_read_and_a_bad_policy_once(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config / "policy.toml").write_text("policy = \n")
+    (config / "consent.toml").mkdir()
+    code, out, _ = typed("check --config DIR", config, capsys)
+    assert code == 1
+    assert out.splitlines() == [
+        "DIR/policy.toml:1:10: invalid value",
+        "DIR/consent.toml:1:1: expected a readable file, got: not a regular file",
+        "2 errors, 0 warnings",
+    ]
+    (config / "consent.toml").rmdir()
+    (config / "consent.toml").write_bytes((REPO / "config" / "consent.toml").read_bytes())
+    assert typed("check --config DIR", config, capsys)[1].endswith("\n1 error, 0 warnings\n")
 
 
 def test_check_holds_a_form_against_the_policy(

@@ -110,6 +110,23 @@ def history_of(ledger: Ledger) -> Json:
     }
 
 
+def sent_of(spool: Spool, limit: int, flow: str | None) -> Json:
+    """Everything `assent sent` prints: what left, the newest first."""
+    return {
+        "sent": [
+            {
+                "at": instant(one.at_ms),
+                "flow": one.flow,
+                "recipient": one.recipient,
+                "readings": one.readings,
+                "bytes": one.bytes,
+                "digest": one.digest.hex(),
+            }
+            for one in spool.sent(limit, flow)
+        ]
+    }
+
+
 def instant(ms: int | None) -> str | None:
     """An instant as RFC 3339 text in UTC, to the second."""
     if ms is None:

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from agent.account import consent_of, history_of, status_of
+from agent.account import consent_of, history_of, sent_of, status_of
 from agent.form import Act, is_broken, is_final, judge, parse_form
 from agent.lock import instance_lock
 from agent.pipeline import Pipeline
@@ -78,6 +78,8 @@ class Desk:
             case {"verb": "consent"}:
                 site = self._pipeline.site
                 return consent_of(site, site.ledger, self._pipeline.verdicts)
+            case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
+                return sent_of(self._pipeline.spool, limit, flow)
             case {"verb": "history"}:
                 return history_of(self._pipeline.site.ledger)
             case {"verb": "apply", "text": str(text), "file": str(file)}:

@@ -135,6 +135,9 @@ def travel(stage: Stage) -> None:
             f"  {flow['flow']} to {flow['recipient']}: {sealed['readings']} readings in "
             f"{sealed['messages']} messages, {sealed['bytes']} bytes"
         )
+    head("The gateway's own log of what left (assent sent)")
+    for line in stage.assent("sent", "--limit", "3").splitlines():
+        say(f"  {line}")
     head("What each recipient stored")
     for recipient in RECIPIENTS:
         tell_stored(stage, recipient)

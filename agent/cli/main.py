@@ -78,6 +78,11 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "collect and deliver until SIGTERM; SIGHUP reads the files again",
         "  assent run\n  assent run --config ./gateway",
     ),
+    "sent": (
+        "agent.cli.sent",
+        "tell what left: when, of which flow, to whom, how much",
+        "  assent sent\n  assent sent --flow remote-diagnosis --limit 100 --json",
+    ),
     "status": (
         "agent.cli.status",
         "tell each flow's state: on, or off and why; what waits; what was acknowledged",

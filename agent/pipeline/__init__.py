@@ -227,6 +227,7 @@ class Pipeline:
         if now.trusted:
             self.spool.expire(now.wall_ms)
         self.spool.enforce_quota(self.site.settings.quota_bytes)
+        self.spool.trim_sent()
 
     def _read_inbox(self, now: Instant) -> None:
         waiting = self.spool.take_inbox(_INBOX)

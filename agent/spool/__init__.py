@@ -21,6 +21,7 @@ from pathlib import Path
 
 from agent.spool.carrier import Carrier
 from agent.spool.gaps import Gaps
+from agent.spool.log import SentLog
 from agent.spool.queue import Queue
 from agent.spool.records import (
     Acknowledged,
@@ -32,6 +33,7 @@ from agent.spool.records import (
     Lease,
     LinkState,
     Purged,
+    Sent,
     Target,
     Waiting,
 )
@@ -46,17 +48,18 @@ __all__ = [
     "Lease",
     "LinkState",
     "Purged",
+    "Sent",
     "Spool",
     "Target",
     "Waiting",
 ]
 
 
-class Spool(Queue, Gaps, Carrier):
+class Spool(Queue, Gaps, SentLog, Carrier):
     """The spool through one connection; one thread uses it at a time.
 
-    The collecting side calls what `Lanes`, `Queue`, `Gaps` and `Mail` offer, the uplink what
-    `Carrier` offers.
+    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `SentLog` and `Mail` offer, the uplink
+    what `Carrier` offers.
 
     Attributes:
         path: the file.

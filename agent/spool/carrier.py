@@ -124,7 +124,8 @@ class Carrier(Mail):
     def delivered(self, ids: Iterable[int], now_ms: int) -> None:
         """Notes that the broker has taken messages: batches wait on, control is forgotten.
 
-        A power cut may lose the newest such notes; the messages are then sent twice.
+        The first time a batch is taken, it enters the log of what left. A power cut may lose the
+        newest such notes; the messages are then sent twice.
 
         Args:
             ids: of leases.
@@ -137,6 +138,12 @@ class Carrier(Mail):
         if not done:
             return
         with self._writing(durable=False) as db:
+            db.executemany(
+                "INSERT INTO sent SELECT NULL, ?, lane.flow, lane.recipient, batch.readings,"
+                " batch.bytes, digest FROM batch JOIN lane ON lane.id = batch.lane"
+                " WHERE batch.id=? AND attempts=0",
+                [(now_ms, key) for key in done if key > 0],
+            )
             db.executemany(
                 "UPDATE batch SET due = ? + min(?, ? << min(attempts, 8)), attempts = attempts + 1"
                 " WHERE id=?",

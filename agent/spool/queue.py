@@ -69,10 +69,11 @@ class Queue(Retention):
                         batch.last_ms,
                         batch.expires_ms,
                         ticket.carried,
+                        batch.digest,
                     )
                 )
                 payload.append((key, batch.data))
-            db.executemany("INSERT INTO batch VALUES (?, ?, 0, 0, ?, ?, ?, ?, ?, ?)", meta)
+            db.executemany("INSERT INTO batch VALUES (?, ?, 0, 0, ?, ?, ?, ?, ?, ?, ?)", meta)
             db.executemany("INSERT INTO payload VALUES (?, ?)", payload)
             for ticket in tickets.values():
                 ticket.settle(db)

@@ -158,6 +158,27 @@ class Lease:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Sent:
+    """One batch that left, as the household may know it.
+
+    Attributes:
+        at_ms: when the broker took it for the first time.
+        flow: id of the flow.
+        recipient: id of the recipient.
+        readings: how many values it holds.
+        bytes: size of the sealed message.
+        digest: SHA-256 of the sealed message.
+    """
+
+    at_ms: int
+    flow: str
+    recipient: str
+    readings: int
+    bytes: int
+    digest: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Inbound:
     """One message from a recipient, unread and unverified."""
 

@@ -978,3 +978,31 @@ def test_only_streams_with_sent_and_unacknowledged_batches_are_asked_about(
     assert spool.unacknowledged("energy-advice", 10) == ()
     spool.acknowledge("maker", [StreamAck(STREAM, 2)])
     assert spool.unacknowledged("maker", 10) == ()
+
+
+def test_what_left_is_logged_once_however_often_it_is_sent(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    batches = run_of(2)
+    spool.put(batches)
+    assert spool.sent(10) == ()
+    for now in (NOW, FAR):
+        leased = carrier.lease("maker", 10, now)
+        carrier.delivered([lease.id for lease in leased], now)
+    logged = spool.sent(10)
+    assert [entry.digest for entry in logged] == [batch.digest for batch in reversed(batches)]
+    assert {(entry.at_ms, entry.flow, entry.recipient) for entry in logged} == {
+        (NOW, "service", "maker")
+    }
+    assert spool.sent(10, "another") == ()
+    assert len(spool.sent(1, "service")) == 1
+
+
+def test_the_log_of_what_left_keeps_the_newest(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    batches = run_of(5)
+    spool.put(batches)
+    carrier.delivered([lease.id for lease in carrier.lease("maker", 10, NOW)], NOW)
+    spool.trim_sent(5)
+    assert len(spool.sent(10)) == 5
+    spool.trim_sent(2)
+    assert [entry.digest for entry in spool.sent(10)] == [batches[4].digest, batches[3].digest]

@@ -39,7 +39,7 @@ def typed(line: str, config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[
     return code, said.out.replace(place, "DIR"), said.err.replace(place, "DIR")
 
 
-@pytest.mark.parametrize("verb", ["init", "check", "enrol", "consent", "run", "status"])
+@pytest.mark.parametrize("verb", ["init", "check", "enrol", "consent", "run", "sent", "status"])
 def test_help_begins_with_examples(
     verb: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,3 +194,11 @@ def test_a_history_begins_empty(config: Path, capsys: pytest.CaptureFixture[str]
         "nobody has decided anything yet\n",
         "",
     )
+
+
+def test_nothing_has_left_a_fresh_gateway(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed("sent --config DIR", config, capsys) == (0, "nothing has left\n", "")
+    code, out, _ = typed("sent --flow service --limit 3 --json --config DIR", config, capsys)
+    assert (code, json.loads(out)) == (0, {"sent": []})

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent sent`: what left this gateway, for the household."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from agent.cli.office import office
+from agent.cli.say import emphasised, result, table
+
+_SHOWN = 20
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's own arguments."""
+    parser.add_argument("--flow", metavar="FLOW", help="only of this flow")
+    parser.add_argument(
+        "--limit", type=int, default=_SHOWN, metavar="N", help=f"at most so many (default {_SHOWN})"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the newest first."""
+    told = office(arguments.config, "sent", flow=arguments.flow, limit=arguments.limit)
+    result(told, _lines(told["sent"]), as_json=arguments.json)
+    return 0
+
+
+def _lines(sent: list[dict[str, Any]]) -> list[str]:
+    if not sent:
+        return ["nothing has left"]
+    rows = [["WHEN", "FLOW", "TO", "READINGS", "BYTES", "DIGEST"]]
+    rows += [
+        [
+            one["at"],
+            one["flow"],
+            one["recipient"],
+            str(one["readings"]),
+            str(one["bytes"]),
+            one["digest"][:16],
+        ]
+        for one in sent
+    ]
+    head, *body = table(rows)
+    return [emphasised(head), *body]

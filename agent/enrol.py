@@ -31,7 +31,7 @@ from assent.enrolment import (
     sniff,
 )
 from assent.errors import AssentError, PolicyError, RefusedError, UsageError
-from assent.policy.model import Policy
+from assent.policy.model import Policy, references
 from assent.policy.signing import SignedPolicy, open_policy
 from firmware_bridge.clock import Clock
 
@@ -159,10 +159,7 @@ def _write_policy(directory: Path, bundle: Bundle, policy: Policy) -> list[Path]
 
 def _named_by(policy: Policy) -> set[str]:
     """The files a policy names; whatever else a bundle brings is not written."""
-    refs = [ref for one in policy.recipients.values() for ref in (one.key, one.ack_key, one.ca)] + [
-        flow.key for flow in policy.flows.values() if flow.key is not None
-    ]
-    return {ref.file for ref in refs}
+    return {ref.file for _, ref in references(policy)}
 
 
 def _request(directory: Path, keys: Keys, recipient: str) -> Path:

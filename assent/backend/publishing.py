@@ -22,7 +22,7 @@ import datetime as dt
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from assent import durable
@@ -30,7 +30,7 @@ from assent.backend.directory import MAX_POLICY_BYTES, read_key
 from assent.cosekey import VerifyingKey, decode_signing_key, decode_verifying_key
 from assent.enrolment import Bundle, encode_bundle
 from assent.errors import AssentError, KeyStoreError, PolicyError
-from assent.policy.model import KeyRef, Policy
+from assent.policy.model import Policy, references
 from assent.policy.signing import fill_thumbprints, load_policy, open_policy, sign, verify
 
 _MAX_FILE: Final = 65_536  # the most a bundle takes of one file
@@ -148,7 +148,7 @@ def read_signature(path: pathlib.Path) -> bytes:
 def _files(policy: Policy, root: pathlib.Path) -> dict[str, bytes]:
     """Reads what the policy names; what is missing is left to the signer to name with its place."""
     files = {}
-    for ref in _references(policy):
+    for _, ref in references(policy):
         try:
             files[ref.file] = _inside(root, ref.file)
         except OSError:
@@ -159,19 +159,11 @@ def _files(policy: Policy, root: pathlib.Path) -> dict[str, bytes]:
 def _filled(
     data: bytes, policy: Policy, files: Mapping[str, bytes]
 ) -> tuple[bytes, tuple[str, ...]]:
-    empty = {ref.file for ref in _references(policy) if ref.thumbprint.startswith(_EMPTY)}
+    empty = {ref.file for _, ref in references(policy) if ref.thumbprint.startswith(_EMPTY)}
     given = {name: files[name] for name in sorted(empty & files.keys())}
     if not given:
         return data, ()
     return fill_thumbprints(data.decode(), given).encode(), tuple(given)
-
-
-def _references(policy: Policy) -> Iterator[KeyRef]:
-    for recipient in policy.recipients.values():
-        yield from (recipient.key, recipient.ack_key, recipient.ca)
-    for flow in policy.flows.values():
-        if flow.key is not None:
-            yield flow.key
 
 
 def _inside(root: pathlib.Path, name: str) -> bytes:

@@ -15,11 +15,13 @@ RFC 9679 (thumbprints).
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from assent.places import Path
 from assent.policy.expressions import Transform
 from assent.units import Duration
 
@@ -231,3 +233,21 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipients: dict[Name, Recipient]
     attributes: dict[Name, Attribute]
     flows: dict[Name, Flow]
+
+
+def references(policy: Policy) -> Iterator[tuple[Path, KeyRef]]:
+    """Walks every file the policy names.
+
+    Args:
+        policy: the policy.
+
+    Yields:
+        The path to it, whose last part is its use (`key`, `ack_key` or `ca`), and its pin.
+    """
+    for name, recipient in policy.recipients.items():
+        yield ("recipients", name, "key"), recipient.key
+        yield ("recipients", name, "ack_key"), recipient.ack_key
+        yield ("recipients", name, "ca"), recipient.ca
+    for name, flow in policy.flows.items():
+        if flow.key is not None:
+            yield ("flows", name, "key"), flow.key

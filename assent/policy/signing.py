@@ -38,8 +38,7 @@ from assent.envelope import sign_detached, verify_detached
 from assent.errors import AssentError, ConfigError, PolicyError, Severity, WireError
 from assent.places import Path, scan
 from assent.policy.lints import lint
-from assent.policy.lints.recipients import references
-from assent.policy.model import KeyRef, Policy
+from assent.policy.model import KeyRef, Policy, references
 
 _AAD: Final = cbor.encode([1, "policy"])
 """Keeps a signature under a policy from passing as one under anything else."""

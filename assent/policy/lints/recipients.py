@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from assent.places import Path
 from assent.policy.lints.nits import Lint, Nit, error, warning
-from assent.policy.model import KeyRef, Policy
+from assent.policy.model import Policy, references
 
 _THUMBPRINT = re.compile(r"sha-256:[A-Za-z0-9_-]{43}")  # 32 bytes in base64url without padding
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -102,24 +101,6 @@ def flow_key_differs(policy: Policy, _today: dt.date) -> Iterator[Nit]:
         if flow.key and recipient and flow.key.thumbprint == recipient.key.thumbprint:
             message = "expected a key of the flow's own, got the recipient's"
             yield Nit(("flows", flow_id, "key"), message, "leave it out to use the recipient's")
-
-
-def references(policy: Policy) -> Iterator[tuple[Path, KeyRef]]:
-    """Walks every file the policy names.
-
-    Args:
-        policy: the policy.
-
-    Yields:
-        The path to it, whose last part is its use (`key`, `ack_key` or `ca`), and its pin.
-    """
-    for name, recipient in policy.recipients.items():
-        yield ("recipients", name, "key"), recipient.key
-        yield ("recipients", name, "ack_key"), recipient.ack_key
-        yield ("recipients", name, "ca"), recipient.ca
-    for name, flow in policy.flows.items():
-        if flow.key is not None:
-            yield ("flows", name, "key"), flow.key
 
 
 LINTS: Final[dict[str, Lint]] = {

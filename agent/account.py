@@ -119,7 +119,7 @@ def sent_of(spool: Spool, limit: int, flow: str | None) -> Json:
                 "flow": one.flow,
                 "recipient": one.recipient,
                 "readings": one.readings,
-                "bytes": one.bytes,
+                "bytes": one.size,
                 "digest": one.digest.hex(),
             }
             for one in spool.sent(limit, flow)

@@ -72,16 +72,10 @@ class Desk:
         Raises:
             AssentError: the request is not one, or is refused.
         """
+        told = self._tell(request)
+        if told is not None:
+            return told
         match request:
-            case {"verb": "status"}:
-                return self.status()
-            case {"verb": "consent"}:
-                site = self._pipeline.site
-                return consent_of(site, site.ledger, self._pipeline.verdicts)
-            case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
-                return sent_of(self._pipeline.spool, limit, flow)
-            case {"verb": "history"}:
-                return history_of(self._pipeline.site.ledger)
             case {"verb": "apply", "text": str(text), "file": str(file)}:
                 return self.apply(text, file)
             case {"verb": "refuse" | "withdraw", "flow": str(flow)}:
@@ -89,6 +83,21 @@ class Desk:
             case {"verb": "reload"}:
                 return self.reload()
         raise ControlError("the request is not one this agent knows")
+
+    def _tell(self, request: Mapping[str, Any]) -> Json | None:
+        """Answers a question; None when the request is none."""
+        pipeline = self._pipeline
+        ledger = pipeline.site.ledger
+        match request:
+            case {"verb": "status"}:
+                return self.status()
+            case {"verb": "consent"}:
+                return consent_of(pipeline.site, ledger, pipeline.verdicts)
+            case {"verb": "history"}:
+                return history_of(ledger)
+            case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
+                return sent_of(pipeline.spool, limit, flow)
+        return None
 
     def status(self) -> Json:
         """Everything `assent status` prints."""

@@ -166,7 +166,7 @@ class Sent:
         flow: id of the flow.
         recipient: id of the recipient.
         readings: how many values it holds.
-        bytes: size of the sealed message.
+        size: of the sealed message, in bytes.
         digest: SHA-256 of the sealed message.
     """
 
@@ -174,7 +174,7 @@ class Sent:
     flow: str
     recipient: str
     readings: int
-    bytes: int
+    size: int
     digest: bytes
 
 

@@ -35,8 +35,6 @@ from assent.policy.model import Policy, references
 from assent.policy.signing import SignedPolicy, open_policy
 from firmware_bridge.clock import Clock
 
-# A bundle holds a policy, some keys of 1.3 kB and some certificates of 2 kB.
-MAX_FILE = 4_194_304
 _REQUESTS = "requests"
 
 

@@ -48,9 +48,11 @@ MAX_BUNDLE: Final = 2 * 2**20
 MAX_ENROLMENT: Final = 65_536
 """Longest request or admission in bytes; a chain of three certificates has some 3 kB."""
 MAX_FILES: Final = 64
+MAX_FILE: Final = 65_536
+"""Longest file that a policy names, in bytes."""
+MAX_POLICY: Final = 2**20
+"""Longest policy in bytes."""
 _MAX_NAME: Final = 128
-_MAX_FILE: Final = 65_536
-_MAX_POLICY: Final = 2**20
 _MAX_SIGNATURE: Final = 128
 _MAX_CSR: Final = 8_192
 _MAX_CHAIN: Final = 32_768
@@ -289,11 +291,11 @@ def _bundle(fields: list[CborValue]) -> Bundle:
     policy_key = shapes.octets(key, "policy key", most=MAX_KEY_BYTES)
     decode_verifying_key(policy_key)
     return Bundle(
-        shapes.octets(policy, "policy", most=_MAX_POLICY),
+        shapes.octets(policy, "policy", most=MAX_POLICY),
         shapes.octets(signature, "policy signature", most=_MAX_SIGNATURE),
         policy_key,
         {
-            _path(name): shapes.octets(content, "a file of a bundle", most=_MAX_FILE)
+            _path(name): shapes.octets(content, "a file of a bundle", most=MAX_FILE)
             for name, content in files.items()
         },
     )

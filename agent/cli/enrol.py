@@ -7,8 +7,9 @@ import argparse
 from pathlib import Path
 
 from agent.cli.say import result
-from agent.enrol import MAX_FILE, enrol
+from agent.enrol import enrol
 from assent import durable
+from assent.enrolment import MAX_BUNDLE
 from assent.errors import AssentError
 
 
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Takes the file in; says what it was and what to do next."""
     try:
-        data = durable.read(arguments.file, MAX_FILE)
+        data = durable.read(arguments.file, MAX_BUNDLE)
     except OSError as exc:
         raise AssentError(f"{arguments.file} cannot be read: {exc.strerror}") from exc
     taken = enrol(arguments.config, data, expected=arguments.thumbprint)

@@ -36,6 +36,7 @@ from typing import Final, TypeVar
 from assent import durable
 from assent.backend import authority
 from assent.backend.authority import Authority, Pair
+from assent.backend.broker import BACKEND
 from assent.backend.offers import Offer
 from assent.cosekey import (
     SealPrivateKey,
@@ -45,11 +46,11 @@ from assent.cosekey import (
     decode_signing_key,
     decode_verifying_key,
 )
+from assent.enrolment import MAX_POLICY
 from assent.errors import AssentError, KeyStoreError, RefusedError
 from assent.policy.signing import load_policy, verify
 from assent.policy.terms import terms_of
 
-MAX_POLICY_BYTES: Final = 1_000_000  # a policy of a thousand attributes is a fifth of it
 _MAX_KEY_BYTES: Final = 16_384  # a PEM chain is the largest
 _EVERYBODY: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -220,7 +221,7 @@ def create(
 
 def user_of(recipient: str) -> str:
     """The name of a recipient's subscriber at the broker."""
-    return f"backend-{recipient}"
+    return f"{BACKEND}{recipient}"
 
 
 def read_key(path: pathlib.Path, decode: Callable[[bytes], _T], *, secret: bool = False) -> _T:
@@ -268,7 +269,7 @@ def _new_files(
 
 
 def _offers_of(path: pathlib.Path, key: VerifyingKey, recipient: str) -> list[Offer]:
-    data = durable.read(path, MAX_POLICY_BYTES)
+    data = durable.read(path, MAX_POLICY)
     signature = durable.read(path.with_name(f"{path.name}.cose"), _MAX_KEY_BYTES)
     verify(data, signature, key)
     policy = load_policy(data, path.name)

@@ -26,14 +26,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from assent import durable
-from assent.backend.directory import MAX_POLICY_BYTES, read_key
+from assent.backend.directory import read_key
 from assent.cosekey import VerifyingKey, decode_signing_key, decode_verifying_key
-from assent.enrolment import Bundle, encode_bundle
+from assent.enrolment import MAX_FILE, MAX_POLICY, Bundle, encode_bundle
 from assent.errors import AssentError, KeyStoreError, PolicyError
 from assent.policy.model import Policy, references
 from assent.policy.signing import fill_thumbprints, load_policy, open_policy, sign, verify
 
-_MAX_FILE: Final = 65_536  # the most a bundle takes of one file
 _EMPTY: Final = "sha-256:filled-in-by-sign-policy"
 
 
@@ -77,7 +76,7 @@ def sign_policy(
         PolicyError: a file cannot be read or written.
     """
     key = read_key(key_path, decode_signing_key, secret=True)
-    data = read(path, MAX_POLICY_BYTES)
+    data = read(path, MAX_POLICY)
     policy = load_policy(data, path.name)
     files = _files(policy, root)
     data, filled = _filled(data, policy, files)
@@ -117,7 +116,7 @@ def bundle(path: pathlib.Path, key_path: pathlib.Path, root: pathlib.Path) -> by
         AssentError: a gateway would refuse it, and why.
     """
     key = read_key(key_path, decode_verifying_key)
-    data = read(path, MAX_POLICY_BYTES)
+    data = read(path, MAX_POLICY)
     signature = read_signature(path)
     policy = open_policy(data, signature, key, lambda name: _inside(root, name), 0).policy
     return encode_bundle(Bundle(data, signature, key.encode(), _files(policy, root)))
@@ -138,7 +137,7 @@ def read(path: pathlib.Path, max_bytes: int) -> bytes:
 def read_signature(path: pathlib.Path) -> bytes:
     """Reads the signature beside a policy; empty when there is none."""
     try:
-        return durable.read(path.with_name(f"{path.name}.cose"), _MAX_FILE)
+        return durable.read(path.with_name(f"{path.name}.cose"), MAX_FILE)
     except FileNotFoundError:
         return b""
     except OSError as exc:
@@ -170,7 +169,7 @@ def _inside(root: pathlib.Path, name: str) -> bytes:
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
         raise PolicyError(f"{name} is not under {root}, where the policy's files are")
-    return durable.read(path, _MAX_FILE)
+    return durable.read(path, MAX_FILE)
 
 
 def _beside(path: pathlib.Path, policy_id: str, key: VerifyingKey) -> list[int]:
@@ -180,7 +179,7 @@ def _beside(path: pathlib.Path, policy_id: str, key: VerifyingKey) -> list[int]:
         if other.name == path.name:
             continue
         try:
-            data = read(other, MAX_POLICY_BYTES)
+            data = read(other, MAX_POLICY)
             verify(data, read_signature(other), key)
             head = load_policy(data, other.name).policy
         except AssentError:
@@ -192,7 +191,7 @@ def _beside(path: pathlib.Path, policy_id: str, key: VerifyingKey) -> list[int]:
 
 def _noted(note: pathlib.Path) -> dict[str, _Last]:
     try:
-        found = json.loads(durable.read(note, MAX_POLICY_BYTES))
+        found = json.loads(durable.read(note, MAX_POLICY))
         return {name: _Last(int(serial), str(digest)) for name, (serial, digest) in found.items()}
     except FileNotFoundError:
         return {}

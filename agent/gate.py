@@ -29,19 +29,16 @@ from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
 from agent.path import Carried, Permit, Reason, Refusal
-from agent.records import Record, State
+from agent.records import OWNER, Record, State
 from assent.errors import PolicyError
-from assent.policy.model import Policy
+from assent.policy.model import CORE_BASES, CORE_ROLES, Policy
 from assent.policy.signing import SignedPolicy
 from assent.policy.terms import Terms, compare, terms_of
 
-_OWNER: Final = "owner"  # who can say yes (design §2)
 _WORDS: Final = {
     "core": frozenset({State.ACCEPTED}),
     "optional": frozenset({State.GIVEN, State.RENEWED}),
 }
-_CORE_BASES: Final = frozenset({"contract", "legal_obligation"})
-_CORE_ROLES: Final = frozenset({"controller", "processor"})
 _DAY: Final = dt.timedelta(days=1)
 
 
@@ -154,7 +151,7 @@ def _of_record(house: _House, record: Record) -> Refusal | None:
         return Refusal(record.flow, reason)
     if record.until_ms is not None and record.until_ms <= house.past_ms:
         return Refusal(record.flow, Reason.EXPIRED)
-    if record.decided_by != _OWNER:
+    if record.decided_by != OWNER:
         return Refusal(record.flow, Reason.REQUESTED, "the yes was not the owner's")
     return None
 
@@ -176,10 +173,10 @@ def _of_terms(record: Record, terms: Terms) -> Refusal | None:
 
 def _of_core(record: Record, terms: Terms) -> Refusal | None:
     """Why a core flow may not run on an acceptance."""
-    if terms.basis not in _CORE_BASES:
+    if terms.basis not in CORE_BASES:
         detail = f"a core flow cannot rest on {terms.basis}"
         return Refusal(record.flow, Reason.BASIS_UNFIT, detail)
-    if terms.role not in _CORE_ROLES:
+    if terms.role not in CORE_ROLES:
         return Refusal(record.flow, Reason.BASIS_UNFIT, f"a core flow cannot go to a {terms.role}")
     return None
 

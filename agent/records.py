@@ -29,6 +29,8 @@ FORMAT: Final = 1
 ID_BYTES: Final = 16
 """A record is named by the first bytes of its entry's hash: on the wire, too."""
 HASH_BYTES: Final = 32  # SHA-256
+OWNER: Final = "owner"
+"""The one who can say yes."""
 MAX_ENTRY: Final = 131_072
 """Longest entry read: twice the longest terms."""
 

@@ -18,8 +18,8 @@ Law:
 A line is *later* when it may still act by itself (the clock, the date, the policy in force);
 until then the form is not done, and is judged again when one of these changes.
 
-Security: nothing here proves who the owner is; the threat model says so. Findings show flow ids
-and dates, never who decided.
+Security: nothing here proves who the owner is: whoever records a form is trusted with that.
+Findings show flow ids and dates, never who decided.
 Limits: a yes that was read on a clock that is not trusted waits, because its date cannot be judged.
 """
 
@@ -28,17 +28,16 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from agent.form.errors import error_of
 from agent.form.paper import Answer, Form, Said, load_form, parse_form
-from agent.records import Decision, Record, State, state_of_no
+from agent.records import OWNER, Decision, Record, State, state_of_no
 from assent.errors import Finding, Severity
 from assent.policy.model import Policy
 from assent.policy.terms import covers, terms_of
 
 __all__ = [
-    "OWNER",
     "Act",
     "Form",
     "LedgerView",
@@ -49,9 +48,6 @@ __all__ = [
     "load_form",
     "parse_form",
 ]
-
-OWNER: Final = "owner"
-"""The one who can say yes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -80,6 +80,10 @@ Basis = Literal[
     "vital_interest",
     "safe_operation",
 ]
+CORE_BASES: Final = frozenset[Basis](("contract", "legal_obligation"))
+"""What a core flow may rest on (policy C02)."""
+CORE_ROLES: Final = frozenset[Role](("controller", "processor"))
+"""Whom a core flow may go to (policy C14)."""
 Then = Literal["delete", "anonymise"]
 Link = Literal["devices", "account"]
 OnWithdraw = Literal["stop", "stop+erase"]

@@ -9,18 +9,16 @@ from typing import Final
 
 from assent.policy.expressions import Op
 from assent.policy.lints.nits import Lint, Nit, carried, error, nearest, warning
-from assent.policy.model import Flow, Policy
+from assent.policy.model import CORE_BASES, CORE_ROLES, Flow, Policy
 from assent.units import Duration
 
-CORE_BASES: Final = frozenset(("contract", "legal_obligation"))
-CORE_ROLES: Final = frozenset(("controller", "processor"))
 _SHARING: Final = frozenset(("affiliate", "partner", "authority", "public"))
 # policy C13: neither the contract nor the finding of faults authorises sharing
 _NO_SHARING: Final = frozenset(("contract", "safe_operation"))
 # keep shows single values, pseudonym single devices, delta adds up to the counter again
 _NOT_ANONYMISING: Final = frozenset((Op.KEEP, Op.PSEUDONYM, Op.DELTA))
 
-MAX_READINGS: Final = 10_000  # design §6: the largest batch the promises are measured with
+MAX_READINGS: Final = 10_000  # the largest batch that benchmarks/ measures
 BATCH_AGES: Final = (Duration.parse("1s"), Duration.parse("1d"))
 EPOCHS: Final = (Duration.parse("1h"), Duration.parse("366d"))
 USUAL_EPOCHS: Final = (Duration.parse("1d"), Duration.parse("90d"))

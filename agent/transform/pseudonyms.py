@@ -22,7 +22,7 @@ from typing import Final
 
 from firmware_bridge.sample import Device
 
-PSEUDONYM_BYTES: Final = 16  # design §3: 128 bits
+PSEUDONYM_BYTES: Final = 16  # 128 bits: nobody guesses one, no two meet
 SECRET_BYTES: Final = 32
 DEVICE_KIND: Final = "device"
 

@@ -27,7 +27,7 @@ from assent.columns import Column, Kind, Table
 from assent.policy.expressions import Op
 from assent.policy.terms import AttributeTerms, Terms
 
-_PSEUDONYM_BYTES: Final = 16  # design §3: 128 bits
+_PSEUDONYM_BYTES: Final = 16  # 128 bits, as docs/columns.md
 _LATEST_MS: Final = 253_402_300_799_999  # the end of the year 9999, the last a calendar here knows
 _KM_PER_DEGREE: Final = Fraction("111.195")  # of the mean sphere, as in the gateway's grid
 # The gateway writes a cell's centre in a power of ten between 1/20 and 1/200 of the cell.

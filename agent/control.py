@@ -190,7 +190,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as exc:
-        raise ControlError("one line of JSON was expected") from exc
+        raise ControlError("expected one line of JSON, got something else") from exc
     if not isinstance(message, dict):
-        raise ControlError("a JSON object was expected")
+        raise ControlError("expected a JSON object, got something else")
     return message

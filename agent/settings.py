@@ -154,7 +154,8 @@ def _lint(document: Document, file: _File, directory: Path) -> list[Finding]:
     if file.gateway.quota < _SMALLEST_QUOTA:
         findings.append(
             document.finding(
-                ("gateway", "quota"), f"a quota of at least {_SMALLEST_QUOTA} was expected"
+                ("gateway", "quota"),
+                f"expected a quota of at least {_SMALLEST_QUOTA}, got {file.gateway.quota}",
             )
         )
     seen = Counter(table.id for table in file.device)
@@ -171,13 +172,15 @@ def _lint_device(
 
     findings = []
     if twice:
-        findings.append(finding("id", f"the device id {table.id!r} is used twice"))
+        findings.append(finding("id", f"expected an id of its own, {table.id!r} is used twice"))
     if table.every <= 0:
-        findings.append(finding("every", "a period above zero was expected"))
+        findings.append(finding("every", "expected a period above zero, got 0s"))
     if table.fresh < table.every:
-        findings.append(finding("fresh", "fresh must not be shorter than every"))
+        findings.append(
+            finding("fresh", f"expected at least every ({table.every}), got {table.fresh}")
+        )
     if table.speed < 0:
-        findings.append(finding("speed", "a speed of zero or more was expected"))
+        findings.append(finding("speed", f"expected a speed of zero or more, got {table.speed:g}"))
     if table.source == "replay" and table.port is None:
         findings.append(finding("source", "a replay needs a port: the path of its recording"))
     if table.source == "replay" and table.profile is None:

@@ -51,9 +51,9 @@ def test_the_shipped_example_loads(tmp_path: Path) -> None:
     ("broken", "said"),
     [
         (GOOD.replace("state =", "stat ="), "agent.toml:3:1"),
-        (GOOD + 'fresh = "10ms"\n', "fresh must not be shorter than every"),
-        (GOOD + 'every = "0s"\n', "a period above zero was expected"),
-        (GOOD + "speed = -1.0\n", "a speed of zero or more was expected"),
+        (GOOD + 'fresh = "10ms"\n', "expected at least every (1s), got 10ms"),
+        (GOOD + 'every = "0s"\n', "expected a period above zero, got 0s"),
+        (GOOD + "speed = -1.0\n", "expected a speed of zero or more, got -1"),
         (GOOD + 'profile = "nowhere"\n', "there is no profile 'nowhere'"),
         (GOOD.replace('"host"', '"replay"'), "a replay needs a port"),
         (GOOD.replace('"host"', '"hosd"'), "host"),

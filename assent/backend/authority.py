@@ -23,12 +23,14 @@ import re
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from assent.errors import BadSignatureError, KeyStoreError, MalformedError, UnknownSuiteError
+from assent import shapes
+from assent.certificates import check_request
+from assent.errors import KeyStoreError, MalformedError, UnknownSuiteError
 
 # An appliance outlives most things around it; the policy pins the authority, so that replacing it
 # means signing a policy. 30 years is beyond the appliance, and says nothing about trust.
@@ -39,10 +41,7 @@ _GATEWAY_YEARS = 20
 _SERVICE_YEARS = 10
 # Clocks of freshly installed gateways run behind; the certificate is valid a day before it is made.
 _BACKDATE = dt.timedelta(days=1)
-# The common name of RFC 5280 (ub-common-name) holds 64 characters.
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-_MAILBOX = re.compile(r"[0-9a-f]{32}")
-_MAX_REQUEST = 4096  # bytes; a P-256 request is 300 to 500
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -118,11 +117,11 @@ class Authority:
         """Makes the subscriber's certificate; `name` is its user name at the broker.
 
         Raises:
-            MalformedError: the name is not of small letters, digits and hyphens, or too long.
+            MalformedError: the name is not one that travels, or too long.
         """
-        if _NAME.fullmatch(name) is None:
-            raise MalformedError("a client's name has 1 to 64 small letters, digits and hyphens")
-        return self._issue(name, now, ExtendedKeyUsageOID.CLIENT_AUTH, ())
+        return self._issue(
+            shapes.identifier(name, "the client's name"), now, ExtendedKeyUsageOID.CLIENT_AUTH, ()
+        )
 
     def _issue(
         self,
@@ -172,10 +171,9 @@ def create(recipient: str, now: dt.datetime) -> Pair:
         now: the present, with a zone.
 
     Raises:
-        MalformedError: the id is not of small letters, digits and hyphens, or too long.
+        MalformedError: the id is none that a policy can have, or too long.
     """
-    if _NAME.fullmatch(recipient) is None:
-        raise MalformedError("a recipient's id has 1 to 64 small letters, digits and hyphens")
+    shapes.identifier(recipient, "recipient")
     key = ec.generate_private_key(ec.SECP256R1())
     name = f"{recipient}-ca"[-64:]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -191,35 +189,13 @@ def create(recipient: str, now: dt.datetime) -> Pair:
 def _verified_key(
     request_pem: bytes, mailbox: str
 ) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
-    if _MAILBOX.fullmatch(mailbox) is None:
-        raise MalformedError("a mailbox is 32 small hexadecimal digits")
-    if len(request_pem) > _MAX_REQUEST:
-        raise MalformedError(f"a certificate request is at most {_MAX_REQUEST} bytes")
-    try:
-        request = x509.load_pem_x509_csr(request_pem)
-        subject = [(one.oid, one.value) for one in request.subject]
-        public = request.public_key()
-        genuine = request.is_signature_valid
-    except InvalidSignature as exc:
-        raise BadSignatureError("the certificate request is not signed by its own key") from exc
-    except UnsupportedAlgorithm as exc:
-        raise UnknownSuiteError("the key of the certificate request is of no known kind") from exc
-    except (ValueError, TypeError) as exc:
-        raise MalformedError("the certificate request cannot be read") from exc
-    if not _is_allowed(public):
-        raise UnknownSuiteError("the key of a certificate request must be P-256 or Ed25519")
-    if not genuine:
-        raise BadSignatureError("the certificate request is not signed by its own key")
-    if subject != [(NameOID.COMMON_NAME, mailbox)]:
-        raise MalformedError("the certificate request must name the mailbox and nothing else")
-    assert isinstance(public, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey)
-    return public
-
-
-def _is_allowed(public: object) -> bool:
-    if isinstance(public, ec.EllipticCurvePublicKey):
-        return isinstance(public.curve, ec.SECP256R1)
-    return isinstance(public, ed25519.Ed25519PublicKey)
+    check_request(request_pem, shapes.mailbox(mailbox))
+    public = x509.load_pem_x509_csr(request_pem).public_key()
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        return public
+    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
+        return public
+    raise UnknownSuiteError("expected a certificate request with a key of P-256 or Ed25519")
 
 
 def _builder(
@@ -261,7 +237,7 @@ def _general_name(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     labels = host.lower().split(".")
-    if len(host) > 253 or not all(_NAME.fullmatch(label) for label in labels):
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise MalformedError(f"expected a host name or an address, got {host!r}")
     return x509.DNSName(host.lower())
 

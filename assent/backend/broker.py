@@ -12,14 +12,13 @@ broker see each other's sealed messages: give each its own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Final
 
-from assent import durable
+from assent import durable, shapes
 from assent.errors import UsageError
 from assent.wire import MAX_MESSAGE
 
@@ -29,8 +28,6 @@ HEADROOM: Final = 2_880
 """Bytes of a packet besides the message: topic, header, properties; rounded up generously."""
 INFLIGHT: Final = 20
 """Messages on their way to one client; the gateways' uplink has no larger window."""
-
-_RECIPIENT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,54}")  # with `backend-` a name of 64 at most
 
 
 def render(
@@ -60,7 +57,8 @@ def render(
         The path of `mosquitto.conf`.
 
     Raises:
-        UsageError: a value that would not stay on its line, or a recipient's id that is none.
+        MalformedError: a recipient's id that is none.
+        UsageError: a value that would not stay on its line.
         OSError: the directory cannot be written.
     """
     acl, state = directory / "mosquitto.acl", directory / "state"
@@ -88,9 +86,8 @@ def render(
 
 
 def _backend(recipient: str) -> str:
-    if not _RECIPIENT.fullmatch(recipient):
-        raise UsageError("expected a recipient's id of lower-case letters, digits and hyphens")
-    return f"user {BACKEND}{recipient}\ntopic read assent/1/+/up\ntopic write assent/1/+/down"
+    user = shapes.identifier(f"{BACKEND}{recipient}", "the backend's name")
+    return f"user {user}\ntopic read assent/1/+/up\ntopic write assent/1/+/down"
 
 
 def _filled(name: str, values: dict[str, str]) -> bytes:

@@ -112,7 +112,7 @@ def test_a_finding_is_printed_with_its_place(tmp_path: Path, cli: Cli) -> None:
         ([], 2, "required"),
         (["frobnicate"], 2, "invalid choice"),
         (["keygen", "x"], 2, "--recipient"),
-        (["keygen", "{}/x", "--recipient", "The Maker"], 1, "small letters"),
+        (["keygen", "{}/x", "--recipient", "The Maker"], 1, "lower-case letters"),
         (["show", "{}"], 1, "no backend directory"),
         (["admit", "{}", "request"], 1, "no backend directory"),
         (["run", "{}", "--broker", "mqtts://localhost:8883"], 1, "no backend directory"),

@@ -196,9 +196,7 @@ def test_a_history_begins_empty(config: Path, capsys: pytest.CaptureFixture[str]
     )
 
 
-def test_nothing_has_left_a_fresh_gateway(
-    config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_has_left_a_fresh_gateway(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("sent --config DIR", config, capsys) == (0, "nothing has left\n", "")
     code, out, _ = typed("sent --flow service --limit 3 --json --config DIR", config, capsys)
     assert (code, json.loads(out)) == (0, {"sent": []})

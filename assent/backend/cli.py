@@ -24,11 +24,11 @@ from typing import Final
 from assent import durable
 from assent.backend import admission, directory, publishing
 from assent.backend.broker import render
-from assent.backend.directory import Directory
+from assent.backend.directory import Directory, read_key
 from assent.backend.grammar import parser
 from assent.backend.report import REPORTS
 from assent.backend.store import Store
-from assent.cosekey import file_thumbprint, thumbprint_text
+from assent.cosekey import decode_verifying_key, file_thumbprint, thumbprint_text
 from assent.enrolment import MAX_ENROLMENT
 from assent.errors import AssentError, ConfigError, RefusedError, UsageError
 
@@ -89,8 +89,9 @@ def _bundle(arguments: argparse.Namespace) -> int:
     root = arguments.files or arguments.policy.parent
     data = publishing.bundle(arguments.policy, arguments.policy_key, root)
     _write(arguments.out, data)
-    _talk(f"bundled {len(data)} bytes; give it to technicians with the key's thumbprint")
-    _result(arguments, arguments.out, bytes=len(data))
+    pin = thumbprint_text(read_key(arguments.policy_key, decode_verifying_key).thumbprint)
+    _talk(f"bundled {len(data)} bytes; tell technicians the policy key by another way: {pin}")
+    _result(arguments, arguments.out, bytes=len(data), policy_key=pin)
     return 0
 
 

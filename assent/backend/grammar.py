@@ -61,16 +61,15 @@ def parser() -> Parser:
     return top
 
 
-def _add(
-    verbs: _Verbs,
-    name: str,
-    summary: str,
-    examples: str,
-) -> Parser:
+def _add(verbs: _Verbs, name: str, summary: str, examples: str) -> Parser:
     added = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
     added.examples = examples
     added.set_defaults(verb=name)
     return added
+
+
+def _add_json(verb: Parser) -> None:
+    verb.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_keygen(verbs: _Verbs) -> None:
@@ -97,12 +96,10 @@ def _add_keygen(verbs: _Verbs) -> None:
         metavar="NAME",
         help="name or address of the broker besides localhost; may be given again",
     )
-    keygen.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_json(keygen)
 
 
-def _add_policy_verbs(
-    verbs: _Verbs,
-) -> None:
+def _add_policy_verbs(verbs: _Verbs) -> None:
     sign = _add(
         verbs,
         "sign-policy",
@@ -116,7 +113,7 @@ def _add_policy_verbs(
         "bundle",
         "put a signed policy and every file it names into one file for gateways",
         "  assent-backend bundle policy.toml --policy-key maker/keys/policy.pub.cose"
-        " --out maker.bundle",
+        " --files maker --out maker.bundle",
     )
     bundle.add_argument("policy", type=pathlib.Path, metavar="POLICY")
     bundle.add_argument("--policy-key", type=pathlib.Path, required=True, help="public policy key")
@@ -128,7 +125,7 @@ def _add_policy_verbs(
             metavar="ROOT",
             help="what the file names in the policy are relative to (default: beside the policy)",
         )
-        verb.add_argument("--json", action="store_true", help="print the result as JSON")
+        _add_json(verb)
 
 
 def _add_admit(verbs: _Verbs) -> None:
@@ -143,7 +140,7 @@ def _add_admit(verbs: _Verbs) -> None:
     admit.add_argument(
         "--out", type=pathlib.Path, help="the admission (default: REQUEST with .admission)"
     )
-    admit.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_json(admit)
 
 
 def _add_broker(verbs: _Verbs) -> None:
@@ -159,7 +156,7 @@ def _add_broker(verbs: _Verbs) -> None:
     broker.add_argument("--port", type=int, default=8883, help="TCP port (default 8883)")
     broker.add_argument("--address", default="0.0.0.0", help="where to listen (default all)")  # noqa: S104  # a broker is there to be reached
     broker.add_argument("--user", help="the account mosquitto changes to when root starts it")
-    broker.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_json(broker)
 
 
 def _add_run(verbs: _Verbs) -> None:
@@ -191,4 +188,4 @@ def _add_show(verbs: _Verbs) -> None:
     show.add_argument(
         "--limit", type=int, default=50, metavar="N", help="at most so many rows (default 50)"
     )
-    show.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_json(show)

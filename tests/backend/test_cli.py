@@ -13,7 +13,7 @@ from assent.backend.cli import main
 from assent.backend.directory import Directory
 from assent.backend.ingest import judge
 from assent.backend.store import Store, Taken
-from assent.cosekey import SealPrivateKey
+from assent.cosekey import SealPrivateKey, decode_verifying_key, thumbprint_text
 from assent.enrolment import sniff
 from tests.backend.parts import NOW_MS, POLICY, Hand, desk, power
 
@@ -68,6 +68,9 @@ def test_the_whole_way_from_keys_to_an_admission(tmp_path: Path, cli: Cli) -> No
     public = maker / "keys" / "policy.pub.cose"
     bundled = cli("bundle", tmp_path / "policy.toml", "--policy-key", public, "--out", bundle)
     assert (bundled.code, bundled.out) == (0, f"{bundle}\n")
+    assert bundled.err.endswith(
+        f": {thumbprint_text(decode_verifying_key(public.read_bytes()).thumbprint)}\n"
+    )
     assert sniff(bundle.read_bytes()) == "bundle"
 
     hand = Hand.make()

@@ -45,7 +45,7 @@ UP_FILTER: Final = f"{_ROOT}/+/up"
 
 
 def new_mailbox() -> str:
-    """Makes a mailbox: 128 random bits as 32 lower-case hexadecimal digits."""
+    """Makes a mailbox: 128 random bits as 32 lower-case hexadecimal digits, never drawn twice."""
     return secrets.token_hex(16)
 
 

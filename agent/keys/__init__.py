@@ -40,9 +40,9 @@ from assent.cosekey import (
     decode_verifying_key,
 )
 from assent.errors import KeyStoreError, RefusedError, WireError
+from assent.messages import new_mailbox
 from assent.policy.model import NAME
 
-_MAILBOX_BYTES: Final = 16  # 128 random bits: never drawn twice, never guessed
 _MAX_BYTES: Final = 8_192  # a signing and a hybrid pair take some 1.5 kB
 
 _name = re.compile(NAME)
@@ -261,9 +261,7 @@ class Keys:
         raise KeyStoreError(f"the gateway key for {recipient!r} is none")
 
     def _new_gateway(self, name: str) -> Gateway:
-        made = Gateway(
-            secrets.token_hex(_MAILBOX_BYTES), SigningKey.generate(), SealPrivateKey.generate()
-        )
+        made = Gateway(new_mailbox(), SigningKey.generate(), SealPrivateKey.generate())
         self._store.write(name, cbor.encode([made.mailbox, made.sign.encode(), made.seal.encode()]))
         return made
 

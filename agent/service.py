@@ -7,7 +7,8 @@ Law:
   - READY=1 is told once the first decision is made; WATCHDOG=1 only while the owner turns.
 
 Security: one process here holds keys and network together; the two-process form comes with the
-units. Limits: one instance a state directory, by its lock.
+units.
+Limits: one instance a state directory, by its lock.
 """
 
 from __future__ import annotations

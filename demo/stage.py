@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A household and two recipients with a broker each on the loopback, from the real programs.
 
-Everything is set up as the guides say, with `assent` and `assent-backend` as separate processes and
+Everything is set up as README.md says, with `assent` and `assent-backend` as separate processes and
 a mosquitto on a free port. The demo, the journeys in tests/ and the benchmarks stand on it.
 """
 

@@ -26,7 +26,7 @@ class Device(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         id: the installation's name for it, from agent.toml; never leaves.
-        kind: what sort of appliance it is; routes are compiled per kind.
+        kind: what sort of appliance it is; told in `status`, and to nobody else.
         serial: the hardware's own serial number where it has one; the pseudonym rests on it.
     """
 

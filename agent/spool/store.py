@@ -71,7 +71,7 @@ class Store:
             bell.hang(path)
         if not path.exists():
             if not create:
-                raise SpoolError("there is no spool yet", hint="`assent collect` makes it")
+                raise SpoolError("there is no spool yet", hint="`assent run` makes it")
             schema.create(path)
         moved: Path | None = None
         try:
@@ -83,7 +83,7 @@ class Store:
             db = None
         if db is None:
             if not create:
-                raise SpoolError("the spool is not ready yet", hint="`assent collect` makes it")
+                raise SpoolError("the spool is not ready yet", hint="`assent run` makes it")
             schema.create(path)
             db = schema.connect(path)
         return cls(path, db, moved)

@@ -289,7 +289,11 @@ def test_the_subscriber_outlives_the_broker(
 
 
 def test_what_cannot_be_stored_now_comes_again(
-    tmp_path: Path, sites: Sites, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sites: Sites,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A full disk, then a mistake of ours, then all is well: nothing is lost, nothing twice."""
     maker = sites["maker"]
@@ -307,6 +311,8 @@ def test_what_cannot_be_stored_now_comes_again(
         post.send(post.hand.batch(key, power(2)))
         assert post.told() == StreamAck(1, 1)
     assert troubles == []
+    assert "event=not-serving code=store" in caplog.text
+    assert "event=broker-lost" not in caplog.text
     assert counters(maker) == {"stored": 1}
     assert len(values(maker)) == 2
 

@@ -34,7 +34,7 @@ from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
 from assent.backend.subscriber.connection import Broker, Connection, Message
 from assent.cosekey import decode_seal_public_key, decode_verifying_key
-from assent.errors import AssentError
+from assent.errors import AssentError, UplinkError
 
 GROUP: Final = 64  # messages per commit: two fsyncs shared by 64 cost each less than its signature
 GROUP_S: Final = 0.05  # a batch has waited minutes on the gateway
@@ -82,8 +82,10 @@ class Subscriber:
             try:
                 self._connection.connect()
                 self._serve(stop, ready)
-            except (OSError, AssentError) as exc:
+            except (OSError, UplinkError) as exc:
                 _log.warning("event=broker-lost error=%r", str(exc))
+            except AssentError as exc:  # the disk or a key: somebody must act
+                _log.error("event=not-serving code=%s error=%r", exc.code, exc.message)
             except Exception as exc:  # noqa: BLE001  # a mistake of ours ends no process
                 _log.error("event=subscriber-failed error=%s", place_of(exc))
             finally:

@@ -7,7 +7,7 @@ import enum
 
 
 class DropReason(enum.Enum):
-    """Why one value stayed. The value is what `status` prints and `--json` carries."""
+    """Why one value stayed. The value names what is counted."""
 
     WRONG_TYPE = "wrong type"
     """Not of the type that the dictionary gives the attribute."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sysconfig
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from agent.cli.say import result
 from assent import durable
 from assent.errors import AssentError, RefusedError
 
-_STATE_LINE = 'state = "/var/lib/assent"'
+_STATE = "/var/lib/assent"
+_STATE_LINE = f'state = "{_STATE}"'
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's own arguments."""
     parser.add_argument(
         "--state",
-        default="/var/lib/assent",
+        default=_STATE,
         metavar="DIR",
-        help="where keys, ledger and waiting batches go (default /var/lib/assent)",
+        help=f"where keys, ledger and waiting batches go (default {_STATE})",
     )
 
 
@@ -72,7 +74,8 @@ def _text(source: Path) -> str:
 def _with_state(text: str, state: str) -> str:
     if _STATE_LINE not in text:
         raise AssertionError("the example lost its state line")
-    return text.replace(_STATE_LINE, f'state = "{state}"')
+    # A JSON string is a basic string of TOML: a quote in the path does not end it.
+    return text.replace(_STATE_LINE, f"state = {json.dumps(state, ensure_ascii=False)}")
 
 
 def _next(directory: Path) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.main import _VERBS, main
+from agent.settings import load_settings
 from tests.test_house import REPO
 
 AGENT = """\
@@ -132,6 +133,14 @@ def test_init_writes_a_configuration_that_checks_and_trusts_nobody(
     code, out, _ = typed("status --config DIR --json", place, capsys)
     status = json.loads(out)
     assert (code, status["enrolled"], status["flows"]) == (0, False, [])
+
+
+def test_a_quote_in_the_state_directory_stays_in_its_string(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "new"
+    typed('init --config DIR --state DIR/a"é', place, capsys)
+    assert load_settings(place).state == place / 'a"é'
 
 
 def test_check_finds_mistakes_in_every_file_at_once(

@@ -33,7 +33,9 @@ class Courtesy:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._greeted: dict[str, int] = {}
+        # What was said of a connection in an earlier life is no connection of this one, and nobody
+        # is to be dialled for the sake of a greeting.
+        self._greeted = {recipient: health.since_ms for recipient, health in spool.health().items()}
 
     def greet(self, site: Site) -> None:
         """Greets those who were connected anew since the last time."""

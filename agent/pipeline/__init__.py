@@ -70,7 +70,7 @@ class Pipeline:
         self.rejected: Counter[str] = Counter()
         """Messages from below that were not believed, by reason."""
         self.denied: set[str] = set()
-        """Flows to which a no was said that the ledger would not take: off until the agent ends."""
+        """Flows to which a no was said that is in no record: off until a later word or the end."""
         self.running = Running(spool)
         self._courtesy = Courtesy(spool)
         self._door: queue.Queue[list[Sample]] = queue.Queue(_WAITING_LISTS)
@@ -207,7 +207,10 @@ class Pipeline:
 
     def _look_around(self, now: Instant) -> None:
         flipped = now.trusted != self._clock_was_trusted
-        if not self._is_decided or flipped or self.running.is_outdated(now):
+        shut = self.running.shut_by_others
+        if shut or flipped or not self._is_decided or self.running.is_outdated(now):
+            self.denied |= shut
+            shut.clear()
             self.decide()
         self.running.close_due(now)
         try:

@@ -26,7 +26,7 @@ from agent.pipeline.tally import Tally
 from agent.router import Router
 from agent.seal import Sealer
 from agent.site import Site
-from agent.spool import LaneState, Purged, Spool
+from agent.spool import LaneState, LinkState, Purged, Spool
 from agent.spool.schema import DamagedError
 from assent.envelope import ClockQuality, Gap
 from assent.errors import AssentError, SpoolError
@@ -60,7 +60,9 @@ class Running:
     def __init__(self, spool: Spool) -> None:
         self.tallies: dict[str, Tally] = {}
         self.lost: Counter[str] = Counter()
-        """Readings that could not be sealed, by flow."""
+        """Readings that could not be sealed or stored, by flow."""
+        self.shut_by_others: set[str] = set()
+        """Flows whose lane row is not as it was left: somebody without the lock said no."""
         self._spool = spool
         self._lanes: dict[str, Lane] = {}
         self._next: dict[int, int] = {}
@@ -219,8 +221,7 @@ class Running:
     def _drain(self, lane: Lane, now: Instant) -> None:
         sealed: list[_Parcel] = []
         while True:
-            gaps = self._spool.gaps_for(lane.permit.flow)
-            batch = lane.close(gaps, final=True, now_ms=now.wall_ms)
+            batch = lane.close(self._gaps_for(lane), final=True, now_ms=now.wall_ms)
             if batch is None:
                 break
             sealed += self._seal(batch)
@@ -229,10 +230,20 @@ class Running:
     def _close(self, lanes: Iterable[Lane]) -> None:
         sealed: list[_Parcel] = []
         for lane in lanes:
-            batch = lane.close(self._spool.gaps_for(lane.permit.flow))
+            batch = lane.close(self._gaps_for(lane))
             if batch is not None:
                 sealed += self._seal(batch)
         self._store(sealed)
+
+    def _gaps_for(self, lane: Lane) -> tuple[Gap, ...]:
+        """What a batch declares now.
+
+        While nobody is reached it declares nothing, so that the drops of a week grow into one gap:
+        a gap that a batch carries does not grow any more.
+        """
+        gaps = self._spool.gaps_for(lane.permit.flow)
+        link = self._spool.health().get(lane.permit.recipient) if gaps else None
+        return gaps if link is not None and link.state is LinkState.CONNECTED else ()
 
     def _seal(self, batch: Batch) -> list[_Parcel]:
         if self._sealer is None:
@@ -260,14 +271,15 @@ class Running:
         self._unstored = [one for part in refused if self._keeps(part) for one in part]
 
     def _keeps(self, part: list[_Parcel]) -> bool:
-        """Whether the spool may take them another time; else they are counted as lost."""
+        """Whether the spool may take them another time; else they are lost, and the lane is."""
         first = part[0].sealed
         row = self._spool.lanes().get(first.flow)
         found = (row.state, row.stream, row.next_sequence) if row else None
         if found == (LaneState.OPEN, first.stream, first.sequence):
             return True
         self.lost[first.flow] += sum(one.sealed.readings for one in part)
-        log.error("lane shut by another flow=%s lost_batches=%d", first.flow, len(part))
+        self.shut_by_others.add(first.flow)
+        log.error("lane shut by another flow=%s", first.flow)
         return False
 
     def _put(self, parcels: list[_Parcel]) -> bool:

@@ -308,23 +308,23 @@ class House:
             yield spool
 
     def leases(self, recipient: str) -> list[Lease]:
-        """Everything that could leave to a recipient now."""
+        """Everything that could leave to a recipient now, each flow in the order it was stored."""
         with self.carrier() as carrier:
-            return carrier.lease(recipient, 10_000, self.clock.now().wall_ms)
+            leases = carrier.lease(recipient, 10_000, self.clock.now().wall_ms)
+        return sorted(leases, key=lambda lease: lease.id)
 
     def leaving(self, recipient: str) -> list[Opened | Control]:
         """What the recipient would read of it."""
         return [self.opened(recipient, lease.data) for lease in self.leases(recipient)]
 
     def batches(self, flow: str) -> list[Opened]:
-        """What the recipient of a flow would read of that flow, in the order of the stream."""
-        found = [
+        """What the recipient of a flow would read of that flow, in the order it was stored."""
+        return [
             one
             for recipient in self.maker.recipients
             for one in self.leaving(recipient)
             if isinstance(one, Opened) and one.header.flow == flow
         ]
-        return sorted(found, key=lambda one: (one.header.epoch, one.header.sequence))
 
     def opened(self, recipient: str, data: bytes) -> Opened | Control:
         """Opens one message with the recipient's key, verified against the gateway's."""

@@ -89,9 +89,6 @@ def recorded(house: House, flow: str) -> list[State]:
     return [record.state for record in house.site.ledger.history(flow)]
 
 
-# -- a no --------------------------------------------------------------------------------------
-
-
 @pytest.mark.clause("C28")
 @pytest.mark.parametrize("verb", ["refuse", "withdraw"])
 def test_a_no_before_any_yes_is_a_refusal_and_after_one_a_withdrawal(
@@ -403,9 +400,6 @@ def test_a_full_ledger_takes_the_no_of_a_form_and_not_its_yes(
     assert agreed.on() == {CORE: None, DIAGNOSIS: "withdrawn", ADVICE: None}
 
 
-# -- a form ------------------------------------------------------------------------------------
-
-
 def test_a_form_says_yes_to_what_it_names_and_to_nothing_else(house: House) -> None:
     told = house.decide({CORE: '"accepted"', DIAGNOSIS: '"refused"'})
     assert told["acted"] == [CORE, DIAGNOSIS]
@@ -496,9 +490,6 @@ def test_a_yes_of_somebody_else_than_the_owner_is_told_and_does_not_act(house: H
     assert set(house.on().values()) == {"not decided"}
 
 
-# -- the form that lies there ------------------------------------------------------------------
-
-
 @pytest.mark.clause("C33")
 def test_a_broken_form_pauses_the_optional_flows_and_the_core_goes_on(agreed: House) -> None:
     agreed.bring({POWER: 1.0, FAULT: "heater"})
@@ -578,9 +569,6 @@ def test_a_form_that_cannot_be_recorded_pauses_and_a_no_is_still_heard(
     agreed.close()
     with at_the_desk(load_settings(agreed.directory)) as desk:
         assert desk.say_no(ADVICE)["decision"] == "withdrawn"
-
-
-# -- reload ------------------------------------------------------------------------------------
 
 
 def test_a_reload_closes_the_open_batches_into_the_spool_first(agreed: House) -> None:
@@ -669,9 +657,6 @@ def test_devices_are_those_of_the_last_good_agent_toml(agreed: House, tmp_path: 
         settings_with(agreed, text + devices)
         agreed.desk.reload()
         assert [one["id"] for one in agreed.desk.status()["devices"]] == names
-
-
-# -- requests ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -765,9 +750,6 @@ def test_no_answer_and_no_log_line_holds_a_value_or_an_identifier(
     secrets = [WASHER_SERIAL, WASHER.id, "4321", kept, "canary.resident"]
     secrets += [agreed.site.keys.gateway(name).mailbox for name in ("maker", "energy-advice")]
     assert [secret for secret in secrets if secret in said] == []
-
-
-# -- while no agent runs -----------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -93,9 +93,6 @@ def admitted(directory: Path) -> set[str]:
     return {name for name in MAKER.recipients if keys.admitted(name)}
 
 
-# -- a bundle ----------------------------------------------------------------------------------
-
-
 def test_a_first_bundle_is_trusted_and_writes_a_request_for_each_recipient(blank: Path) -> None:
     taken = enrol(blank, MAKER.bundle())
     assert taken.kind == "bundle"
@@ -250,9 +247,6 @@ def test_a_file_that_the_policy_does_not_name_is_not_written(gateway: Path, name
     assert (gateway / "state/keys/tls/maker/key.pem").read_bytes() == own
 
 
-# -- an admission ------------------------------------------------------------------------------
-
-
 def test_an_admission_is_kept_for_its_recipient_only(blank: Path) -> None:
     enrol(blank, MAKER.bundle())
     assert admitted(blank) == set()
@@ -317,9 +311,6 @@ def test_an_admission_before_the_bundle_is_refused_with_what_to_do(
     with pytest.raises(RefusedError, match="needs a policy in force") as caught:
         enrol(blank, admission)
     assert caught.value.hint == "take in the maker's bundle first"
-
-
-# -- anything else -----------------------------------------------------------------------------
 
 
 def test_a_request_is_for_the_recipient_and_a_usage_error_here(gateway: Path) -> None:

@@ -57,9 +57,6 @@ def lay(directory: Path, text: bytes, signature: bytes) -> None:
     (directory / SIGNATURE).write_bytes(signature)
 
 
-# -- a policy in force -------------------------------------------------------------------------
-
-
 def test_a_signed_policy_is_in_force_and_remembered(gateway: Path) -> None:
     site = opened(gateway)
     assert site.trouble is None
@@ -83,9 +80,6 @@ def test_a_newer_policy_comes_into_force_and_raises_the_serial(gateway: Path) ->
     site = opened(gateway)
     assert site.trouble is None
     assert site.ledger.highest_serial == SERIAL + 1
-
-
-# -- a policy that cannot be used --------------------------------------------------------------
 
 
 def nobody_is_trusted(directory: Path) -> None:
@@ -292,8 +286,6 @@ def test_nothing_runs_with_keys_that_others_may_read(gateway: Path) -> None:
         opened(gateway)
 
 
-# -- brokers -----------------------------------------------------------------------------------
-
 TWO = replaced(
     'brokers = ["mqtts://ingest.example.com:8883"]',
     'brokers = ["mqtts://ingest.example.com:8883", "mqtts://second.example.com:8883"]',
@@ -326,9 +318,6 @@ def test_only_the_policys_brokers_are_used(
     assert opened(gateway).broker_of("maker") == used
 
 
-# -- permits -----------------------------------------------------------------------------------
-
-
 @pytest.mark.clause("C14")
 @pytest.mark.parametrize("which", ["cert.pem", "key.pem"])
 def test_a_recipient_without_its_certificate_or_key_has_not_admitted_us(
@@ -342,9 +331,6 @@ def test_a_recipient_without_its_certificate_or_key_has_not_admitted_us(
     after = opened(gateway).verdicts(CLOCK.now())
     reasons = {flow: None if isinstance(one, Permit) else one.reason for flow, one in after.items()}
     assert reasons == dict.fromkeys(FLOWS[:2]) | {FLOWS[2]: Reason.NOT_ENROLLED}
-
-
-# -- the state directory -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

@@ -90,6 +90,8 @@ class Control:
                     self._converse(connection)
                 except OSError as exc:
                     log.info("control connection lost reason=%s", type(exc).__name__)
+                except Exception as exc:  # noqa: BLE001  # a mistake of ours silences nobody's no
+                    log.error("control failed reason=%s", type(exc).__name__)
 
     def _converse(self, connection: socket.socket) -> None:
         connection.settimeout(_PATIENCE_S)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.control import FILE_NAME, MAX_LINE, AnsweredError, Control, NotRunningError, ask
-from assent.errors import RefusedError
+from assent.errors import ControlError, RefusedError
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -60,6 +60,20 @@ def test_a_refusal_keeps_its_sentence_hint_and_exit_code(state: Path) -> None:
 def test_a_strange_line_is_refused_and_the_next_one_is_heard(state: Path, sent: bytes) -> None:
     assert converse(state, sent)["ok"] is False
     assert ask(state, "still there")["heard"]["verb"] == "still there"
+
+
+def test_a_mistake_of_ours_does_not_silence_the_next_request(tmp_path: Path) -> None:
+    def mistaken(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"heard": {"verb": request["verb"]}, "text": "\ud800" if request["bad"] else ""}
+
+    control = Control(tmp_path, mistaken)
+    control.start()
+    try:
+        with pytest.raises(ControlError):
+            ask(tmp_path, "first", bad=True)
+        assert ask(tmp_path, "second", bad=False)["heard"] == {"verb": "second"}
+    finally:
+        control.stop()
 
 
 def test_a_line_without_end_is_refused(state: Path) -> None:

@@ -50,7 +50,7 @@ CASES = {
 
 def policy_of(text: str, batch: int, flows: int) -> str:
     """The example policy's head and recipients with a dictionary and flows for the benchmark."""
-    head = text[: text.index("# --- The data dictionary")]
+    head = text[: text.index("# The data dictionary")]
     names = [f"meter.s{index}" for index in range(ATTRIBUTES)]
     dictionary = "\n".join(
         f'[attributes."{name}"]\nkind = "sensor"\ntype = "number"\nunit = "W"\nquantum = 0.1\n'

@@ -193,7 +193,7 @@ class Desk:
         pipeline.site = dataclasses.replace(pipeline.site, form_trouble=trouble)
 
     def reload(self) -> Json:
-        """Reads settings, policy and form anew; open batches are closed into the spool first."""
+        """Reads settings, profiles, policy and form anew; closes the open batches first."""
         pipeline = self._pipeline
         pipeline.flush()
         told = ["files read again"]
@@ -214,6 +214,7 @@ class Desk:
         site = dataclasses.replace(pipeline.site, settings=settings)
         pipeline.site = with_policy(site, pipeline.clock.now())
         self.read_form()
+        pipeline.reread()
         pipeline.settle()
         return {"told": told}
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -84,9 +85,14 @@ class Pipeline:
         self._clock_was_trusted = False
         self._trouble: str | None = None
 
-    def deliver(self, samples: list[Sample]) -> None:
-        """Hands samples to the owner; called by the sources' threads, waits while it is behind."""
-        while not self._closing:
+    def deliver(self, samples: list[Sample], ended: threading.Event | None = None) -> None:
+        """Hands samples to the owner; called by the sources' threads, waits while it is behind.
+
+        Args:
+            samples: what one read of a source gave.
+            ended: set when the source is to be closed: then nothing is waited for any more.
+        """
+        while not (self._closing or (ended and ended.is_set())):
             try:
                 self._door.put(samples, timeout=_PATIENCE_S)
             except queue.Full:
@@ -164,6 +170,10 @@ class Pipeline:
         self._started = True
         self.decide()
         self._answered = self.spool.fence()
+
+    def reread(self) -> None:
+        """Looks at the devices' profiles again; the next decision opens what is another now."""
+        self._hardware.reread(self.site.settings)
 
     def flush(self) -> None:
         """Closes the open batches into the spool; the lanes go on."""

@@ -3,13 +3,16 @@
 
 Law:
   - a device none of whose attributes any running flow wants is not opened;
-  - a device whose profile or source is not usable is reported and stays shut; the others go on.
+  - a device whose profile or source is not usable is reported and stays shut; the others go on;
+  - devices that are replaced are not waited for: what they read last is not delivered.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from typing import TypeAlias
 
 from agent.settings import DeviceSettings, Settings
 from assent.errors import AssentError
@@ -19,7 +22,12 @@ from firmware_bridge.profile import load_profile
 from firmware_bridge.sample import Sample
 from firmware_bridge.sources import registry
 from firmware_bridge.sources.registry import SourceConfig
-from firmware_bridge.supervisor import Configured, Health, Supervisor
+from firmware_bridge.supervisor import Configured, Health, State, Supervisor
+
+Deliver: TypeAlias = Callable[[list[Sample], threading.Event], None]
+"""Takes samples; gives up waiting when the event says that their device is closed."""
+
+_Usable: TypeAlias = list[tuple[DeviceSettings, SourceConfig]]
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +40,14 @@ class Hardware:
         deliver: takes the samples.
     """
 
-    def __init__(self, clock: Clock, deliver: Callable[[list[Sample]], None]) -> None:
+    def __init__(self, clock: Clock, deliver: Deliver) -> None:
         self._clock = clock
         self._deliver = deliver
         self._supervisor: Supervisor | None = None
-        self._devices: tuple[DeviceSettings, ...] = ()
+        self._ended = threading.Event()
+        self._devices: tuple[DeviceSettings, ...] | None = None
+        self._usable: _Usable = []
+        self._unusable: list[Health] = []
         self._delivered: dict[str, frozenset[str]] = {}
 
     def follow(self, settings: Settings, wanted: frozenset[str]) -> None:
@@ -54,43 +65,61 @@ class Hardware:
             [device for device, delivered in self._delivered.items() if delivered & wanted]
         )
 
+    def reread(self, settings: Settings) -> None:
+        """Looks at the profiles again; when one is another, `follow` replaces the devices."""
+        if self._devices is not None and self._sort(settings.devices)[0] != self._usable:
+            self._devices = None
+
     def _start(self, devices: tuple[DeviceSettings, ...]) -> None:
-        usable = self._usable(devices)
+        self._usable, self._unusable = self._sort(devices)
         self._devices = devices
         self._delivered = {
-            device.id: registry.attributes(device.source, config) for device, config in usable
+            device.id: registry.attributes(device.source, config) for device, config in self._usable
         }
-        configured = [self._configured(device, config) for device, config in usable]
-        self._supervisor = Supervisor(configured, self._deliver, self._clock)
+        ended = self._ended = threading.Event()
+        configured = [self._configured(device, config) for device, config in self._usable]
+        self._supervisor = Supervisor(
+            configured, lambda samples: self._deliver(samples, ended), self._clock
+        )
         self._supervisor.start(wanted=())
 
     def stop(self) -> None:
         """Closes every device."""
+        self._ended.set()
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
 
     def health(self) -> list[Health]:
-        """How each usable device does."""
-        return self._supervisor.health() if self._supervisor else []
+        """How each device does; those that are not usable come last."""
+        return [*self._supervisor.health(), *self._unusable] if self._supervisor else []
 
     def delivered(self) -> dict[str, frozenset[str]]:
         """What each usable device can deliver, by device id."""
         return dict(self._delivered)
 
-    def _usable(
-        self, devices: tuple[DeviceSettings, ...]
-    ) -> list[tuple[DeviceSettings, SourceConfig]]:
-        usable = []
+    def _sort(self, devices: tuple[DeviceSettings, ...]) -> tuple[_Usable, list[Health]]:
+        usable: _Usable = []
+        unusable = []
         for device in devices:
             try:
                 config = source_config(device)
                 registry.attributes(device.source, config)
             except AssentError as exc:
                 log.error("device not usable device=%s reason=%s", device.id, exc.message)
+                unusable.append(self._failed(device, exc.message))
                 continue
             usable.append((device, config))
-        return usable
+        return usable, unusable
+
+    def _failed(self, device: DeviceSettings, why: str) -> Health:
+        return Health(
+            device_id=device.id,
+            kind=device.kind,
+            state=State.FAILED,
+            since_ms=self._clock.now().wall_ms,
+            error=why,
+        )
 
     def _configured(self, device: DeviceSettings, config: SourceConfig) -> Configured:
         return Configured(

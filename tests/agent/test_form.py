@@ -128,9 +128,6 @@ def given_on(ms: int) -> str:
     return f'remote-diagnosis = {{ decision = "given", on = {moment(ms)} }}'
 
 
-# -- reading -----------------------------------------------------------------------------------
-
-
 def test_the_example_form_decides_every_flow_of_the_example_policy(ledger: Ledger) -> None:
     form = load_form(ROOT / "config" / "consent.toml")
     example = located.load(ROOT / "config" / "policy.toml", Policy)
@@ -250,9 +247,6 @@ def test_every_mistake_of_a_form_is_named_at_once() -> None:
     assert [found.line for found in caught.value.findings] == [2, 8, 9]
 
 
-# -- held against the policy -------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("line", "place", "message", "hint"),
     [
@@ -355,9 +349,6 @@ def test_an_error_in_one_line_holds_back_the_yes_of_every_other_but_no_no(ledger
     assert is_broken(again)
     # the twin: without the line all of it acts
     assert states(applied(text(*good), ledger))["remote-diagnosis"] is State.GIVEN
-
-
-# -- a yes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.clause("C01")
@@ -484,9 +475,6 @@ def test_a_no_dated_in_the_future_does_not_hold_back_a_later_yes(ledger: Ledger)
     assert state_of(ledger) is State.GIVEN
 
 
-# -- another policy ----------------------------------------------------------------------------
-
-
 @pytest.mark.clause("C33")
 def test_a_yes_to_another_policy_is_no_yes_to_this_one(ledger: Ledger) -> None:
     form = text(GIVEN, version="2026-10-01")
@@ -529,9 +517,6 @@ def test_a_no_to_a_flow_that_the_policy_has_dropped_is_recorded(ledger: Ledger) 
     newest = ledger.newest("remote-diagnosis")
     assert newest is not None
     assert (newest.state, newest.terms) == (State.WITHDRAWN, terms())
-
-
-# -- once --------------------------------------------------------------------------------------
 
 
 def test_the_same_bytes_act_once(ledger: Ledger) -> None:
@@ -661,9 +646,6 @@ def test_a_restored_form_does_not_widen_what_a_later_one_narrowed(ledger: Ledger
     assert newest.without == ("device.serial",)
 
 
-# -- unknown -----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def unknown(tmp_path: Path) -> Ledger:
     path = tmp_path / "ledger.json"
@@ -697,8 +679,6 @@ def test_a_form_from_after_the_ledger_was_lost_acts(unknown: Ledger) -> None:
     applied(text('service = "accepted"', GIVEN, at=NOON), unknown, NOON + DAY)
     assert state_of(unknown) is State.GIVEN
 
-
-# -- any sequence ------------------------------------------------------------------------------
 
 lines = st.sampled_from(
     [

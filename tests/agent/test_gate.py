@@ -91,9 +91,6 @@ NO = record(state=State.WITHDRAWN, at_ms=NOON - HOUR)
 SAID_YES = {DIAGNOSIS: YES, "service": CORE, PARTNER: record(PARTNER)}
 
 
-# -- the permit --------------------------------------------------------------------------------
-
-
 def test_a_permit_says_what_the_policy_and_the_record_say() -> None:
     ledger = ledger_of(record(until_ms=NOON + DAY))
     permit, newest = judged(ledger=ledger)[DIAGNOSIS], ledger.newest(DIAGNOSIS)
@@ -160,9 +157,6 @@ def test_a_yes_to_one_flow_permits_no_other() -> None:
     for flow, yes in SAID_YES.items():
         verdicts = judged(yes)
         assert [name for name, found in verdicts.items() if isinstance(found, Permit)] == [flow]
-
-
-# -- one case after another --------------------------------------------------------------------
 
 
 def flows(**changes: Any) -> Policy:
@@ -421,9 +415,6 @@ def test_another_controller_voids_every_consent() -> None:
     assert not any(isinstance(found, Permit) for found in verdicts.values())
 
 
-# -- since when and until when -----------------------------------------------------------------
-
-
 def test_nothing_older_than_the_unbroken_yes_is_permitted() -> None:
     first = record(at_ms=NOON - 3 * DAY)
     again = record(state=State.RENEWED, at_ms=NOON - DAY)
@@ -452,8 +443,6 @@ def test_a_permit_ends_with_the_yes_or_the_policy_whichever_is_first(
     assert isinstance(permit, Permit)
     assert permit.not_after_ms == not_after_ms
 
-
-# -- against a second reading of the rule ------------------------------------------------------
 
 NARROW = flows(attributes=attributes(appliance_power="window(1h, mean)"))
 WIDE = flows(attributes=attributes(appliance_power="keep"))

@@ -63,9 +63,6 @@ def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-# -- the same after a restart ------------------------------------------------------------------
-
-
 def test_every_secret_is_the_same_after_a_restart(place: Path) -> None:
     before = filled(place)
     after = Keys.open(place)
@@ -110,9 +107,6 @@ def test_nothing_of_two_gateways_is_related(tmp_path: Path) -> None:
     assert one.ledger_key.encode() != other.ledger_key.encode()
     assert one.flow_secret("maker", "service") != other.flow_secret("maker", "service")
     assert one.gateway("maker").mailbox != other.gateway("maker").mailbox
-
-
-# -- on the disk -------------------------------------------------------------------------------
 
 
 @pytest.mark.clause("C21")
@@ -179,9 +173,6 @@ def test_a_crash_right_after_the_wrapping_key_does_not_shut_a_new_store(place: P
     durable.make_dirs(place, 0o710)
     durable.write(place / "wrapping.key", bytes(range(32)))
     assert Keys.open(place).ledger_key
-
-
-# -- destroyed ---------------------------------------------------------------------------------
 
 
 @pytest.mark.clause("C26")
@@ -259,9 +250,6 @@ def test_a_crash_while_the_wrapping_key_changes_loses_nothing_else(
         (place / "flows/maker/service.key").chmod(0o600)
         with pytest.raises(KeyStoreError, match="does not open"):
             again.flow_secret("maker", "service")
-
-
-# -- lost, altered, exposed --------------------------------------------------------------------
 
 
 def replace(name: str, data: bytes | None = None) -> Damage:
@@ -419,9 +407,6 @@ def test_a_directory_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> 
         Keys.open(tmp_path / "file" / "keys")
 
 
-# -- the policy key ----------------------------------------------------------------------------
-
-
 def test_no_policy_key_is_trusted_before_enrolment(place: Path) -> None:
     keys = Keys.open(place)
     assert keys.policy_key is None
@@ -439,9 +424,6 @@ def test_another_policy_key_is_not_trusted_in_silence(place: Path) -> None:
     assert keys.policy_key == first.public
     keys.trust_policy_key(second.public, replace=True)
     assert keys.policy_key == second.public
-
-
-# -- TLS ---------------------------------------------------------------------------------------
 
 
 def test_the_request_names_the_mailbox_and_nothing_else(place: Path) -> None:

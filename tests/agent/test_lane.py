@@ -70,9 +70,6 @@ def pseudonym_by_hand(secret: bytes, kind: str, epoch: int, identifier: str) -> 
     return hmac.new(key.digest(), identifier.encode(), hashlib.sha256).digest()[:16]
 
 
-# --- who may build one ------------------------------------------------------------------------
-
-
 class _Lookalike:
     def __getattr__(self, name: str) -> object:
         return getattr(permit(), name)
@@ -93,9 +90,6 @@ def test_a_permit_builds_a_lane() -> None:
 def test_a_transform_that_does_not_fit_leaves_no_lane() -> None:
     with pytest.raises(PolicyError):
         lane({"device.serial": "keep"})
-
-
-# --- what a batch says ------------------------------------------------------------------------
 
 
 def test_a_batch_names_its_permit_stream_epoch_clock_and_gaps() -> None:
@@ -162,8 +156,6 @@ def test_tables_are_ordered_by_pseudonym_whoever_came_first() -> None:
     assert shapes[0] == shapes[1] == sorted(shapes[0])
 
 
-# --- nothing that is not carried --------------------------------------------------------------
-
 CANARY = "CANARY-4711"
 
 
@@ -223,9 +215,6 @@ def test_no_value_is_in_the_text_of_a_lane() -> None:
     assert "1 readings" in repr(busy)
     busy.settle()
     assert CANARY not in repr(busy) + repr(dict(busy.dropped))
-
-
-# --- time -------------------------------------------------------------------------------------
 
 
 @pytest.mark.clause("C01")
@@ -318,9 +307,6 @@ def test_what_waits_for_an_epoch_far_ahead_is_bounded() -> None:
     assert closed(busy) == []
     assert busy.dropped == {DropReason.OTHER_EPOCH: 15}
     assert values_of(closed(busy.successor(8, THIS_EPOCH + 9)), "appliance.power") == [10] * 10
-
-
-# --- when a batch closes ----------------------------------------------------------------------
 
 
 def test_a_batch_is_due_when_it_is_full() -> None:
@@ -440,8 +426,6 @@ def test_settling_often_does_not_make_more_tables() -> None:
     assert list(table.times) == [NOW + at for at in range(40)]
 
 
-# --- windows in a lane ------------------------------------------------------------------------
-
 WINDOWED = {"appliance.power": "window(15m, mean)", "appliance.voltage": "window(15m, max)"}
 
 
@@ -512,9 +496,6 @@ def test_a_window_cut_by_the_begin_of_the_yes_does_not_leave() -> None:
     assert busy.dropped == {DropReason.BEFORE_YES: 1, DropReason.CUT_WINDOW: 14}
 
 
-# --- order ------------------------------------------------------------------------------------
-
-
 def test_shapes_that_share_a_counter_do_not_confuse_it() -> None:
     busy = lane({"appliance.energy": "delta", "appliance.power": "keep"})
     for at, value in enumerate([100, 101, 103, 106, 110]):
@@ -530,9 +511,6 @@ def test_samples_that_come_out_of_order_are_put_in_order() -> None:
     feed(busy, *[sample(NOW + at, {"appliance.energy": 100 + at}) for at in (3, 1, 2, 5, 4)])
     (batch,) = closed(busy)
     assert [(ms - NOW, v) for _, ms, _, v in cells([batch])] == [(2, 1), (3, 1), (4, 1), (5, 1)]
-
-
-# --- shapes -----------------------------------------------------------------------------------
 
 
 def test_a_sample_that_names_an_attribute_twice_is_not_believed() -> None:
@@ -564,8 +542,6 @@ def test_more_shapes_than_there_is_room_for_are_taken_apart() -> None:
         for bit, name in enumerate(subset)
     }
 
-
-# --- against a plain reading of the rules -----------------------------------------------------
 
 CARRIED = {
     "appliance.power": "keep",

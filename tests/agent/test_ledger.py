@@ -71,9 +71,6 @@ def wide_and_narrow() -> tuple[Any, Any]:
     return wide, terms(of=changed("remote-diagnosis", attributes=narrow))
 
 
-# -- kept --------------------------------------------------------------------------------------
-
-
 def test_what_was_appended_is_there_after_a_restart(path: Path) -> None:
     before, after = filled(path), opened(path)
     assert after.entries == before.entries
@@ -213,8 +210,6 @@ def test_a_full_ledger_takes_a_no_and_no_yes(path: Path, monkeypatch: pytest.Mon
     assert newest is not None
     assert newest.state is State.REFUSED
 
-
-# -- noticed -----------------------------------------------------------------------------------
 
 Damage = Callable[[Path], None]
 
@@ -459,8 +454,6 @@ def test_the_previous_generation_is_not_fallen_back_to(path: Path) -> None:
     assert newest.state is State.GIVEN
 
 
-# -- unbroken ----------------------------------------------------------------------------------
-
 WIDE, NARROW = wide_and_narrow()
 
 
@@ -527,9 +520,6 @@ def test_the_unbroken_yes_begins(
     since = ledger.unbroken_since("remote-diagnosis", current)
     assert since == (None if hours is None else NOON + hours * HOUR)
     assert opened(path).unbroken_since("remote-diagnosis", current) == since
-
-
-# -- any sequence ------------------------------------------------------------------------------
 
 
 class LedgerMachine(RuleBasedStateMachine):

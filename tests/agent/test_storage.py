@@ -104,8 +104,6 @@ def test_the_default_storage_does_break_under_the_same_kills(tmp_path: Path) -> 
     pytest.fail(f"{kills} kills did not break the default storage")
 
 
-# -- a small database --------------------------------------------------------------------------
-
 texts = st.text(max_size=8)
 documents = st.dictionaries(texts, texts | st.integers() | st.booleans() | st.none(), max_size=3)
 
@@ -181,9 +179,6 @@ def test_documents_that_are_too_large_are_refused(
     assert len(table_of(tmp_path / "docs.json").table("t").all()) == 1
 
 
-# -- damage ------------------------------------------------------------------------------------
-
-
 def filled(path: Path) -> bytes:
     table = table_of(path).table("t")
     table.insert({"name": "kitchen", "n": 1})
@@ -251,8 +246,6 @@ def test_what_says_nothing_about_the_file_is_not_called_corruption(
         DurableStorage(tmp_path / "docs.json")
     assert not isinstance(caught.value, CorruptError)
 
-
-# -- moved aside -------------------------------------------------------------------------------
 
 NOON = 1_795_348_800_000  # 2026-11-22T12:00:00Z
 

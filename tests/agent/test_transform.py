@@ -67,9 +67,6 @@ def nearest(value: Fraction) -> int:
     return below if rest < Fraction(1, 2) else below + 1
 
 
-# --- rounding ---------------------------------------------------------------------------------
-
-
 @settings(max_examples=150)
 @given(
     st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20),
@@ -134,9 +131,6 @@ def test_a_column_has_the_coarser_of_quantum_and_transform(
 @given(st.integers(-(10**12), 10**12), st.integers(1, 10**6))
 def test_a_mean_is_rounded_once_half_to_even(total: int, count: int) -> None:
     assert half_even(total, count) == nearest(Fraction(total, count))
-
-
-# --- values that do not pass ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -307,8 +301,6 @@ def test_an_instant_is_whole_milliseconds() -> None:
     )
 
 
-# --- texts ------------------------------------------------------------------------------------
-
 PERSONAL = {
     "an e-mail address": "alice@example.com",
     "an e-mail address in brackets": "Alice <alice@example.com>",
@@ -367,9 +359,6 @@ def test_an_enum_lets_through_what_both_sets_have() -> None:
     compiled = compile_transform(carried("appliance.fault", "enum(E1, E9)", FAULT), SECRET, 0)
     cells, _ = compiled.reader.read(["E1", "E2", "E9"])
     assert cells == ["E1", DropReason.NOT_LISTED, DropReason.NOT_LISTED]
-
-
-# --- pseudonyms -------------------------------------------------------------------------------
 
 
 def hmac_by_hand(key: bytes, message: bytes) -> bytes:
@@ -481,8 +470,6 @@ def test_a_device_is_known_by_its_serial_else_by_its_id() -> None:
     assert device_pseudonym(key, Device("x", "y", "id:fridge")) != device_pseudonym(key, FRIDGE)
 
 
-# --- places -----------------------------------------------------------------------------------
-
 LATITUDES = st.floats(-90, 90)
 LONGITUDES = st.floats(-180, 180)
 KM_PER_DEGREE = 111.195
@@ -576,9 +563,6 @@ def test_coarser_cells_lie_edge_on_edge_with_finer_ones_wherever_their_width_cha
 @pytest.mark.clause("C07")
 def test_an_address_leaves_as_its_network(bits: int, text: str, network: str) -> None:
     assert prefix(bits).read([text]) == ([network], True)
-
-
-# --- series -----------------------------------------------------------------------------------
 
 
 def rising() -> st.SearchStrategy[list[int]]:

@@ -123,9 +123,6 @@ def test_a_classical_gateway_key_is_as_good() -> None:
     assert decode_request(encode_request(request, GATEWAY)) == request
 
 
-# -- proofs ----------------------------------------------------------------------------------------
-
-
 def test_a_request_signed_with_another_key_is_refused() -> None:
     with pytest.raises(BadSignatureError):
         decode_request(encode_request(REQUEST, SigningKey.generate()))
@@ -265,9 +262,6 @@ def test_an_admission_for_another_purpose_or_with_another_header_is_refused() ->
             read(detached)
 
 
-# -- names in a bundle -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "path",
     ["keys/maker-2026.cose", "maker.cose", "keys/ca/maker.pem", "keys/Maker_2.v1.pem", "-.pem"],
@@ -360,9 +354,6 @@ def test_a_bundle_over_the_limit_is_not_made() -> None:
         decode_bundle(bytes(MAX_BUNDLE + 1))
     with pytest.raises(TooLargeError):
         decode_request(b"\xd2" + bytes(MAX_ENROLMENT))
-
-
-# -- any bytes ---------------------------------------------------------------------------------------
 
 
 def read_all(data: bytes) -> None:

@@ -95,9 +95,6 @@ def open_it(data: bytes, key: SealPrivateKey = CLASSICAL, **others: Any) -> Open
     return open_batch(data, key=key, **(known | others))
 
 
-# -- what holds --------------------------------------------------------------------------------------
-
-
 @both_suites
 def test_a_batch_arrives_whole(key: SealPrivateKey) -> None:
     data = sealed_batch(key)
@@ -232,9 +229,6 @@ def test_a_detached_signature_verifies_over_its_bytes_only() -> None:
     ):
         with pytest.raises(BadSignatureError):
             verify_detached(payload, signature, key.public, purpose)
-
-
-# -- wrong in one thing --------------------------------------------------------------------------------
 
 
 @pytest.mark.clause("C21")
@@ -374,9 +368,6 @@ def test_broken_columns_are_refused_after_the_signature() -> None:
 def test_columns_that_inflate_too_far_are_refused() -> None:
     with pytest.raises(TooLargeError):
         open_it(sealed_batch(), limits=columns.Limits(max_inflated=16))
-
-
-# -- the structure, one failure each ---------------------------------------------------------------------
 
 
 def sealed_parts() -> list[Any]:
@@ -642,9 +633,6 @@ def test_a_message_over_the_limit_is_not_made() -> None:
     assert unseal(data, CLASSICAL, MAILBOX, MAX_MESSAGE + 1_000) == signed
     with pytest.raises(TooLargeError):
         unseal(data, CLASSICAL, MAILBOX)
-
-
-# -- any bytes -------------------------------------------------------------------------------------------
 
 
 @both_suites

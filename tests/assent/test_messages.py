@@ -57,9 +57,6 @@ STATUS = Status("example-appliances", 17)
 Reader = Callable[[bytes], object]
 
 
-# -- topics ----------------------------------------------------------------------------------------
-
-
 def test_a_topic_holds_version_mailbox_and_direction() -> None:
     assert up_topic(MAILBOX) == f"assent/1/{MAILBOX}/up"
     assert down_topic(MAILBOX) == f"assent/1/{MAILBOX}/down"
@@ -113,9 +110,6 @@ def test_another_topic_is_refused(topic: str, error: type[WireError]) -> None:
 def test_any_other_text_is_no_topic(topic: str) -> None:
     with pytest.raises(WireError):
         mailbox_of(topic)
-
-
-# -- bodies ----------------------------------------------------------------------------------------
 
 
 def test_bodies_read_back_as_themselves() -> None:

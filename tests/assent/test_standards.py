@@ -72,9 +72,6 @@ def hpke_vectors(shared_data: Path) -> list[tuple[hpke.Suite, dict[str, Any]]]:
     return [(suite, vector) for vector in both if (suite := suite_of(vector))]
 
 
-# -- HPKE ------------------------------------------------------------------------------------------
-
-
 def test_hpke_vectors_open(shared_data: Path) -> None:
     vectors = hpke_vectors(shared_data)
     for suite, vector in vectors:
@@ -145,9 +142,6 @@ def test_cryptography_opens_what_we_seal_and_the_reverse(suite: hpke.Suite, size
     sealed = THEIRS[suite].encrypt(plaintext, theirs.public_key(), info=info)
     enc, ciphertext = sealed[: suite.kem.enc_bytes], sealed[suite.kem.enc_bytes :]
     assert hpke.open(suite, ours, enc, info, b"", ciphertext) == plaintext
-
-
-# -- COSE ------------------------------------------------------------------------------------------
 
 
 def enc_structure(protected: bytes, external: bytes) -> bytes:
@@ -233,9 +227,6 @@ def test_no_other_cose_example_is_read_at_all(shared_data: Path) -> None:
         with pytest.raises(WireError):
             cose.decrypt0(cose.read_encrypt0(data, 100_000), key, b"")
     assert len(rows) >= 141
-
-
-# -- primitives, as far as our interface reaches them ------------------------------------------------
 
 
 def test_wycheproof_ed25519(shared_data: Path) -> None:

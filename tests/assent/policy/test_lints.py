@@ -50,7 +50,6 @@ def carrying(name: str, transform: str) -> list[tuple[str, str]]:
 
 
 CASES: dict[str, Case] = {
-    # --- head and recipients
     "a controller without a name": Case(
         "controller-is-named",
         "controller =",
@@ -183,7 +182,6 @@ CASES: dict[str, Case] = {
         [(CORE, f'{CORE}\nkey = {{ file = "own.cose", {pin("A")} }}')],
         [(CORE, f'{CORE}\nkey = {{ file = "own.cose", {pin("G")} }}')],
     ),
-    # --- the dictionary
     **{
         f"{name} is no device data": Case(
             "category-is-device-data", name, renamed(name), renamed(twin)
@@ -326,7 +324,6 @@ CASES: dict[str, Case] = {
         [("review = 2027-11-30", "review = 2026-11-21")],
         [("review = 2027-11-30", "review = 2026-11-22")],
     ),
-    # --- the flows
     "no flow": Case(
         "policy-has-flows",
         "[flows]",
@@ -500,7 +497,6 @@ CASES: dict[str, Case] = {
         [('urgent = ["fault"]', 'urgent = ["power"]')],
         [('urgent = ["fault"]', 'urgent = ["energy"]')],
     ),
-    # --- the transforms
     "an attribute that is misspelt": Case(
         "attribute-is-known",
         'falt = "keep"',

@@ -85,9 +85,6 @@ def messages(
     return [str(finding) for finding in caught.value.findings]
 
 
-# --- opening
-
-
 def test_a_signed_policy_opens_with_its_keys() -> None:
     data = draft()
     policy = opened(data, signed(data))
@@ -262,9 +259,6 @@ def test_each_reason_has_a_class_and_a_code_of_its_own() -> None:
     assert all(issubclass(reason, PolicyError) for reason in reasons)
 
 
-# --- signing
-
-
 def test_a_policy_that_nothing_is_wrong_with_is_signed() -> None:
     verify(draft(), signed(draft()), KEY.public)
     verify(draft(), signed(draft(), previous_serial=16), KEY.public)
@@ -326,9 +320,6 @@ def test_the_same_policy_signed_twice_has_the_same_signature() -> None:
     assert signed(draft()) == signed(draft())  # EdDSA is deterministic, RFC 8032 §5.1.6
 
 
-# --- loading
-
-
 def test_a_policy_is_loaded_signed_or_not() -> None:
     assert load_policy(BASE.encode()).policy.serial == 17
     with pytest.raises(ConfigError, match=r"p\.toml:12:12: .*mqtts"):
@@ -348,9 +339,6 @@ def test_whatever_is_changed_in_a_policy_it_loads_or_is_refused(data: st.DataObj
     else:
         return
     assert all(finding.severity is Severity.ERROR for finding in findings)
-
-
-# --- filling in
 
 
 def test_thumbprints_are_filled_in_and_nothing_else_changes() -> None:

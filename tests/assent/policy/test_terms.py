@@ -211,8 +211,6 @@ def test_a_flow_that_is_not_there_has_no_terms() -> None:
         service(('fault = "keep"', 'falt = "keep"'))
 
 
-# --- generated terms
-
 TRANSFORMS = ["keep", "round(1)", "round(10)", "round(3)", "window(1m, mean)", "window(1h, mean)", "pseudonym",
               "delta", "enum(a)", "enum(a, b)", "grid(1)", "grid(2)", "prefix(8)", "prefix(24)"]  # fmt: skip
 
@@ -339,9 +337,6 @@ def test_hashes_are_equal_exactly_when_encodings_and_terms_are(one: Terms, other
 def test_terms_read_back_as_themselves(one: Terms) -> None:
     assert decode_terms(one.encode()) == one
     assert decode_terms(one.encode()).encode() == one.encode()
-
-
-# --- bytes from elsewhere
 
 
 def spoilt(*path: int, by: object) -> bytes:

@@ -13,6 +13,7 @@ sends.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
@@ -26,6 +27,9 @@ from firmware_bridge.sample import Device, Value
 Take: TypeAlias = Callable[[int, Sequence[Value]], None]
 """Takes one sample of a known shape: instant in ms, values in the order of the shape's names."""
 
+# Instant, values in the order of the plan (the value itself when it has one attribute), arrival.
+_Row: TypeAlias = tuple[int, object, int]
+
 MAX_SHAPES: Final = 1_024  # a gateway has some tens; at 1 kB each they cost a megabyte at most
 
 
@@ -38,8 +42,7 @@ class _Shape:
         self.device = device
         self.pseudonym = pseudonym
         self.plan = plan
-        # (ms, values in the order of the plan), or (ms, value) when the plan has one attribute
-        self.rows: list[tuple[int, object]] = []
+        self.rows: list[_Row] = []
 
 
 class Intake:
@@ -79,6 +82,7 @@ class Intake:
         self._oldest_ms: int | None = None
         self._shapes: dict[tuple[Device, tuple[str, ...]], _Shape] = {}
         self._last_urgent: dict[tuple[Device, str], Value] = {}
+        self._arrivals = itertools.count()
 
     @property
     def oldest_ms(self) -> int | None:
@@ -112,7 +116,8 @@ class Intake:
         return [run for run in runs if run is not None]
 
     def adopt(self, other: Intake) -> None:
-        """Takes over the rows that the lane of an earlier epoch kept."""
+        """Takes over the rows an earlier epoch's lane kept; called before anything is compiled."""
+        self._arrivals = other._arrivals
         for (device, names), shape in other._shapes.items():
             if shape.rows:
                 self._shape(device, names).rows.extend(shape.rows)
@@ -132,9 +137,10 @@ class Intake:
         append = self._shape(device, wanted).rows.append
         pick = itemgetter(*[names.index(name) for name in wanted])
         width = len(wanted)
+        arrived = self._arrivals.__next__
 
         def take(ms: int, values: Sequence[Value]) -> None:
-            append((ms, pick(values)))
+            append((ms, pick(values), arrived()))
             self.pending += width
 
         return take
@@ -184,11 +190,12 @@ class Intake:
             if len(shape.plan) == 1
             else _transposed(cast("list[tuple[object, ...]]", picked))
         )
-        return Run(shape.device, shape.pseudonym, shape.plan, ordered, columns)
+        arrivals = [row[2] for row in rows]
+        return Run(shape.device, shape.pseudonym, shape.plan, ordered, columns, arrivals=arrivals)
 
-    def _inside(self, shape: _Shape) -> list[tuple[int, object]]:
-        inside: list[tuple[int, object]] = []
-        ahead: list[tuple[int, object]] = []
+    def _inside(self, shape: _Shape) -> list[_Row]:
+        inside: list[_Row] = []
+        ahead: list[_Row] = []
         width = len(shape.plan)
         for row in shape.rows:
             reason = self._outside(row[0])

@@ -2,8 +2,8 @@
 """What a lane remembers between batches: counters and open windows, per device and attribute.
 
 Law:
-  - readings of one attribute of one device are taken in the order of time, whichever shapes of
-    sample brought them;
+  - readings of one attribute of one device are taken in the order of time, those of one instant in
+    the order in which they came, whichever shapes of sample brought them;
   - nothing here outlives its lane, so that nothing joins two epochs.
 """
 
@@ -26,7 +26,7 @@ LATE_MS = 3_600_000
 class Run:
     """The rows of one shape that settle together. Owned by the settling lane."""
 
-    __slots__ = ("cells", "clean", "device", "plan", "pseudonym", "times")
+    __slots__ = ("arrivals", "cells", "clean", "device", "plan", "pseudonym", "times")
 
     def __init__(
         self,
@@ -35,11 +35,14 @@ class Run:
         plan: tuple[Compiled, ...],
         times: list[int],
         columns: Sequence[Sequence[object]],
+        *,
+        arrivals: list[int],
     ) -> None:
         self.device = device
         self.pseudonym = pseudonym
         self.plan = plan
         self.times = times
+        self.arrivals = arrivals
         self.cells: list[list[Cell]] = []
         self.clean: list[bool] = []
         for compiled, column in zip(plan, columns, strict=True):
@@ -143,13 +146,15 @@ class Memory:
 
 
 def _merged(parts: list[tuple[Run, int]]) -> tuple[list[int], list[Cell], list[int] | None]:
-    # Times and cells of all parts in the order of time, and that order when it is not their own.
+    # Times and cells of all parts in the order of time and arrival, and that order when it is not
+    # their own.
     if len(parts) == 1:
         run, index = parts[0]
         return run.times, run.cells[index], None
     times = [ms for run, _ in parts for ms in run.times]
     cells = [cell for run, index in parts for cell in run.cells[index]]
-    order = sorted(range(len(times)), key=times.__getitem__)
+    arrivals = [arrival for run, _ in parts for arrival in run.arrivals]
+    order = sorted(range(len(times)), key=list(zip(times, arrivals, strict=True)).__getitem__)
     return [times[at] for at in order], [cells[at] for at in order], order
 
 

@@ -506,6 +506,18 @@ def test_shapes_that_share_a_counter_do_not_confuse_it() -> None:
     assert busy.dropped == {DropReason.FIRST_OF_COUNTER: 1}
 
 
+def test_a_counter_takes_readings_of_one_instant_in_the_order_they_came() -> None:
+    busy = lane({"appliance.energy": "delta", "appliance.power": "keep"})
+    feed(
+        busy,
+        sample(NOW, {"appliance.energy": 100, "appliance.power": 1.0}),
+        sample(NOW, {"appliance.energy": 110}),
+        sample(NOW, {"appliance.energy": 125, "appliance.power": 2.0}),
+        sample(NOW, {"appliance.energy": 131}),
+    )
+    assert sorted(values_of(closed(busy), "appliance.energy")) == [6, 10, 15]
+
+
 def test_samples_that_come_out_of_order_are_put_in_order() -> None:
     busy = lane({"appliance.energy": "delta"})
     feed(busy, *[sample(NOW + at, {"appliance.energy": 100 + at}) for at in (3, 1, 2, 5, 4)])

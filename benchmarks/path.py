@@ -212,7 +212,7 @@ def measure(rounds: int = _ROUNDS) -> list[Figure]:
 
 
 def main() -> int:
-    """Prints the figures and keeps them."""
+    """Prints the figures and keeps them; exit code 1 when one of them breaks its promise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gateway", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--readings", type=int, help=argparse.SUPPRESS)
@@ -221,8 +221,9 @@ def main() -> int:
     if arguments.gateway:
         print(json.dumps(carry(arguments.gateway, arguments.readings)))
         return 0
-    write(measure(arguments.rounds))
-    return 0
+    figures = measure(arguments.rounds)
+    write(figures)
+    return 0 if all(figure.holds is not False for figure in figures) else 1
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ Law:
   - a no is recorded first and takes effect before the answer: lane closed, open batch forgotten,
     what waited purged, the uplink past the fence; anyone present may say it;
   - a yes comes only in a form, and a form acts once;
-  - a form that cannot be read pauses the optional flows and says why; an absent one changes
-    nothing;
+  - a form that cannot be read pauses the optional flows and says why, an absent one does nothing;
   - a reload closes the open batches into the spool first; a bad agent.toml keeps the old one.
 """
 
@@ -22,7 +21,9 @@ from typing import Any, Final
 
 from agent.account import consent_of, history_of, sent_of, status_of
 from agent.form import Act, is_broken, is_final, judge, parse_form
+from agent.leash import Leash
 from agent.lock import instance_lock
+from agent.meanwhile import hear_refusals
 from agent.pipeline import Pipeline
 from agent.records import Decision, State, state_of_no
 from agent.settings import Settings, load_settings
@@ -113,10 +114,16 @@ class Desk:
             counters=self._counters(),
         )
 
-    def say_no(self, flow: str) -> Json:
-        """Records a no to one flow; when this returns nothing of it leaves any more."""
+    def say_no(self, flow: str, said_ms: int | None = None) -> Json:
+        """Records a no to one flow; when this returns nothing of it leaves any more.
+
+        Args:
+            flow: id of the flow.
+            said_ms: when it was said, or None for now.
+        """
         pipeline = self._pipeline
         ledger = pipeline.site.ledger
+        now_ms = pipeline.clock.now().wall_ms
         self._expect_flow(flow)
         state = state_of_no(ledger.newest(flow))
         policy = pipeline.site.policy
@@ -128,18 +135,20 @@ class Desk:
             decided_by="somebody present",
             recorded_by="assent consent",
             method="command",
-            decided_ms=pipeline.clock.now().wall_ms,
+            decided_ms=now_ms if said_ms is None else said_ms,
         )
         with self._settling(), self._heard([decision]):
-            ledger.append_decision(decision, pipeline.clock.now().wall_ms)
-        purged = pipeline.shut(flow)
+            ledger.append_decision(decision, now_ms)
+        purged, outcome = pipeline.shut(flow)
         word = "withdrawn" if state is State.WITHDRAWN else "refused"
         return {
             "flow": flow,
             "decision": word,
             "purged": dataclasses.asdict(purged),
+            "uplink": outcome.value,
+            "certain": outcome.is_certain,
             "told": [
-                f"{flow}: {word}; nothing of it leaves any more",
+                f"{flow}: {word}; {outcome.sentence}",
                 f"purged unsent: {purged.readings} readings, {purged.batches} sealed batches",
             ],
         }
@@ -165,12 +174,11 @@ class Desk:
             raise UsageError("a form is Unicode text, and this is none") from exc
         with self._settling():
             acts = self._record(data, name)
-        self._pipeline.settle()
+        outcome = self._pipeline.settle()
         told = [_told(act) for act in acts] or ["this form has acted before; nothing changed"]
-        return {
-            "acted": [act.flow for act in acts if act.decision],
-            "told": told,
-        }
+        doubt: Json = {} if outcome.is_certain else {"certain": False}
+        told += [outcome.sentence] if doubt else []
+        return {"acted": [act.flow for act in acts if act.decision], "told": told, **doubt}
 
     def read_form(self) -> None:
         """Applies `consent.toml` of the configuration directory; a broken one pauses."""
@@ -287,10 +295,8 @@ class Desk:
         known = set(site.policy.policy.flows) if site.policy else set()
         if flow in known or site.ledger.history(flow) or flow in self._pipeline.spool.lanes():
             return
-        near = difflib.get_close_matches(flow, known, n=1)
-        raise UsageError(
-            f"the policy has no flow {flow!r}", hint=f"did you mean {near[0]}?" if near else None
-        )
+        near = [f"did you mean {name}?" for name in difflib.get_close_matches(flow, known, n=1)]
+        raise UsageError(f"the policy has no flow {flow!r}", hint=near[0] if near else None)
 
     def _counters(self) -> dict[str, Json]:
         running = self._pipeline.running
@@ -320,10 +326,11 @@ def at_the_desk(settings: Settings) -> Iterator[Desk]:
         clock = Clock(trust="system" if settings.clock_is_system else "synchronised")
         site = open_site(settings, clock.now())
         with contextlib.closing(Spool.open(settings.state / SPOOL)) as spool:
-            pipeline = Pipeline(site, spool, clock)
+            pipeline = Pipeline(site, spool, clock, Leash(spool.path))
             desk = Desk(pipeline, running=False)
+            hear_refusals(pipeline, desk.say_no)
             desk.read_form()
-            pipeline.decide()
+            pipeline.settle()
             yield desk
 
 

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from agent.fence import Carrier, Outcome, pass_fence, unhindered
 from agent.inbox import Rejected, read_inbound
 from agent.path import Permit, Refusal
 from agent.pipeline.courtesy import Courtesy
@@ -45,9 +46,6 @@ _PATIENCE_S: Final = 0.2
 # Withdrawals come through the door; ages, ends and epochs may be this late.
 _LOOK_AROUND_MS: Final = 250
 _INBOX: Final = 256
-# How long a withdrawal waits for the uplink to say that it holds nothing of the flow any more.
-_FENCE_MS: Final = 1_000
-_FENCE_STEP_MS: Final = 5
 
 Act = Callable[[], None]
 
@@ -61,9 +59,12 @@ class Pipeline:
         site: what is installed, opened and verified.
         spool: the collecting side's end of the spool.
         clock: where time comes from.
+        carrier: the uplink, to be ended when it does not answer; None where nobody knows it.
     """
 
-    def __init__(self, site: Site, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self, site: Site, spool: Spool, clock: Clock, carrier: Carrier | None = None
+    ) -> None:
         self.site = site
         self.spool = spool
         self.clock = clock
@@ -80,6 +81,7 @@ class Pipeline:
         self._started = False
         self._closing = False
         self._is_decided = False
+        self._carrier = carrier
         self._answered = 0
         self._look_again_ms = 0
         self._clock_was_trusted = False
@@ -133,8 +135,7 @@ class Pipeline:
         now = self.clock.now()
         self._is_decided = False
         self._clock_was_trusted = now.trusted
-        verdicts = self.site.verdicts(now)
-        self.verdicts = {flow: one for flow, one in verdicts.items() if flow not in self.denied}
+        self.verdicts = self._verdicts()
         if not self._started:
             self.running.end_refused(self.site, self.verdicts)
         else:
@@ -143,27 +144,40 @@ class Pipeline:
                 self._hardware.follow(self.site.settings, self.running.wanted())
         self._is_decided = True
 
-    def settle(self) -> None:
+    def settle(self) -> Outcome:
         """Decides after an act: nothing of a flow that it shut leaves once this has returned.
 
-        The uplink has said that it holds nothing of it, or was not there to say so within a second.
-        """
-        self.decide()
-        if self._started and self.spool.fence() != self._answered:
-            self._wait_for_uplink()
-
-    def shut(self, flow: str) -> Purged:
-        """Ends one flow after a no: nothing of it leaves once this has returned.
-
-        The lane row is closed, the open batch forgotten, what waited purged; then as `settle`.
+        The rows are closed first, then the uplink has said that it holds nothing of them, is not
+        there, or was ended; only then is anything deleted.
 
         Returns:
-            What was deleted unsent, with the readings of the open batch.
+            How the uplink took it; only after `SILENT` something may still leave.
         """
         self._is_decided = False
+        doomed = self.running.doomed(self.site, self._verdicts())
+        for flow in doomed:
+            self._close_row(flow)
+        outcome = self._pass_fence() if doomed else Outcome.ANSWERED
+        self.decide()
+        if self.spool.fence() != self._answered:
+            later = self._pass_fence()
+            return later if outcome.is_certain else outcome
+        return outcome
+
+    def shut(self, flow: str) -> tuple[Purged, Outcome]:
+        """Ends one flow after a no: the lane row is closed, then as `settle`, then it is purged.
+
+        Returns:
+            What was deleted unsent, with the readings of the open batch; how the uplink took it.
+        """
+        self._is_decided = False
+        self._close_row(flow)
+        outcome = self._pass_fence()
         purged = self.running.end(flow)
-        self.settle()
-        return purged
+        if outcome is not Outcome.ANSWERED:
+            self._answered = self.spool.fence()  # nobody there to wait for a second time
+        later = self.settle()
+        return purged, outcome if later is Outcome.ANSWERED or not outcome.is_certain else later
 
     def start(self) -> None:
         """Begins to work: makes the first decision and opens what a running flow wants."""
@@ -196,14 +210,21 @@ class Pipeline:
         """What each usable device can deliver, wanted or not, by device id."""
         return self._hardware.delivered()
 
-    def _wait_for_uplink(self) -> None:
-        self._answered = fence = self.spool.fence()
-        end_ms = self.clock.now().mono_ms + _FENCE_MS
-        while not self.spool.fence_passed(fence):
-            if self.clock.now().mono_ms > end_ms:
-                log.warning("uplink did not answer in time waited_ms=%d", _FENCE_MS)
-                return
-            self.clock.wait(_FENCE_STEP_MS)
+    def _verdicts(self) -> dict[str, Permit | Refusal]:
+        verdicts = self.site.verdicts(self.clock.now())
+        return {flow: verdict for flow, verdict in verdicts.items() if flow not in self.denied}
+
+    def _close_row(self, flow: str) -> None:
+        def close() -> None:
+            self.spool.close_lane(flow)
+
+        unhindered(self.spool, self._carrier, close)
+
+    def _pass_fence(self) -> Outcome:
+        self._answered = self.spool.fence()
+        if self._carrier is None and not self._started:
+            return Outcome.ABSENT
+        return pass_fence(self.spool, self._carrier, self.clock)
 
     def _open_door(self, timeout_s: float) -> None:
         with contextlib.suppress(queue.Empty):

@@ -134,6 +134,17 @@ class Running:
             if row.state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow)
 
+    def doomed(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> list[str]:
+        """Names the flows that the gate refuses, and whose rows are not closed yet."""
+        return [
+            flow
+            for flow, row in self._spool.lanes().items()
+            if site.policy is not None
+            and row.state is not LaneState.CLOSED
+            and not isinstance(verdict := verdicts.get(flow), Permit)
+            and not _is_pause(verdict)
+        ]
+
     def is_stuck(self) -> bool:
         """Whether the disk refuses so much that nothing more should be taken."""
         return len(self._unstored) >= _UNSTORED

@@ -37,11 +37,14 @@ from agent.spool.records import (
     Target,
     Waiting,
 )
+from agent.spool.refusals import Refusals
+from agent.spool.schema import HeldError
 
 __all__ = [
     "Acknowledged",
     "Dropped",
     "Health",
+    "HeldError",
     "Inbound",
     "LaneState",
     "LaneView",
@@ -55,11 +58,11 @@ __all__ = [
 ]
 
 
-class Spool(Queue, Gaps, SentLog, Carrier):
+class Spool(Queue, Gaps, SentLog, Refusals, Carrier):
     """The spool through one connection; one thread uses it at a time.
 
-    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `SentLog` and `Mail` offer, the uplink
-    what `Carrier` offers.
+    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `SentLog`, `Refusals` and `Mail`
+    offer, the uplink what `Carrier` offers.
 
     Attributes:
         path: the file.

@@ -122,17 +122,7 @@ class Lanes(Store):
 
     def _shut(self, flow: str, state: LaneState) -> None:
         with self._writing(rings=True) as db:
-            row = db.execute("SELECT state FROM lane WHERE flow=?", (flow,)).fetchone()
-            if row is None:
-                if state is LaneState.CLOSED:
-                    _new_lane(db, flow, "")
-                return
-            if row[0] >= state:
-                return
-            db.execute(
-                "UPDATE lane SET state=?, generation=generation+1 WHERE flow=?", (state, flow)
-            )
-            db.execute("UPDATE spool SET fence=fence+1")
+            shut(db, flow, state)
 
     def purge(self, flow: str) -> Purged:
         """Deletes what waits of a flow, unopened, with its gaps; its stream ends.
@@ -224,6 +214,25 @@ class Lanes(Store):
         """
         with self._reading() as db:
             return bool(db.execute("SELECT answered >= ? FROM spool", (fence,)).fetchone()[0])
+
+
+def shut(db: sqlite3.Connection, flow: str, state: LaneState) -> None:
+    """Pauses or closes a lane; one that is shut as much already stays as it is.
+
+    Args:
+        db: inside a transaction.
+        flow: id of the flow.
+        state: what it is to be.
+    """
+    row = db.execute("SELECT state FROM lane WHERE flow=?", (flow,)).fetchone()
+    if row is None:
+        if state is LaneState.CLOSED:
+            _new_lane(db, flow, "")
+        return
+    if row[0] >= state:
+        return
+    db.execute("UPDATE lane SET state=?, generation=generation+1 WHERE flow=?", (state, flow))
+    db.execute("UPDATE spool SET fence=fence+1")
 
 
 def _new_lane(db: sqlite3.Connection, flow: str, recipient: str) -> int:

@@ -73,6 +73,7 @@ CREATE TABLE sent (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, flow TEXT NOT NULL,
   recipient TEXT NOT NULL, readings INTEGER NOT NULL, bytes INTEGER NOT NULL, digest BLOB NOT NULL
 ) STRICT;
+CREATE TABLE refusal (flow TEXT PRIMARY KEY, said INTEGER NOT NULL) STRICT;
 CREATE TABLE control (
   id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL
 ) STRICT;
@@ -95,6 +96,12 @@ class DamagedError(SpoolError):
     """The file is not a sound spool."""
 
     code = "spool-damaged"
+
+
+class HeldError(SpoolError):
+    """Another process holds the file for longer than the caller waits."""
+
+    code = "spool-held"
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from agent.spool import bell, schema
-from agent.spool.schema import DamagedError
+from agent.spool.schema import BUSY_MS, DamagedError, HeldError
 from assent.errors import SpoolError
 
 # Free pages (4 KiB) the file keeps for reuse; more are given back to the file system. Moving pages
@@ -113,6 +113,19 @@ class Store:
         changed, self._seen = version != self._seen, version
         return changed
 
+    @contextlib.contextmanager
+    def patience(self, wait_ms: int) -> Iterator[None]:
+        """Waits less than usual for another process's transaction while the block runs.
+
+        Args:
+            wait_ms: then a `HeldError` is raised.
+        """
+        self._db.execute(f"PRAGMA busy_timeout={wait_ms}")
+        try:
+            yield
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
@@ -204,7 +217,7 @@ def _ours(exc: sqlite3.Error) -> SpoolError:
         case sqlite3.SQLITE_FULL:
             return SpoolError("the disk is full", hint="free some space; nothing was lost by this")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return SpoolError("the spool is busy: another process holds it")
+            return HeldError("the spool is busy: another process holds it")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return SpoolError("the spool cannot be written", hint="see its owner, group and mode")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Noes that were said while nobody answered: recorded and acted on before anything else.
+
+Law:
+  - a no that the spool keeps (agent/spool/refusals.py) is recorded and its flow ended before a form
+    is read and before a lane is opened; it is forgotten there when the ledger has it;
+  - a no that the ledger refuses is in force all the same, and stays where it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from agent.pipeline import Pipeline
+from assent.errors import AssentError, SpoolError
+
+log = logging.getLogger(__name__)
+
+
+def hear_refusals(pipeline: Pipeline, say_no: Callable[[str, int], object]) -> None:
+    """Records the noes that were said while nobody answered, and acts on them.
+
+    Args:
+        pipeline: whose spool keeps them.
+        say_no: records a no of a flow with its instant, and ends the flow.
+
+    Raises:
+        SpoolError: the spool cannot be read.
+    """
+    for flow, said_ms in pipeline.spool.refusals().items():
+        if flow in pipeline.denied:
+            continue  # in force, and the ledger did not take it: the next start tries again
+        newest = pipeline.site.ledger.newest(flow)
+        if newest is None or newest.state.is_yes or newest.decided_ms < said_ms:
+            try:
+                say_no(flow, said_ms)
+            except SpoolError:
+                raise
+            except AssentError as exc:
+                log.error("a no is in force and not recorded flow=%s why=%r", flow, exc.message)
+                continue
+            log.info("a no was said meanwhile flow=%s", flow)
+        pipeline.spool.drop_refusal(flow, said_ms)

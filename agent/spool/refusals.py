@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A no that was said while the collecting side did not answer: written here, recorded later.
+
+Law:
+  - it needs no instance lock: anybody who may write the spool can say it (design §3);
+  - the lane is closed in the same transaction, so that it acts at once;
+  - it stays until the ledger has it, and is asked for before anything else is done.
+"""
+
+from __future__ import annotations
+
+from agent.spool.lanes import Lanes, shut
+from agent.spool.records import LaneState
+
+
+class Refusals(Lanes):
+    """Noes that wait for the ledger."""
+
+    def refuse(self, flow: str, now_ms: int) -> None:
+        """Closes a lane and notes that a person said no; durable when this returns.
+
+        Args:
+            flow: id of the flow; it need not have a lane.
+            now_ms: when it was said.
+
+        Raises:
+            SpoolError: the disk refuses, or another process holds the file.
+        """
+        with self._writing(rings=True) as db:
+            db.execute(
+                "INSERT INTO refusal VALUES (?1, ?2)"
+                " ON CONFLICT (flow) DO UPDATE SET said=max(said, ?2)",
+                (flow, now_ms),
+            )
+            shut(db, flow, LaneState.CLOSED)
+
+    def refusals(self) -> dict[str, int]:
+        """Gives the noes the ledger does not have yet: flow to the instant, in ms since 1970."""
+        with self._reading() as db:
+            return dict(db.execute("SELECT flow, said FROM refusal ORDER BY flow").fetchall())
+
+    def drop_refusal(self, flow: str, said_ms: int) -> None:
+        """Forgets a no that the ledger has; one that was said again since stays.
+
+        Args:
+            flow: id of the flow.
+            said_ms: as `refusals` gave it.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._writing() as db:
+            db.execute("DELETE FROM refusal WHERE flow=? AND said=?", (flow, said_ms))

@@ -36,7 +36,7 @@ def same(left: object, right: object) -> bool:
     return type(left) is type(right) and left == right
 
 
-KEYS = st.one_of(st.integers(0, 2**64 - 1), st.text(max_size=40))
+NUMBERS = st.integers(0, 2**64 - 1)
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -70,7 +70,7 @@ def test_floats_come_back_to_the_bit(value: float) -> None:
     assert same(read(cbor.encode(value)), value)
 
 
-@given(st.dictionaries(KEYS.filter(lambda key: isinstance(key, int)), st.none(), max_size=40))
+@given(st.dictionaries(NUMBERS, st.none(), max_size=40))
 def test_the_order_of_a_dict_does_not_show(value: dict[int, None]) -> None:
     backwards = dict(reversed(value.items()))
     assert cbor.encode(value) == cbor.encode(backwards)

@@ -157,6 +157,10 @@ def _notices(site: Site, spool: Spool) -> list[str]:
     notices = []
     if site.form_trouble:
         notices.append(f"the consent form is not usable, optional flows pause: {site.form_trouble}")
+    notices += [
+        f"not connected to {recipient}: the policy does not name the broker of agent.toml"
+        for recipient in site.strange_brokers()
+    ]
     if site.ledger.moved_aside is not None:
         notices.append(f"the ledger was damaged and moved to {site.ledger.moved_aside}")
     if site.ledger.unknown_since_ms is not None:

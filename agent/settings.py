@@ -12,6 +12,7 @@ Security: written by the technician; holds paths and never a secret.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,8 @@ SourceName = Literal["host", "replay"]
 # 64 MB hold a week of three flows at ten readings a second several times over (about 1 byte each).
 _QUOTA = Size(64_000_000)
 _SMALLEST_QUOTA = Size(1_000_000)
+# unix(7): the path of a socket has at most 107 bytes; /control.sock takes 13 of them.
+_LONGEST_STATE = 94
 
 
 class _Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +132,30 @@ def load_settings(directory: Path) -> Settings:
     )
 
 
+def salvage(directory: Path) -> Settings | None:
+    """What a bad `agent.toml` still tells: where the state is, so that a no gets through.
+
+    Returns:
+        Settings with that state directory and nothing else, or None when not even that can be read.
+    """
+    try:
+        text = (directory / FILE_NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The file may not even be TOML: the line is looked for as a person would.
+    found = re.search(r"""^\s*state\s*=\s*(["'])(.+?)\1""", text, re.MULTILINE)
+    if found is None:
+        return None
+    return Settings(
+        directory=directory,
+        state=directory / found.group(2),
+        quota_bytes=int(_QUOTA),
+        clock_is_system=False,
+        brokers={},
+        devices=(),
+    )
+
+
 def _device(directory: Path, table: _Device) -> DeviceSettings:
     port = table.port
     if port is not None:
@@ -158,6 +185,9 @@ def _lint(document: Document, file: _File, directory: Path) -> list[Finding]:
                 f"expected a quota of at least {_SMALLEST_QUOTA}, got {file.gateway.quota}",
             )
         )
+    if len(str(directory / file.gateway.state)) > _LONGEST_STATE:
+        message = f"a state directory of at most {_LONGEST_STATE} characters was expected"
+        findings.append(document.finding(("gateway", "state"), message))
     seen = Counter(table.id for table in file.device)
     for index, table in enumerate(file.device):
         findings.extend(_lint_device(document, table, index, directory, twice=seen[table.id] > 1))

@@ -86,6 +86,15 @@ class Site:
         chosen = self.settings.brokers.get(recipient, allowed[0])
         return chosen if chosen in allowed else None
 
+    def strange_brokers(self) -> list[str]:
+        """Recipients of agent.toml that the policy does not have, or not with that broker."""
+        known = self.policy.policy.recipients if self.policy else {}
+        return sorted(
+            recipient
+            for recipient, broker in self.settings.brokers.items()
+            if self.policy and (recipient not in known or broker not in known[recipient].brokers)
+        )
+
 
 def open_site(settings: Settings, now: Instant) -> Site:
     """Opens everything below a state directory; the caller holds the instance lock.

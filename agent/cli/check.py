@@ -4,22 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
-import functools
-from collections.abc import Callable
 from pathlib import Path
 
+from agent.cli.office import office
 from agent.cli.say import result
-from agent.form import judge, load_form
-from agent.records import Record
+from agent.inspection import inspect, read_files
 from agent.settings import FILE_NAME, load_settings
-from agent.site import FORM, POLICY
-from assent.errors import ConfigError, Finding, Severity
-from assent.located import open_document, read
-from assent.policy.lints import lint
-from assent.policy.model import Policy
-from firmware_bridge.profile import load_profile
+from agent.site import POLICY
+from assent.errors import Finding, Severity
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,84 +21,27 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reads what is there; an absent policy or form is no mistake."""
+    """Reads what is there; asks the stores whether the policy may run, once the files are right."""
     directory: Path = arguments.config
-    findings = [*_settings(directory), *_policy(directory), *_form(directory)]
+    findings = inspect(directory, dt.datetime.now(dt.UTC))
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if not errors:
+        errors = _installed(directory)
+        findings += errors
     value = {"ok": not errors, "findings": [_json(finding) for finding in findings]}
-    result(value, [*map(str, findings), _sum(findings, errors)], as_json=arguments.json)
+    lines = [*map(str, findings), _sum(directory, findings, errors)]
+    result(value, lines, as_json=arguments.json)
     return 1 if errors else 0
 
 
-def _settings(directory: Path) -> list[Finding]:
-    findings = _findings_of(lambda: load_settings(directory))
-    if findings:
-        return findings
-    profiles = {device.profile for device in load_settings(directory).devices if device.profile}
-    for path in sorted(profiles):
-        findings += _findings_of(functools.partial(load_profile, path))
-    return findings
-
-
-def _policy(directory: Path) -> list[Finding]:
-    path = directory / POLICY
-    if not path.exists():
+def _installed(directory: Path) -> list[Finding]:
+    """Why the policy that lies there may not run, where a gateway is enrolled."""
+    if not (load_settings(directory).state / "keys").is_dir():
         return []
-
-    def inspect() -> list[Finding]:
-        document = open_document(path)
-        return lint(read(document, Policy), document, dt.datetime.now(dt.UTC).date())
-
-    return _findings_of(inspect)
-
-
-def _form(directory: Path) -> list[Finding]:
-    def inspect() -> list[Finding]:
-        form = load_form(directory / FORM)
-        policy = _readable_policy(directory)
-        if form is None or policy is None:
-            return []
-        now_ms = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
-        acts = judge(form, b"", policy, _NothingDecided(), now_ms, clock_trusted=True)
-        return [act.finding for act in acts if act.finding is not None]
-
-    return _findings_of(inspect)
-
-
-def _readable_policy(directory: Path) -> Policy | None:
-    """The policy that a form is held against; its own findings are told by `_policy`."""
-    with contextlib.suppress(ConfigError):
-        return read(open_document(directory / POLICY), Policy)
-    return None
-
-
-class _NothingDecided:
-    """A ledger in which nothing was ever decided, so that every line of a form is judged."""
-
-    unknown_since_ms: int | None = None
-
-    def form_seen(self, form_hash: bytes) -> bool:
-        """No form was ever seen."""
-        del form_hash
-        return False
-
-    def is_overtaken(self, form_hash: bytes, flow: str) -> bool:
-        """Nothing came after it."""
-        del form_hash, flow
-        return False
-
-    def history(self, flow: str) -> tuple[Record, ...]:
-        """Nothing was ever decided."""
-        del flow
-        return ()
-
-
-def _findings_of(inspect: Callable[[], object]) -> list[Finding]:
-    try:
-        found = inspect()
-    except ConfigError as exc:
-        return list(exc.findings)
-    return [one for one in found if isinstance(one, Finding)] if isinstance(found, list) else []
+    status = office(directory, "status")
+    if not status["enrolled"] or status["policy_trouble"] is None:
+        return []
+    return [Finding(str(directory / POLICY), 1, 1, status["policy_trouble"])]
 
 
 def _json(finding: Finding) -> dict[str, str | int | None]:
@@ -119,11 +55,16 @@ def _json(finding: Finding) -> dict[str, str | int | None]:
     }
 
 
-def _sum(findings: list[Finding], errors: list[Finding]) -> str:
+def _sum(directory: Path, findings: list[Finding], errors: list[Finding]) -> str:
     if not findings:
-        return f"no mistakes in {FILE_NAME}, its profiles, {POLICY} and {FORM}"
+        return f"no mistakes in {', '.join(read_files(directory))} and the profiles in use"
     warnings = len(findings) - len(errors)
-    return f"{_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}"
+    line = f"{_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}"
+    if any(
+        finding.file.endswith(FILE_NAME) and "no such file" in finding.message for finding in errors
+    ):
+        line += "; write a first configuration with: assent init --config DIR"
+    return line
 
 
 def _counted(count: int, what: str) -> str:

@@ -31,7 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.config
     examples = _examples()
     wanted = {
-        directory / "agent.toml": _with_state(_text(examples / "agent.toml"), arguments.state),
+        directory / "agent.toml": _with_state(
+            _text(examples / "agent.toml"), Path(arguments.state).absolute()
+        ),
         directory / "consent.toml.example": _text(examples / "consent.toml"),
     } | {
         directory / "profiles" / profile.name: _text(profile)
@@ -71,11 +73,11 @@ def _text(source: Path) -> str:
     return source.read_text(encoding="utf-8")
 
 
-def _with_state(text: str, state: str) -> str:
+def _with_state(text: str, state: Path) -> str:
     if _STATE_LINE not in text:
         raise AssertionError("the example lost its state line")
     # A JSON string is a basic string of TOML: a quote in the path does not end it.
-    return text.replace(_STATE_LINE, f"state = {json.dumps(state, ensure_ascii=False)}")
+    return text.replace(_STATE_LINE, f"state = {json.dumps(str(state), ensure_ascii=False)}")
 
 
 def _next(directory: Path) -> list[str]:

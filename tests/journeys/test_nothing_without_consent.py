@@ -162,3 +162,13 @@ def test_the_agent_does_not_start_beside_itself(stage: Stage) -> None:
     stage.start_agent()
     with pytest.raises(StageError, match="ended with 3"):
         stage.assent("run")
+
+
+@pytest.mark.clause("C28")
+def test_a_typo_in_agent_toml_keeps_nobody_from_withdrawing(stage: Stage) -> None:
+    stage.decide(YES)
+    stage.start_agent()
+    agent = stage.gateway / "agent.toml"
+    agent.write_text(agent.read_text().replace('trust = "system"', 'trust = "systm"'))
+    stage.assent("consent", "withdraw", "remote-diagnosis")
+    assert flows_of(stage.status())["remote-diagnosis"] == "withdrawn"

@@ -128,7 +128,7 @@ def test_init_writes_a_configuration_that_checks_and_trusts_nobody(
     code, out, _ = typed("check --config DIR", place, capsys)
     assert (code, out) == (
         0,
-        "no mistakes in agent.toml, its profiles, policy.toml and consent.toml\n",
+        "no mistakes in agent.toml and the profiles in use\n",
     )
     code, out, _ = typed("status --config DIR --json", place, capsys)
     status = json.loads(out)
@@ -209,3 +209,31 @@ def test_nothing_has_left_a_fresh_gateway(config: Path, capsys: pytest.CaptureFi
     assert typed("sent --config DIR", config, capsys) == (0, "nothing has left\n", "")
     code, out, _ = typed("sent --flow service --limit 3 --json --config DIR", config, capsys)
     assert (code, json.loads(out)) == (0, {"sent": []})
+
+
+BROKEN = AGENT.replace('kind = "gateway"', "kind = 7")
+
+
+@pytest.mark.clause("C28")
+@pytest.mark.parametrize(
+    "broken", [BROKEN, AGENT + "[[device", AGENT + '[clock]\ntrust = "systm"\n']
+)
+def test_a_bad_agent_toml_is_told_and_keeps_nobody_from_asking_or_from_saying_no(
+    broken: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config / "agent.toml").write_text(broken)
+    code, out, err = typed("status --config DIR", config, capsys)
+    assert (code, out.splitlines()[0]) == (0, "agent     not running")
+    assert "agent.toml:" in err
+    code, out, err = typed("consent withdraw service --config DIR", config, capsys)
+    assert (code, out) == (2, "")
+    assert "the policy has no flow 'service'" in err
+
+
+def test_an_agent_toml_without_a_state_line_is_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config / "agent.toml").write_text("[gateway]\nstat = 3\n")
+    code, out, err = typed("status --config DIR", config, capsys)
+    assert (code, out) == (1, "")
+    assert "DIR/agent.toml:2:1" in err

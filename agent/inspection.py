@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every finding of every file a technician edits, held against each other; opens no store.
+
+Law:
+  - an absent policy or form is no mistake; a file that is there is read whole;
+  - what one file says of another is checked too: brokers and profiles against the policy,
+    recordings against the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.form import judge, load_form
+from agent.records import Record
+from agent.settings import FILE_NAME, DeviceSettings, Settings, load_settings
+from agent.site import FORM, POLICY
+from assent.errors import ConfigError, Finding, Severity
+from assent.located import open_document, read
+from assent.policy.lints import lint
+from assent.policy.model import Policy
+from firmware_bridge.profile import Profile, load_profile
+
+
+def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
+    """Reads everything below a configuration directory.
+
+    Args:
+        directory: the configuration directory.
+        now: the moment by which a review is overdue and a form lies in the future.
+
+    Returns:
+        What was found, file by file.
+    """
+    findings: list[Finding] = []
+    settings = policy = None
+    try:
+        settings = load_settings(directory)
+    except ConfigError as exc:
+        findings += exc.findings
+    path = directory / POLICY
+    if path.exists():
+        try:
+            document = open_document(path)
+            policy = read(document, Policy)
+            findings += lint(policy, document, now.date())
+        except ConfigError as exc:
+            findings += exc.findings
+    if settings is not None:
+        findings += _profiles(settings, policy)
+        findings += _recordings(settings)
+        if policy is not None:
+            findings += _brokers(settings, policy)
+    return [*findings, *_form(directory, policy, now)]
+
+
+def read_files(directory: Path) -> list[str]:
+    """Names the files that `inspect` finds there."""
+    names = [FILE_NAME, POLICY, FORM]
+    return [name for name in names if (directory / name).exists()]
+
+
+def _profiles(settings: Settings, policy: Policy | None) -> Iterator[Finding]:
+    for path in sorted({device.profile for device in settings.devices if device.profile}):
+        try:
+            profile = load_profile(path)
+        except ConfigError as exc:
+            yield from exc.findings
+            continue
+        if policy is not None:
+            yield from _strangers(path, profile, policy)
+
+
+def _strangers(path: Path, profile: Profile, policy: Policy) -> Iterator[Finding]:
+    document = open_document(path)
+    for index, field in enumerate(profile.fields):
+        if field.attribute in policy.attributes:
+            continue
+        near = difflib.get_close_matches(field.attribute, policy.attributes, n=1)
+        yield document.finding(
+            ("field", index, "attribute"),
+            f"the policy's dictionary has no attribute {field.attribute!r}; it never leaves",
+            f"did you mean {near[0]!r}?" if near else None,
+            Severity.WARNING,
+        )
+
+
+def _recordings(settings: Settings) -> Iterator[Finding]:
+    document = open_document(settings.directory / FILE_NAME)
+    for index, device in enumerate(settings.devices):
+        if _is_missing(device):
+            yield document.finding(("device", index, "port"), f"there is no file {device.port}")
+
+
+def _is_missing(device: DeviceSettings) -> bool:
+    return device.source == "replay" and not Path(device.port or "").is_file()
+
+
+def _brokers(settings: Settings, policy: Policy) -> Iterator[Finding]:
+    document = open_document(settings.directory / FILE_NAME)
+    for recipient, broker in settings.brokers.items():
+        known = policy.recipients.get(recipient)
+        if known is None:
+            near = difflib.get_close_matches(recipient, policy.recipients, n=1)
+            yield document.finding(
+                ("uplink", recipient),
+                f"the policy has no recipient {recipient!r}",
+                f"did you mean {near[0]!r}?" if near else None,
+            )
+        elif broker not in known.brokers:
+            yield document.finding(
+                ("uplink", recipient, "broker"),
+                f"the policy names no such broker for {recipient!r}, so it is not connected to",
+                f"expected one of {', '.join(known.brokers)}",
+            )
+
+
+def _form(directory: Path, policy: Policy | None, now: dt.datetime) -> list[Finding]:
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            form = load_form(directory / FORM)
+        except ConfigError as exc:
+            return list(exc.findings)
+        if form is None or policy is None:
+            return []
+        now_ms = int(now.timestamp() * 1000)
+        acts = judge(form, b"", policy, _NothingDecided(), now_ms, clock_trusted=True)
+        return [act.finding for act in acts if act.finding is not None]
+    return []
+
+
+class _NothingDecided:
+    """A ledger in which nothing was ever decided, so that every line of a form is judged."""
+
+    unknown_since_ms: int | None = None
+
+    def form_seen(self, form_hash: bytes) -> bool:
+        """No form was ever seen."""
+        del form_hash
+        return False
+
+    def is_overtaken(self, form_hash: bytes, flow: str) -> bool:
+        """Nothing came after it."""
+        del form_hash, flow
+        return False
+
+    def history(self, flow: str) -> tuple[Record, ...]:
+        """Nothing was ever decided."""
+        del flow
+        return ()

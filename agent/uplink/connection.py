@@ -33,20 +33,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.spool import Target
 from agent.uplink import tls
+from agent.uplink.client import LARGEST_PACKET, Client
 from agent.uplink.protocol import WINDOW, Reason, Version, address
 from assent.errors import UplinkError
 from assent.messages import down_topic, up_topic
-from assent.wire import MAX_MESSAGE
 
-# Seconds for TCP, and again for the TLS handshake. A slow mobile link needs some; a broker that
-# does not answer by then is tried again later.
-_DIAL_S: Final = 15.0
 # Seconds the broker keeps our session: what a backend sends down waits for a week.
 _SESSION_S: Final = 7 * 86_400
-# Bytes of a packet besides the message: topic, header, properties.
-_HEADROOM: Final = 2_880
-_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 _LINGER_DEFAULT: Final = struct.pack("ii", 0, 0)
+# Packets read in one turn: a broker that never stops sending must not keep the others waiting.
+_TURN: Final = 2 * WINDOW
+_OVERSIZED: Final = "the broker sends a packet that is larger than we said we take"
 
 log = logging.getLogger("agent.uplink")
 
@@ -168,19 +165,23 @@ class Connection:
             What happened, in order.
         """
         if not self.is_dialling:
-            if readable:
+            if readable or self.has_unread:
                 self._read()
             if writable:
                 self._client.loop_write()
         events, self._events = self._events, []
         return events
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether TLS holds bytes that `select` does not see any more."""
+        found = self.socket()
+        return isinstance(found, ssl.SSLSocket) and found.pending() > 0
+
     def _read(self) -> None:
-        while True:
+        for _ in range(_TURN):
             self._client.loop_read()
-            found = self.socket()
-            # TLS may hold bytes that `select` does not see any more.
-            if not isinstance(found, ssl.SSLSocket) or not found.pending():
+            if not self.has_unread:
                 return
 
     def tick(self) -> None:
@@ -228,9 +229,9 @@ class Connection:
             with contextlib.suppress(OSError):
                 found.close()
 
-    def _make(self) -> _Client:
+    def _make(self) -> Client:
         five = self._version is Version.V5
-        client = _Client(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._target.mailbox,
             clean_session=None if five else False,
@@ -305,6 +306,9 @@ class Connection:
         reason: ReasonCode,
         _more: object,
     ) -> None:
+        if self._client.is_oversized:
+            self._events.append(Ended(_OVERSIZED, None, dialled=True))
+            return
         name = reason.getName().lower()
         if flags.is_disconnect_packet_from_server:
             self._events.append(Ended(f"the broker: {name}", int(reason.value), dialled=True))
@@ -314,36 +318,9 @@ class Connection:
         self._events.append(Ended(said, None, dialled=True, hung_up=not silent))
 
 
-class _Client(mqtt.Client):
-    """A paho client on a socket of our making.
-
-    paho's own leaves the socket open when the handshake fails, and sets no options before it.
-    Should a later paho not ask here any more, it makes a TLS socket of its own from the same
-    context; tests/agent/test_uplink.py sees the difference.
-    """
-
-    _context: ssl.SSLContext
-
-    def secure(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self.tls_set_context(context)
-
-    def _create_socket(self) -> ssl.SSLSocket:
-        plain = socket.create_connection((self.host, self.port), timeout=_DIAL_S)
-        try:
-            # With a linger of 0 a close drops what the kernel still holds. Without it, bytes of a
-            # flow that was just withdrawn would still leave (design §3).
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._context.wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
-
-
 def _properties() -> Properties:
     made = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     made.SessionExpiryInterval = _SESSION_S
     made.ReceiveMaximum = WINDOW
-    made.MaximumPacketSize = MAX_MESSAGE + _HEADROOM
+    made.MaximumPacketSize = LARGEST_PACKET
     return made

@@ -90,7 +90,7 @@ class Link:
         if self._connection is None:
             wait_s = self._not_before - now if self.target.wanted else math.inf
         else:
-            wait_s = self._flight.due_s(now)
+            wait_s = 0.0 if self._connection.has_unread else self._flight.due_s(now)
         return max(0.0, wait_s)
 
     def turn(self, *, readable: bool, writable: bool, more: bool) -> None:

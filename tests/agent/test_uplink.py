@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from agent.spool import LinkState, Spool
 from agent.spool.mail import INBOX_MESSAGES
+from agent.uplink.client import LARGEST_PACKET
 from agent.uplink.flight import Flight
 from agent.uplink.protocol import WINDOW
 from assent.errors import SpoolError
@@ -427,6 +429,35 @@ def test_an_inbound_message_no_one_may_send_is_dropped_counted_and_does_not_come
     eventually(lambda: stub.pubacks == [1, 2])
     assert gateway.counted("inbound dropped") == 1
     assert [len(one.data) for one in gateway.spool.take_inbox(9)] == [MAX_MESSAGE]
+
+
+@pytest.mark.parametrize("refusal", [None, Refusal.CONNACK_3], ids=["5", "3.1.1"])
+def test_a_packet_larger_than_announced_is_not_gathered_in_memory(
+    tmp_path: Path, authority: Authority, refusal: Refusal | None
+) -> None:
+    """Red without `_sock_recv`: paho gathers what the broker likes to send."""
+    with scripted(tmp_path, authority, Script(refusal=refusal)) as (stub, gateway):
+        gateway.reaches(LinkState.CONNECTED)
+        connections = len(stub.versions)
+        tracemalloc.start()
+        try:
+            taken = stub.promise(200_000_000, 30_000_000)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken < 30_000_000
+        assert peak < 5_000_000
+        eventually(lambda: len(stub.versions) > connections)  # after a wait, as after any failure
+        sent = gateway.put(3)
+        eventually(lambda: payloads(stub) == sent)
+
+
+def test_the_largest_packet_we_announced_is_read(gateway: Gateway, stub: Stub) -> None:
+    gateway.reaches(LinkState.CONNECTED)
+    more = 2 + len(f"assent/1/{gateway.mailbox}/down") + 2 + 1
+    stub.send(gateway.mailbox, bytes(LARGEST_PACKET - more), 1)
+    eventually(lambda: stub.pubacks == [1])
+    assert stub.ends == []
 
 
 # --- brokers that only speak 3.1.1 ---------------------------------------------------------------

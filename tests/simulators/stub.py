@@ -110,6 +110,19 @@ class Stub:
         body += (b"\0" if self.versions[-1] == 5 else b"") + payload
         self._write(0x32, body)
 
+    def promise(self, length: int, sent: int) -> int:
+        """Begins a PUBLISH of a length, and sends that much of it; gives how much was taken."""
+        topic = b"assent/1/x/down"
+        head = b"\x32" + _length(length) + struct.pack("!H", len(topic)) + topic + b"\0\1\0"
+        client, taken = self._client, 0
+        assert client is not None
+        with self._sending, contextlib.suppress(OSError):
+            client.sendall(head)
+            while taken < sent:
+                client.sendall(bytes(100_000))
+                taken += 100_000
+        return taken
+
     def _run(self) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError, OSError):
@@ -215,13 +228,16 @@ class Stub:
         return True
 
     def _write(self, first: int, body: bytes) -> None:
-        length, encoded = len(body), b""
-        while True:
-            length, byte = length >> 7, length & 127
-            encoded += bytes([byte | (128 if length else 0)])
-            if not length:
-                break
         client = self._client
         if client is not None:
             with self._sending:
-                client.sendall(bytes([first]) + encoded + body)
+                client.sendall(bytes([first]) + _length(len(body)) + body)
+
+
+def _length(length: int) -> bytes:
+    encoded = b""
+    while True:
+        length, byte = length >> 7, length & 127
+        encoded += bytes([byte | (128 if length else 0)])
+        if not length:
+            return encoded

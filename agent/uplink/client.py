@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A paho client on a socket of our making, that reads no packet larger than we announced.
+
+Law:
+  - paho's own socket stays open when the handshake fails, and has no options set before it;
+  - paho announces a Maximum Packet Size and does not hold the broker to it: one packet may say that
+    it has 268 MB, and would be gathered in memory. Here such a packet ends the connection before
+    one byte of it is read.
+
+Standards: MQTT 5.0 §2.1.4 (Remaining Length), §3.1.2.11.4 (Maximum Packet Size).
+Security: the broker is not trusted. On 3.1.1, which announces no size, the bound is the same.
+Limits: it overrides two methods that paho does not promise. Should a later paho not ask here any
+more, tests/agent/test_uplink.py sees the difference.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from typing import Final
+
+import paho.mqtt.client as mqtt
+
+from assent.wire import MAX_MESSAGE
+
+# Bytes of a packet besides the message: topic, header, properties.
+_HEADROOM: Final = 2_880
+LARGEST_PACKET: Final = MAX_MESSAGE + _HEADROOM
+"""Bytes of the largest packet the broker may send."""
+# Seconds for TCP, and again for the TLS handshake. A slow mobile link needs some; a broker that
+# does not answer by then is tried again later.
+_DIAL_S: Final = 15.0
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)
+
+
+class Client(mqtt.Client):
+    """The client of one connection; `secure` comes before `connect`.
+
+    Attributes:
+        is_oversized: the connection ended because of a packet that is too large.
+    """
+
+    is_oversized: bool = False
+    _context: ssl.SSLContext
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Sets what the connection is made with.
+
+        Args:
+            context: of TLS.
+        """
+        self._context = context
+        self.tls_set_context(context)
+
+    def _create_socket(self) -> ssl.SSLSocket:
+        plain = socket.create_connection((self.host, self.port), timeout=_DIAL_S)
+        try:
+            # With a linger of 0 a close drops what the kernel still holds. Without it, bytes of a
+            # flow that was just withdrawn would still leave (design §3).
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._context.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        # paho asks for the rest of a packet, whose length is the broker's word.
+        if bufsize > LARGEST_PACKET:
+            self.is_oversized = True
+            raise ConnectionError
+        return super()._sock_recv(bufsize)

@@ -16,19 +16,16 @@ import dataclasses
 import difflib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from agent.account import consent_of, history_of, sent_of, status_of
 from agent.form import Act, is_broken, is_final, judge, parse_form
-from agent.leash import Leash
-from agent.lock import instance_lock
-from agent.meanwhile import hear_refusals
 from agent.pipeline import Pipeline
 from agent.records import Decision, State, state_of_no
-from agent.settings import Settings, load_settings
-from agent.site import FORM, SPOOL, make_state, open_site, with_policy
-from agent.spool import Spool
+from agent.settings import load_settings
+from agent.site import FORM, with_policy
 from assent import durable
 from assent.errors import (
     AssentError,
@@ -42,7 +39,6 @@ from assent.errors import (
     UsageError,
 )
 from assent.policy.terms import Terms, terms_of
-from firmware_bridge.clock import Clock
 
 # A form of a thousand flows is some 100 kB.
 _MAX_FORM: Final = 1_048_576
@@ -176,18 +172,32 @@ class Desk:
             acts = self._record(data, name)
         outcome = self._pipeline.settle()
         told = [_told(act) for act in acts] or ["this form has acted before; nothing changed"]
+        if any(act.later for act in acts) and Path(file) != self._watched():
+            told.append(f"what waits acts by itself only as {self._watched()}; else apply it again")
         doubt: Json = {} if outcome.is_certain else {"certain": False}
         told += [outcome.sentence] if doubt else []
-        return {"acted": [act.flow for act in acts if act.decision], "told": told, **doubt}
+        acted = [act.flow for act in acts if act.decision is not None]
+        stayed = [act.flow for act in acts if act.decision is None]
+        return {"acted": acted, "stayed": stayed, "told": told, **doubt}
 
     def read_form(self) -> None:
         """Applies `consent.toml` of the configuration directory; a broken one pauses."""
+        self._watch(self._record)
+
+    def look_at_form(self) -> None:
+        """As `read_form`, but a yes waits for the agent: a question agrees to nothing."""
+        self._watch(self._record_noes)
+
+    def _watched(self) -> Path:
+        return self._pipeline.site.settings.directory / FORM
+
+    def _watch(self, read: Callable[[bytes, str], object]) -> None:
         pipeline = self._pipeline
-        path = pipeline.site.settings.directory / FORM
+        path = self._watched()
         trouble = None
         if pipeline.site.policy is not None:
             try:
-                self._record(durable.read(path, _MAX_FORM), str(path))
+                read(durable.read(path, _MAX_FORM), str(path))
             except FileNotFoundError:
                 pass
             except OSError as exc:
@@ -226,31 +236,38 @@ class Desk:
         pipeline.settle()
         return {"told": told}
 
-    def _record(self, data: bytes, file: str) -> tuple[Act, ...]:
+    def _judge(self, data: bytes, file: str) -> tuple[bytes, tuple[Act, ...]]:
         site = self._pipeline.site
         assert site.policy is not None
-        form = parse_form(data, file)
         digest = hashlib.sha256(data).digest()
         now = self._pipeline.clock.now()
         acts = judge(
-            form,
+            parse_form(data, file),
             digest,
             site.policy.policy,
             site.ledger,
             now.wall_ms,
             clock_trusted=now.trusted,
         )
+        return digest, acts
+
+    def _record(self, data: bytes, file: str) -> tuple[Act, ...]:
+        digest, acts = self._judge(data, file)
         # A no acts even in a form that is broken otherwise.
-        decisions = [act.decision for act in acts if act.decision is not None]
-        self._write(digest, decisions, now.wall_ms, final=is_final(acts))
+        self._write(digest, _decisions(acts), final=is_final(acts))
         if is_broken(acts):
             raise ConfigError(_errors(acts))
         return acts
 
-    def _write(
-        self, digest: bytes, decisions: Sequence[Decision], now_ms: int, *, final: bool
-    ) -> None:
-        ledger = self._pipeline.site.ledger
+    def _record_noes(self, data: bytes, file: str) -> None:
+        digest, acts = self._judge(data, file)
+        noes = [decision for decision in _decisions(acts) if not decision.state.is_yes]
+        self._write(digest, noes, final=False)
+        if is_broken(acts):
+            raise ConfigError(_errors(acts))
+
+    def _write(self, digest: bytes, decisions: Sequence[Decision], *, final: bool) -> None:
+        ledger, now_ms = self._pipeline.site.ledger, self._pipeline.clock.now().wall_ms
         try:
             with self._heard(decisions):
                 ledger.append_form(digest, decisions, now_ms, final=final)
@@ -313,27 +330,6 @@ class Desk:
         }
 
 
-@contextlib.contextmanager
-def at_the_desk(settings: Settings) -> Iterator[Desk]:
-    """The desk of an agent that does not run; holds the instance lock while the block runs.
-
-    Raises:
-        RefusedError: an agent runs but does not listen yet.
-        KeyStoreError: secrets cannot be read.
-    """
-    make_state(settings.state)
-    with instance_lock(settings.state):
-        clock = Clock(trust="system" if settings.clock_is_system else "synchronised")
-        site = open_site(settings, clock.now())
-        with contextlib.closing(Spool.open(settings.state / SPOOL)) as spool:
-            pipeline = Pipeline(site, spool, clock, Leash(spool.path))
-            desk = Desk(pipeline, running=False)
-            hear_refusals(pipeline, desk.say_no)
-            desk.read_form()
-            pipeline.settle()
-            yield desk
-
-
 def _told(act: Act) -> str:
     if act.finding is not None:
         return str(act.finding)
@@ -342,6 +338,10 @@ def _told(act: Act) -> str:
     until = " until its end date" if act.decision.until_ms is not None else ""
     left = f" without {', '.join(act.decision.without)}" if act.decision.without else ""
     return f"{act.flow}: {act.answer}{until}{left}"
+
+
+def _decisions(acts: Sequence[Act]) -> list[Decision]:
+    return [act.decision for act in acts if act.decision is not None]
 
 
 def _errors(acts: Sequence[Act]) -> tuple[Finding, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from agent.cli.office import office
 from agent.cli.say import emphasised, result, table
 from assent import durable
-from assent.errors import AssentError, UsageError
+from assent.errors import AssentError, RefusedError, UsageError
 
 # A form of a thousand flows is some 100 kB.
 _MAX_FORM = 1_048_576
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         told = office(arguments.config, arguments.act, flow=arguments.subject)
     result(told, told["told"], as_json=arguments.json)
-    return 0
+    # A line of the form that does not act is a refusal, also beside lines that do.
+    return RefusedError.exit_code if told.get("stayed") else 0
 
 
 def _read(path: Path) -> str:

@@ -34,7 +34,7 @@ def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # n
         with contextlib.suppress(NotRunningError):
             return ask(settings.state, verb, **arguments)
         # Imported here: asking a running agent needs neither keys nor ledger.
-        from agent.desk import at_the_desk  # noqa: PLC0415
+        from agent.offline import at_the_desk  # noqa: PLC0415
 
         try:
             with at_the_desk(settings) as desk:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`assent run`: collect and deliver until SIGTERM."""
+"""`assent run`: collect and deliver in one process until SIGTERM."""
 
 from __future__ import annotations
 
 import argparse
 
-from agent.service import serve
+from agent.service.both import serve
 
 
 def add(parser: argparse.ArgumentParser) -> None:

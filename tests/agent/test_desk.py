@@ -14,8 +14,9 @@ from typing import Any, Self
 
 import pytest
 
-from agent.desk import Desk, at_the_desk
+from agent.desk import Desk
 from agent.lock import BusyError, instance_lock
+from agent.offline import at_the_desk
 from agent.records import State
 from agent.settings import load_settings
 from agent.spool import LaneState, Purged, Spool
@@ -426,8 +427,17 @@ def test_the_same_form_twice_acts_once(house: House) -> None:
     assert house.desk.apply(paper, "consent.toml")["acted"] == list(FLOWS)
     house.desk.say_no(DIAGNOSIS)
     again = house.desk.apply(paper, "consent.toml")
-    assert again == {"acted": [], "told": ["this form has acted before; nothing changed"]}
+    assert again["acted"] == again["stayed"] == []
+    assert again["told"] == ["this form has acted before; nothing changed"]
     assert house.on()[DIAGNOSIS] == "withdrawn"
+
+
+def test_a_line_that_does_not_act_is_told_apart_from_one_that_does(house: House) -> None:
+    paper = form(YES).replace('decided_by = "owner"', 'decided_by = "a guest"')
+    assert paper != form(YES)
+    told = house.desk.apply(paper, "consent.toml")
+    assert told["acted"] == []
+    assert told["stayed"] == list(FLOWS)
 
 
 @pytest.mark.clause("C33")

@@ -83,6 +83,16 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "tell what left: when, of which flow, to whom, how much",
         "  assent sent\n  assent sent --flow remote-diagnosis --limit 100 --json",
     ),
+    "collect": (
+        "agent.cli.collect",
+        "collect until SIGTERM, in a process that opens no network socket",
+        "  assent collect\n  systemctl start assent-collect        the same, as its own user",
+    ),
+    "uplink": (
+        "agent.cli.uplink",
+        "deliver what waits until SIGTERM, in a process that reads no key but its TLS keys",
+        "  assent uplink\n  systemctl start assent-uplink         the same, as its own user",
+    ),
     "status": (
         "agent.cli.status",
         "tell each flow's state: on, or off and why; what waits; what was acknowledged",

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from agent.spool import Spool, Target
+from agent.uplink.cut import dissolve
 from agent.uplink.link import Link
 from agent.uplink.protocol import Backoff
 from agent.uplink.world import World
@@ -56,6 +57,7 @@ class Uplink:
         monotonic: seconds that never go back.
         rng: for waits; no secret.
         keepalive_s: seconds.
+        turned: called after every turn, about once a second at least; for a watchdog.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Uplink:
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         keepalive_s: int = KEEPALIVE_S,
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         chance = rng or random.Random()  # noqa: S311 - waits, no secrets
         self._path = spool_path
         self._world = World(wall_ms, monotonic, chance, keepalive_s, self.wake)
+        self._turned = turned
         self._bell: socket.socket | None = None
         self._links: dict[str, Link] = {}
         self._next_tick = 0.0
@@ -95,13 +99,23 @@ class Uplink:
                     # A thread that dies silently stops everything for ever (measurements §6, 6).
                     log.exception("uplink failed; it goes on")
                 # A disk that stays full must not make us send the same again and again.
-                stop.wait(patience.failed(self._world.monotonic() - began))
+                self._rest(stop, patience.failed(self._world.monotonic() - began))
 
     def wake(self) -> None:
         """Interrupts the wait; any thread may call it."""
         if self._bell is not None:
             with contextlib.suppress(OSError):  # full: it is awake anyway; closed: it has ended
                 self._bell.send(b"\0")
+
+    def cut(self) -> bool:
+        """Ends every connection, however the uplink's thread is; any thread may call it.
+
+        Returns:
+            Whether nothing that they held leaves any more.
+        """
+        sockets = [one for link in list(self._links.values()) if (one := link.socket())]
+        done = [dissolve(one) for one in sockets]  # every one, also after one that failed
+        return all(done)
 
     def counted(self) -> dict[str, dict[str, int]]:
         """Counts per recipient what was published, delivered, received, set aside."""
@@ -123,8 +137,14 @@ class Uplink:
                     self._next_tick = now + _TICK_S
                 for link in list(self._links.values()):
                     self._turn(link, readable, writable, more=more, tick=tick)
+                self._turned()
         finally:
             self._close(spool)
+
+    def _rest(self, stop: threading.Event, rest_s: float) -> None:
+        while rest_s > 0 and not stop.wait(min(rest_s, _TICK_S)):
+            self._turned()
+            rest_s -= _TICK_S
 
     def _wait(self, spool: Spool, ear: socket.socket) -> tuple[_Sockets, _Sockets]:
         sockets = {one: link for link in self._links.values() if (one := link.socket())}

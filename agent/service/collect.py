@@ -1,38 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process: signals, readiness, watchdog.
+"""The collecting program: devices, keys, ledger and plaintext; no network.
 
 Law:
+  - a no that was said meanwhile is recorded before anything else (agent/meanwhile.py);
   - SIGTERM and SIGINT close the open batches into the spool, then end; SIGHUP reads the files anew
     and keeps the old settings when agent.toml is bad;
-  - READY=1 is told once the first decision is made; WATCHDOG=1 only while the owner turns.
+  - READY=1 is told once the first decision is made; the watchdog is fed by the owner's turns.
 
-Security: one process here holds keys and network together; the two-process form comes with the
-units.
+Security: opens no socket but the local one of agent/control.py.
 Limits: one instance a state directory, by its lock.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from agent.control import Control
 from agent.desk import Desk
+from agent.fence import Carrier
+from agent.leash import Leash
 from agent.lock import instance_lock
-from agent.notify import notify, watchdog_interval_s
+from agent.meanwhile import hear_refusals
 from agent.pipeline import Pipeline
+from agent.service.life import Life
 from agent.settings import Settings, load_settings
 from agent.site import SPOOL, make_state, open_site
 from agent.spool import Spool
-from agent.uplink import Uplink
 from assent.errors import AssentError, ControlError
 from firmware_bridge.clock import Clock
 
@@ -41,14 +41,17 @@ _TURN_S = 0.1
 # Longer than the longest act: a purge of a full spool.
 _ACT_S = 30.0
 
-# A command that looks into the stores holds the lock for less than a second.
-_PATIENCE_S = 3.0
+# Seconds between two looks for noes that the spool keeps.
+_LISTEN_S = 0.25
+
+LOCK_S = 3.0
+"""Seconds a program waits for a command that looks into the stores; that takes less than one."""
 
 log = logging.getLogger(__name__)
 
 
-def serve(directory: Path) -> int:
-    """Runs the agent of a configuration directory until it is told to stop.
+def collect(directory: Path) -> int:
+    """Collects for a configuration directory until it is told to stop.
 
     Returns:
         The exit code, 0.
@@ -58,83 +61,83 @@ def serve(directory: Path) -> int:
         RefusedError: another instance runs.
         KeyStoreError: secrets cannot be read.
     """
-    logging.basicConfig(level=logging.INFO, format="level=%(levelname)s room=%(name)s %(message)s")
+    life = Life()
     settings = load_settings(directory)
     make_state(settings.state)
-    with instance_lock(settings.state, patience_s=_PATIENCE_S):
-        _Process(settings).run()
+    with instance_lock(settings.state, patience_s=LOCK_S):
+        Collecting(settings, life, Leash(settings.state / SPOOL)).run()
     return 0
 
 
-class _Process:
-    """Everything that lives while the agent runs; built and ended by its own thread."""
+class Collecting:
+    """Everything that lives while the program collects; built and ended by its own thread.
 
-    def __init__(self, settings: Settings) -> None:
-        self._stop = threading.Event()
-        self._reload = threading.Event()
+    Args:
+        settings: as agent.toml says.
+        life: of the program.
+        carrier: the uplink.
+    """
+
+    def __init__(self, settings: Settings, life: Life, carrier: Carrier) -> None:
+        self._life = life
         clock = Clock(trust="system" if settings.clock_is_system else "synchronised")
         site = open_site(settings, clock.now())
-        path = settings.state / SPOOL
-        self._spool = Spool.open(path)
+        self._spool = Spool.open(settings.state / SPOOL)
         self._trusted = clock.now().trusted
-        self._pipeline = Pipeline(site, self._spool, clock)
+        self._pipeline = Pipeline(site, self._spool, clock, carrier)
         self._desk = Desk(self._pipeline, running=True)
         self._control = Control(settings.state, self._answer)
-        self._uplink = Uplink(path)
-        self._uplink_thread = threading.Thread(
-            target=self._uplink.run, args=(self._stop,), name="uplink"
-        )
+        self._listen_again_s = 0.0
 
-    def run(self) -> None:
-        """Starts, turns, and ends in the reverse order."""
-        self._hear_signals()
+    def run(self, beside: threading.Thread | None = None) -> None:
+        """Starts, turns, and ends in the reverse order.
+
+        Args:
+            beside: the uplink's thread, where it is one of this process; started and waited for.
+        """
+        self._life.hear_signals()
+        hear_refusals(self._pipeline, self._desk.say_no)
         self._desk.read_form()
         self._pipeline.start()
         self._control.start()
-        self._uplink_thread.start()
-        notify("READY=1")
+        if beside is not None:
+            beside.start()
+        self._life.ready()
         log.info("running state=%s", self._pipeline.site.settings.state)
         try:
             self._turn_until_told()
         finally:
-            notify("STOPPING=1")
-            self._end()
+            self._life.ending()
+            self._end(beside)
 
     def _turn_until_told(self) -> None:
-        interval = watchdog_interval_s()
-        fed = time.monotonic()
-        while not self._stop.is_set():
+        while not self._life.stop.is_set():
             self._pipeline.turn(_TURN_S)
-            if self._reload.is_set() or self._clock_flipped():
-                self._reload.clear()
+            self._listen()
+            if self._life.reload.is_set() or self._clock_flipped():
+                self._life.reload.clear()
                 self._desk.reload()
-            if interval is not None and time.monotonic() - fed >= interval:
-                fed = time.monotonic()
-                notify("WATCHDOG=1")
+            self._life.turned()
+
+    def _listen(self) -> None:
+        """Hears noes that were said past us, because we stood still for a while."""
+        now = time.monotonic()
+        if now >= self._listen_again_s:
+            self._listen_again_s = now + _LISTEN_S
+            hear_refusals(self._pipeline, self._desk.say_no)
 
     def _clock_flipped(self) -> bool:
         """Whether the clock was trusted a moment ago and is not now, or the other way round."""
         before, self._trusted = self._trusted, self._pipeline.clock.now().trusted
         return before != self._trusted
 
-    def _end(self) -> None:
-        self._stop.set()
+    def _end(self, beside: threading.Thread | None) -> None:
         self._control.stop()
         self._pipeline.stop()
-        self._uplink_thread.join()
+        if beside is not None:
+            beside.join()
         self._spool.close()
         log.info("stopped")
-
-    def _hear_signals(self) -> None:
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self._stop.set()
-
-        def reload(_signal: int, _frame: FrameType | None) -> None:
-            self._reload.set()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGHUP, reload)
 
     def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Has the owner thread answer, so that an act never meets a reading half-way."""

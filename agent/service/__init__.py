@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs: collect and uplink, each by itself, and both in one process."""

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every program of ours has: signals, readiness, a watchdog that only turns feed.
+
+Law:
+  - SIGTERM and SIGINT set `stop`, SIGHUP sets `reload`; nothing else is done inside a handler;
+  - WATCHDOG=1 is told from `turned` only, so that a program whose work stands still is ended by its
+    manager, however alive its other threads are.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from types import FrameType
+
+from agent.notify import notify, watchdog_interval_s
+
+
+class Life:
+    """One program from its start to its end; made on the main thread.
+
+    Attributes:
+        stop: set when it is to end.
+        reload: set when it is to read its files again; cleared by who does.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.reload = threading.Event()
+        self._interval_s = watchdog_interval_s()
+        self._fed = time.monotonic()
+        logging.basicConfig(
+            level=logging.INFO, format="level=%(levelname)s room=%(name)s %(message)s"
+        )
+
+    def hear_signals(self) -> None:
+        """Takes the signals of a service manager from now on."""
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            self.stop.set()
+
+        def reload(_signal: int, _frame: FrameType | None) -> None:
+            self.reload.set()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGHUP, reload)
+
+    def ready(self) -> None:
+        """Tells the manager that the work has begun."""
+        notify("READY=1")
+
+    def turned(self) -> None:
+        """Notes that one turn of the work is done; feeds the watchdog."""
+        now = time.monotonic()
+        if self._interval_s is not None and now - self._fed >= self._interval_s:
+            self._fed = now
+            notify("WATCHDOG=1")
+
+    def ending(self) -> None:
+        """Tells the manager that the end has begun, whoever began it."""
+        self.stop.set()
+        notify("STOPPING=1")

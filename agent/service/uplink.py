@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The uplink program: the network and sealed bytes; no devices, no keys, no ledger.
+
+Law:
+  - it is on the leash (agent/leash.py) before it opens the spool;
+  - of agent.toml it takes where the state is, of the state the spool, of the spool the rest;
+  - the watchdog is fed by the uplink's own turns.
+
+Security: runs as a user who can read nothing but agent.toml, the spool and its TLS keys.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from agent.leash import worn
+from agent.service.life import Life
+from agent.settings import salvage
+from agent.uplink import Uplink
+from assent.errors import AssentError
+
+# design §4; agent/site.py says the same for the other side, which this program must not import.
+_SPOOL = Path("spool") / "spool.db"
+# Seconds to wait for an earlier uplink that ends.
+_LEASH_S = 3.0
+_WAIT_S = 0.2
+
+log = logging.getLogger(__name__)
+
+
+def uplink(directory: Path) -> int:
+    """Carries for a configuration directory until it is told to stop.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        AssentError: agent.toml does not say where the state is.
+        RefusedError: another uplink carries.
+        SpoolError: the spool's directory cannot be used.
+    """
+    life = Life()
+    life.hear_signals()
+    settings = salvage(directory)
+    if settings is None:
+        raise AssentError(f"{directory / 'agent.toml'} does not say where the state is")
+    path = settings.state / _SPOOL
+    life.ready()  # to wait for a spool is its work too
+    while not path.parent.is_dir():  # nobody has collected yet
+        life.turned()
+        if life.stop.wait(_WAIT_S):
+            return 0
+    with worn(path, patience_s=_LEASH_S):
+        _carry(path, life)
+    return 0
+
+
+def _carry(path: Path, life: Life) -> None:
+    while not path.exists():
+        life.turned()
+        if life.stop.wait(_WAIT_S):
+            return
+    log.info("running spool=%s", path)
+    Uplink(path, turned=life.turned).run(life.stop)
+    life.ending()
+    log.info("stopped")

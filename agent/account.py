@@ -6,12 +6,15 @@ Law: identifiers, keys and values of people are never part of it; a flow that is
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.ledger import Ledger
 from agent.path import Permit, Refusal
+from agent.pipeline.running import Running
+from agent.pipeline.tally import Tally
 from agent.site import Site
 from agent.spool import Spool
 from agent.spool.records import Health as LinkHealth
@@ -35,15 +38,16 @@ def status_of(
     verdicts: Mapping[str, Permit | Refusal],
     devices: Iterable[Health],
     delivered: Mapping[str, frozenset[str]],
-    running: bool,
-    counters: Mapping[str, Json],
+    is_running: bool,
+    running_lanes: Running,
+    rejected: Mapping[str, int],
 ) -> Json:
     """Everything `assent status` prints."""
     policy = site.policy.policy if site.policy else None
     waiting = spool.waiting()
     flows = policy.flows if policy else {}
     return {
-        "running": running,
+        "running": is_running,
         "enrolled": site.keys.policy_key is not None,
         "policy": _policy_head(policy),
         "policy_trouble": site.trouble.sentence if site.trouble else None,
@@ -52,7 +56,7 @@ def status_of(
         "notices": _notices(site, spool),
         "flows": [
             _flow_status(name, flow, verdicts.get(name), waiting.get(name, _NOTHING))
-            | counters.get(name, {})
+            | _done(name, running_lanes)
             for name, flow in flows.items()
         ],
         "devices": [
@@ -64,8 +68,9 @@ def status_of(
             for health in devices
         ],
         "uplinks": [_uplink(name, health) for name, health in sorted(spool.health().items())]
-        if running
+        if is_running
         else [],
+        "rejected": dict(rejected),
     }
 
 
@@ -183,6 +188,22 @@ def _flow_status(name: str, flow: Flow, verdict: Permit | Refusal | None, waitin
             "too_large": waiting.too_large,
         },
         "last_acknowledged": instant(waiting.last_acknowledged_ms),
+    }
+
+
+def _done(flow: str, running: Running) -> Json:
+    """What was done with a flow's readings since the process began; zeros while none runs."""
+    tally = running.tallies.get(flow) or Tally()
+    lane = running.lanes().get(flow)
+    return {
+        "sealed": {
+            "messages": tally.messages,
+            "readings": tally.readings,
+            "bytes": tally.bytes,
+        },
+        "purged": dataclasses.asdict(tally.purged),
+        "lost": running.lost[flow],
+        "dropped": {reason.value: count for reason, count in lane.dropped.items()} if lane else {},
     }
 
 

@@ -106,8 +106,9 @@ class Desk:
             verdicts=pipeline.verdicts,
             devices=pipeline.health(),
             delivered=pipeline.delivered(),
-            running=self._running,
-            counters=self._counters(),
+            is_running=self._running,
+            running_lanes=pipeline.running,
+            rejected=pipeline.rejected,
         )
 
     def say_no(self, flow: str, said_ms: int | None = None) -> Json:
@@ -314,20 +315,6 @@ class Desk:
             return
         near = [f"did you mean {name}?" for name in difflib.get_close_matches(flow, known, n=1)]
         raise UsageError(f"the policy has no flow {flow!r}", hint=near[0] if near else None)
-
-    def _counters(self) -> dict[str, Json]:
-        running = self._pipeline.running
-        return {
-            flow: {
-                "sealed": {
-                    "messages": tally.messages,
-                    "readings": tally.readings,
-                    "bytes": tally.bytes,
-                },
-                "purged": dataclasses.asdict(tally.purged),
-            }
-            for flow, tally in running.tallies.items()
-        }
 
 
 def _told(act: Act) -> str:

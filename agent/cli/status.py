@@ -55,7 +55,19 @@ def _flows(flows: list[dict[str, Any]]) -> list[str]:
             ]
         )
     head, *body = table(rows)
-    return [emphasised(head), *body]
+    return [emphasised(head), *body, *_stayed(flows)]
+
+
+def _stayed(flows: list[dict[str, Any]]) -> list[str]:
+    """What came in since the agent began and did not leave, by reason."""
+    lines = []
+    for flow in flows:
+        reasons = [f"{count} {reason}" for reason, count in flow["dropped"].items() if count]
+        if flow["lost"]:
+            reasons.append(f"{flow['lost']} lost")
+        if reasons:
+            lines.append(f"stayed    {flow['flow']}: {', '.join(reasons)}")
+    return lines
 
 
 def _devices(devices: list[dict[str, Any]]) -> list[str]:

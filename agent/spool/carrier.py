@@ -270,15 +270,17 @@ class Carrier(Mail):
 
         Args:
             recipient: id of the recipient.
-            health: replaces what was said before.
+            health: replaces what was said before. Of a recipient that is no target any more
+                nothing is kept.
 
         Raises:
             SpoolError: the disk refuses.
         """
         with self._writing(durable=False) as db:
             db.execute(
-                "INSERT INTO health VALUES (?, ?, ?, ?) ON CONFLICT (recipient) DO UPDATE"
-                " SET state=excluded.state, since=excluded.since, detail=excluded.detail",
+                "INSERT INTO health SELECT recipient, ?2, ?3, ?4 FROM target WHERE recipient=?1"
+                " ON CONFLICT (recipient) DO UPDATE SET state=excluded.state,"
+                " since=excluded.since, detail=excluded.detail",
                 (recipient, health.state.value, health.since_ms, health.detail),
             )
 

@@ -31,6 +31,8 @@ class Mail(Store):
     def set_targets(self, targets: Iterable[Target]) -> None:
         """Says which brokers there are; replaces what was said before.
 
+        What the uplink said of a recipient that is no target any more is forgotten.
+
         Args:
             targets: one per recipient.
 
@@ -46,6 +48,8 @@ class Mail(Store):
             if {row[0]: row[1:] for row in rows} == wanted:
                 return  # nothing to write, nothing to wake the uplink for
             db.execute("DELETE FROM target")
+            gone = [(row[0],) for row in rows if row[0] not in wanted]
+            db.executemany("DELETE FROM health WHERE recipient=?", gone)
             db.executemany(
                 "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?)",
                 [(recipient, *rest) for recipient, rest in wanted.items()],

@@ -37,6 +37,7 @@ _PATIENCE: Final = 2
 # Seconds we stay for the answer to a control message when no lane is open.
 _ANSWER_S: Final = 30.0
 _UNANSWERED: Final = "the broker hung up before it answered; has it admitted us?"
+_STOPPED: Final = "the uplink has stopped"
 _DEAF: Final = "the broker does not let us read our mailbox"
 
 log = logging.getLogger("agent.uplink")
@@ -150,10 +151,9 @@ class Link:
         self._fail(Ended(why, None, dialled=False), self._world.monotonic())
 
     def close(self) -> None:
-        """Ends the connection politely when the uplink stops."""
-        if self._connection is not None:
-            self._connection.leave()
-        self._drop()
+        """Ends the connection politely when the uplink stops, and says that it has."""
+        self._leave()
+        self._tell(LinkState.IDLE, _STOPPED)
 
     def _is_wanted(self, now: float) -> bool:
         sent_s = self._flight.control_sent_s
@@ -180,8 +180,13 @@ class Link:
         if len(self._flight):
             self.abort("unwanted")
         else:
-            self.close()
+            self._leave()
         self._tell(LinkState.IDLE)
+
+    def _leave(self) -> None:
+        if self._connection is not None:
+            self._connection.leave()
+        self._drop()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -266,4 +271,8 @@ class Link:
             return
         self._told = (state, detail)
         log.info("link recipient=%s state=%s detail=%r", self.target.recipient, state.value, detail)
+        # The log names no host; the household may read which of its policy's brokers is meant.
+        broker = self.target.broker.removeprefix("mqtts://")
+        if state not in {LinkState.IDLE, LinkState.CONNECTED}:
+            detail = f"{broker}: {detail}" if detail else broker
         self._spool.report(self.target.recipient, Health(state, self._world.wall_ms(), detail))

@@ -628,6 +628,19 @@ def test_a_target_is_wanted_while_a_lane_is_open_or_control_waits(
     assert [one.recipient for one in carrier.targets(NOW)] == ["maker"]
 
 
+def test_what_was_said_of_a_recipient_is_forgotten_with_its_target(
+    spool: Spool, carrier: Spool
+) -> None:
+    """Red when the row stays: status shows a broker the policy has not named for a year."""
+    spool.set_targets([target("maker"), target("energy-advice")])
+    for recipient in ("maker", "energy-advice"):
+        carrier.report(recipient, Health(LinkState.WAITING, NOW))
+    spool.set_targets([target("maker")])
+    assert set(spool.health()) == {"maker"}
+    carrier.report("energy-advice", Health(LinkState.IDLE, NOW))  # its link hears it a little later
+    assert set(spool.health()) == {"maker"}
+
+
 def test_setting_the_same_targets_wakes_nobody(spool: Spool, carrier: Spool) -> None:
     spool.set_targets([target()])
     carrier.changed()
@@ -690,6 +703,7 @@ def test_the_files_are_0660_whatever_the_umask(path: Path, umask: int) -> None:
 def test_every_connection_syncs_each_commit_and_zeroes_what_it_deletes(
     spool: Spool, carrier: Spool
 ) -> None:
+    spool.set_targets([target()])
     carrier.report("maker", Health(LinkState.IDLE, NOW))  # a relaxed write changes no setting
     assert spool.health() == {"maker": Health(LinkState.IDLE, NOW)}
     for side in (spool, carrier):

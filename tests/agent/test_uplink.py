@@ -608,6 +608,21 @@ def test_a_disk_that_stays_full_does_not_make_it_send_the_same_again_and_again(
 # --- what it says --------------------------------------------------------------------------------
 
 
+def test_its_health_names_the_broker_and_says_that_it_has_stopped(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """Red without `_STOPPED`: status shows the last words of a process that is gone."""
+    with scripted(tmp_path, authority, Script(connack_reason=0x87)) as (stub, gateway):
+        refused = gateway.reaches(LinkState.WAITING, "refuses us")
+        assert refused.detail == f"localhost:{stub.port}: the broker refuses us"
+        gateway.stop()
+        assert gateway.health.state is LinkState.IDLE
+        assert gateway.health.detail == "the uplink has stopped"
+        stub.script = Script()
+        gateway.start()
+        gateway.reaches(LinkState.CONNECTED)
+
+
 def test_its_log_names_no_mailbox_no_address_and_no_byte_of_a_message(
     tmp_path: Path, authority: Authority, stub: Stub, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,12 +106,19 @@ class Control:
         connection.sendall(_line(reply))
 
 
-def ask(state: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON values)
+def ask(
+    state: Path,
+    verb: str,
+    *,
+    patience_s: float = _ANSWER_S,
+    **arguments: Any,  # noqa: ANN401 (JSON values)
+) -> dict[str, Any]:
     """Asks the running agent and waits for its answer.
 
     Args:
         state: the state directory of the agent.
         verb: what is asked for.
+        patience_s: how long to wait for the answer.
         **arguments: JSON values that go with it.
 
     Returns:
@@ -123,7 +130,7 @@ def ask(state: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # noqa: AN
         ControlError: somebody listens and does not answer, or not with an answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-        connection.settimeout(_ANSWER_S)
+        connection.settimeout(patience_s)
         try:
             connection.connect(str(state / FILE_NAME))
         except OSError as exc:

@@ -17,9 +17,11 @@ an uplink dies by itself the kernel may still send what its sockets held.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol, assert_never
 
 from agent.spool import HeldError, Spool
@@ -116,6 +118,30 @@ def pass_fence(spool: Spool, carrier: Carrier | None, clock: Clock) -> Outcome:
             return _ended(carrier)
         clock.wait(_STEP_MS)
     return Outcome.ANSWERED
+
+
+def refuse(path: Path, flow: str, carrier: Carrier, clock: Clock) -> Outcome:
+    """Says no past a collecting side that does not answer; it records this when it runs again.
+
+    Args:
+        path: the spool.
+        flow: id of the flow.
+        carrier: the uplink.
+        clock: of the wall.
+
+    Returns:
+        How the uplink took it.
+
+    Raises:
+        SpoolError: there is no spool, the disk refuses, or somebody stopped holds the file.
+    """
+
+    def write() -> None:
+        spool.refuse(flow, clock.now().wall_ms)
+
+    with contextlib.closing(Spool.open(path, create=False)) as spool:
+        unhindered(spool, carrier, write)
+        return pass_fence(spool, carrier, clock)
 
 
 def _ended(carrier: Carrier | None) -> Outcome:

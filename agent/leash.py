@@ -37,6 +37,7 @@ _MODE: Final = 0o660
 _FLOCK: Final = "hhqqi4x"
 # A killed process is gone within milliseconds; a slow board that swaps takes longer.
 _GONE_S: Final = 2.0
+_PULLS: Final = 8
 _STEP_S: Final = 0.05
 
 
@@ -64,17 +65,18 @@ def worn(spool: Path, *, patience_s: float = 0.0) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         try:
+            lock = _open_lock(lock_of(spool))
+            held.callback(os.close, lock)
+            # The lock first: the pipe kills its one wearer also when somebody else closes it.
+            _seize(lock, patience_s)
             pipe = _open_pipe(pipe_of(spool))
             held.callback(os.close, pipe)
             fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
-            lock = _open_lock(lock_of(spool))
-            held.callback(os.close, lock)
         except OSError as exc:
             said = f"the spool's directory cannot be used: {exc.strerror}"
             raise SpoolError(said, hint="see its owner, group and mode") from exc
-        _seize(lock, patience_s)
         yield
 
 
@@ -130,8 +132,11 @@ class Leash:
         try:
             if self.holder() != pid:
                 return not self.is_there()
-            self._pull(process)
-            return bool(select.select([process], [], [], _GONE_S)[0])
+            for _ in range(_PULLS):  # it may have the lock and not wear the pipe yet
+                self._pull(process)
+                if select.select([process], [], [], _GONE_S / _PULLS)[0]:
+                    return True
+            return False
         finally:
             os.close(process)
 

@@ -116,8 +116,9 @@ def make_state(state: Path) -> None:
         AssentError: it cannot be made.
     """
     try:
-        durable.make_dirs(state, mode=0o700)
-        durable.make_dirs((state / SPOOL).parent, mode=0o770)
+        # The uplink's user shares our group: it passes through, and shares the spool only.
+        durable.make_dirs(state, mode=0o710)
+        durable.make_dirs((state / SPOOL).parent, mode=0o2770)
     except OSError as exc:
         raise AssentError(
             f"the state directory {state} cannot be made: {exc.strerror}",

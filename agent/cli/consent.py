@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from agent.cli.office import office
+from agent.cli.office import office, say_no
 from agent.cli.say import emphasised, result, table
 from assent import durable
 from assent.errors import AssentError, RefusedError, UsageError
@@ -57,8 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         path = Path(arguments.subject)
         told = office(arguments.config, "apply", file=str(path), text=_read(path))
     else:
-        told = office(arguments.config, arguments.act, flow=arguments.subject)
+        told = say_no(arguments.config, arguments.act, arguments.subject)
     result(told, told["told"], as_json=arguments.json)
+    if told.get("certain") is False:
+        return AssentError.exit_code
     # A line of the form that does not act is a refusal, also beside lines that do.
     return RefusedError.exit_code if told.get("stayed") else 0
 

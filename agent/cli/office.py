@@ -9,14 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.say import complain
-from agent.control import NotRunningError, ask
+from agent.control import AnsweredError, NotRunningError, ask
+from agent.fence import refuse
+from agent.leash import Leash
 from agent.lock import BusyError
 from agent.settings import Settings, load_settings, salvage
-from assent.errors import ConfigError
+from assent.errors import AssentError, ConfigError, SpoolError, UsageError
+from firmware_bridge.clock import Clock
+
+# As in agent/site.py, which loads keys and ledger; asking a running agent needs neither.
+SPOOL = Path("spool") / "spool.db"
 
 # An agent starts or ends within this on a slow board.
 _PATIENCE_S = 15.0
 _STEP_S = 0.1
+# A withdrawal with a million readings waiting takes well under a second; purging takes longer.
+_ANSWER_S = 60.0
+# A no does not wait that long for an agent that stands still.
+_NO_S = 5.0
 
 
 def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
@@ -28,12 +38,45 @@ def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # n
         ConfigError: agent.toml is so bad that it does not even say where the state is.
         AssentError: whatever the agent or the stores refuse.
     """
+    return _answer(_settings(directory), verb, _ANSWER_S, _PATIENCE_S, arguments)
+
+
+def say_no(directory: Path, verb: str, flow: str) -> dict[str, Any]:
+    """Says no to a flow, also when no agent answers: then past it, into the spool.
+
+    Raises:
+        ConfigError: agent.toml is so bad that it does not even say where the state is.
+        AssentError: the agent's own refusal, or that the no could be left nowhere.
+    """
     settings = _settings(directory)
-    end = time.monotonic() + _PATIENCE_S
+    try:
+        return _answer(settings, verb, _NO_S, _NO_S, {"flow": flow})
+    except (AnsweredError, UsageError):
+        raise
+    except AssentError as exc:
+        path = settings.state / SPOOL
+        try:
+            outcome = refuse(path, flow, Leash(path), Clock())
+        except SpoolError:
+            raise exc from None
+        complain(exc)
+    return {
+        "flow": flow,
+        "decision": "no",
+        "uplink": outcome.value,
+        "certain": outcome.is_certain,
+        "told": [f"{flow}: no; {outcome.sentence}", "the agent records it when it runs again"],
+    }
+
+
+def _answer(
+    settings: Settings, verb: str, answer_s: float, busy_s: float, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    end = time.monotonic() + busy_s
     while True:
         with contextlib.suppress(NotRunningError):
-            return ask(settings.state, verb, **arguments)
-        # Imported here: asking a running agent needs neither keys nor ledger.
+            return ask(settings.state, verb, patience_s=answer_s, **arguments)
+        # Imported here for the same reason.
         from agent.offline import at_the_desk  # noqa: PLC0415
 
         try:

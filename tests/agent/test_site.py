@@ -334,15 +334,17 @@ def test_a_recipient_without_its_certificate_or_key_has_not_admitted_us(
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_the_state_directory_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+def test_the_group_passes_through_the_state_directory_to_the_spool_whatever_the_umask(
+    tmp_path: Path, umask: int
+) -> None:
     before = os.umask(umask)
     try:
         make_state(tmp_path / "var" / "state")
     finally:
         os.umask(before)
     state = tmp_path / "var" / "state"
-    assert state.stat().st_mode & 0o7777 == 0o700
-    assert (state / SPOOL).parent.stat().st_mode & 0o7777 == 0o770
+    assert state.stat().st_mode & 0o7777 == 0o710
+    assert (state / SPOOL).parent.stat().st_mode & 0o7777 == 0o2770
 
 
 def test_a_state_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:

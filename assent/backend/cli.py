@@ -15,6 +15,8 @@ import json
 import logging
 import os
 import pathlib
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -23,7 +25,7 @@ from typing import Final
 
 from assent import durable
 from assent.backend import admission, directory, publishing
-from assent.backend.broker import render
+from assent.backend.broker import Sources, install
 from assent.backend.directory import Directory, read_key
 from assent.backend.grammar import parser
 from assent.backend.report import REPORTS
@@ -110,21 +112,20 @@ def _admit(arguments: argparse.Namespace) -> int:
 def _broker(arguments: argparse.Namespace) -> int:
     here = Directory.open(arguments.directory)
     out = arguments.out.resolve()
+    sources = Sources(here.tls("ca.pem"), here.tls("broker.pem"), here.tls("broker.key"))
     try:
-        durable.make_dirs(out, mode=0o755)
-        conf = render(
+        conf = install(
             out,
+            sources,
             port=arguments.port,
             host=arguments.address,
-            ca=here.tls("ca.pem").resolve(),
-            certificate=here.tls("broker.pem").resolve(),
-            key=here.tls("broker.key").resolve(),
             recipients=[here.recipient],
             user=arguments.user,
         )
     except OSError as exc:
-        raise UsageError(f"{out} cannot be written: {exc.strerror}") from exc
-    _talk(f"next: let mosquitto's account read {here.tls('broker.key')}, then: mosquitto -c {conf}")
+        raise UsageError(f"{exc.filename or out}: {exc.strerror}") from exc
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    _talk(f"next: {shlex.join([program or 'mosquitto', '-c', str(conf)])}")
     _result(arguments, conf)
     return 0
 

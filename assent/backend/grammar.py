@@ -147,7 +147,7 @@ def _add_broker(verbs: _Verbs) -> None:
     broker = _add(
         verbs,
         "broker",
-        "write the configuration of a mosquitto: a mailbox for each gateway, nothing dropped",
+        "write all that a mosquitto needs: a mailbox for each gateway, nothing dropped",
         "  assent-backend broker maker --out /etc/assent-broker --user mosquitto\n"
         "  mosquitto -c /etc/assent-broker/mosquitto.conf",
     )
@@ -155,7 +155,9 @@ def _add_broker(verbs: _Verbs) -> None:
     broker.add_argument("--out", type=pathlib.Path, required=True, help="a directory of its own")
     broker.add_argument("--port", type=int, default=8883, help="TCP port (default 8883)")
     broker.add_argument("--address", default="0.0.0.0", help="where to listen (default all)")  # noqa: S104  # a broker is there to be reached
-    broker.add_argument("--user", help="the account mosquitto changes to when root starts it")
+    broker.add_argument(
+        "--user", help="the account mosquitto runs as (default: mosquitto for root, else your own)"
+    )
     _add_json(broker)
 
 

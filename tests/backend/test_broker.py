@@ -3,7 +3,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import getpass
+import os
+import pwd
+import shlex
+import shutil
+import socket
 import ssl
+import stat
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +22,14 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from assent.backend import directory
 from assent.backend.broker import render
+from assent.backend.cli import main
 from assent.errors import MalformedError, UsageError
 from assent.messages import new_mailbox
 from assent.wire import MAX_MESSAGE
 from tests.agent.carrying import carrying
-from tests.simulators.broker import Broker, running
+from tests.simulators.broker import Broker, free_port, mosquitto, running
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
 from tests.simulators.subscriber import Subscriber, listening
@@ -184,6 +196,11 @@ def test_the_files_name_what_they_were_given_and_nothing_is_left_open(tmp_path: 
         {"host": "0.0.0.0\nallow_anonymous true"},
         {"user": "root\nallow_anonymous true"},
         {"key": Path("/a\nb")},
+        {"port": 0},
+        {"port": 65_536},
+        {"host": "0.0.0.0 8884"},
+        {"host": "-"},
+        {"user": "two words"},
     ],
     ids=[
         "a rule in a recipient",
@@ -194,6 +211,11 @@ def test_the_files_name_what_they_were_given_and_nothing_is_left_open(tmp_path: 
         "a line in the host",
         "a line in the user",
         "a line in a path",
+        "no port",
+        "a port beyond the last",
+        "two addresses",
+        "an address that is none",
+        "an account that is none",
     ],
 )
 def test_a_value_that_would_not_stay_on_its_line_is_refused(
@@ -203,3 +225,118 @@ def test_a_value_that_would_not_stay_on_its_line_is_refused(
     with pytest.raises((MalformedError, UsageError)):
         render(tmp_path / "made", **values)  # type: ignore[arg-type]
     assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A directory that every account may enter, as /etc is and pytest's own are not."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def account() -> str:
+    """Whom the broker runs as: mosquitto's own account where a test may choose it."""
+    if os.geteuid() != 0:
+        return getpass.getuser()
+    try:
+        return pwd.getpwnam("mosquitto").pw_name
+    except KeyError:
+        pytest.skip("this machine has no account mosquitto")
+
+
+@pytest.fixture
+def closed(outside: Path) -> Path:
+    """A backend's directory as keygen leaves it: nobody but its owner may enter."""
+    now = dt.datetime.now(dt.UTC)
+    made = directory.create(outside / "private" / "maker", "maker", now=now).root
+    (outside / "private").chmod(0o700)
+    return made
+
+
+@pytest.mark.journey
+def test_the_printed_command_starts_a_broker_that_keeps_what_waits(
+    outside: Path, closed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red while the files stay in the backend's directory and `state` is root's."""
+    mosquitto()
+    user, port, out = account(), free_port(), outside / "broker"
+    words = ["broker", str(closed), "--out", str(out), "--port", str(port)]
+    assert main([*words, "--address", "127.0.0.1", "--user", user]) == 0
+    (command,) = [
+        line.removeprefix("next: ")
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("next: ")
+    ]
+    with (outside / "log").open("wb") as log:
+        broker = subprocess.Popen(shlex.split(command), stdout=log, stderr=log)
+    try:
+        eventually(lambda: answers(port, closed))
+        assert Path(f"/proc/{broker.pid}").stat().st_uid == pwd.getpwnam(user).pw_uid
+    finally:
+        broker.terminate()
+        broker.wait(10)
+    assert (out / "state" / "mosquitto.db").stat().st_size > 0
+    assert "ermission denied" not in (outside / "log").read_text()
+
+
+def answers(port: int, root: Path) -> bool:
+    """Whether the backend's certificate opens a connection that the authority vouches for."""
+    context = ssl.create_default_context(cafile=str(root / "tls/ca.pem"))
+    context.load_cert_chain(root / "tls/backend.pem", root / "tls/backend.key")
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as plain:
+            context.wrap_socket(plain, server_hostname="localhost").close()
+    except OSError:
+        return False
+    return True
+
+
+def test_what_the_broker_gets_is_its_own_and_closed_to_others(outside: Path, closed: Path) -> None:
+    out, user = outside / "broker", account()
+    assert main(["broker", str(closed), "--out", str(out), "--user", user]) == 0
+    uid = pwd.getpwnam(user).pw_uid
+    modes = {
+        path.name: (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid == uid)
+        for path in out.iterdir()
+    }
+    assert modes["broker.key"] == (0o600, True)
+    assert modes["mosquitto.acl"] == (0o600, True)
+    assert modes["state"] == (0o700, True)
+    assert {modes[name][0] for name in ("ca.pem", "broker.pem", "mosquitto.conf")} == {0o644}
+    for name in ("ca.pem", "broker.pem", "broker.key"):
+        assert (out / name).read_bytes() == (closed / "tls" / name).read_bytes()
+    assert str(closed) not in (out / "mosquitto.conf").read_text()
+    # Again, as after a new certificate: what is there is replaced, what waits stays.
+    (out / "state" / "mosquitto.db").write_bytes(b"waiting")
+    assert main(["broker", str(closed), "--out", str(out), "--user", user]) == 0
+    assert (out / "state" / "mosquitto.db").read_bytes() == b"waiting"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--port", "0"], "port"),
+        (["--port", "70000"], "port"),
+        (["--address", "not an address"], "address"),
+        (["--user", "nobody-of-that-name"], "no account nobody-of-that-name"),
+    ],
+    ids=["no port", "a port beyond the last", "no address", "an account that is not there"],
+)
+def test_broker_refuses_what_mosquitto_could_not_use(
+    closed: Path, outside: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["broker", str(closed), "--out", str(outside / "broker"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (outside / "broker").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_broker_refuses_a_place_that_the_account_cannot_enter(
+    closed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = closed.parent / "broker"
+    assert main(["broker", str(closed), "--out", str(out), "--user", account()]) == 2
+    assert f"{closed.parent} cannot be entered by" in capsys.readouterr().err
+    assert not out.exists()

@@ -26,8 +26,9 @@ from typing import Final
 from assent import durable
 from assent.backend import admission, directory, publishing
 from assent.backend.broker import Sources, install
-from assent.backend.directory import Directory, read_key
+from assent.backend.directory import Directory
 from assent.backend.grammar import parser
+from assent.backend.keyfiles import read_key
 from assent.backend.report import REPORTS
 from assent.backend.store import Store
 from assent.cosekey import decode_verifying_key, file_thumbprint, thumbprint_text
@@ -78,7 +79,12 @@ def _pin(root: pathlib.Path, name: str) -> str:
 
 def _sign_policy(arguments: argparse.Namespace) -> int:
     root = arguments.files or arguments.policy.parent
-    signed = publishing.sign_policy(arguments.policy, arguments.key, root, _now().date())
+    try:
+        signed = publishing.sign_policy(arguments.policy, arguments.key, root, _now().date())
+    except ConfigError as exc:
+        _complain(exc)
+        _talk(f"assent-backend: {arguments.policy} is not signed: a policy with a finding never is")
+        return exc.exit_code
     head = signed.policy.policy
     for name in signed.filled:
         _talk(f"filled in the thumbprint of {name}")

@@ -29,14 +29,14 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import pathlib
-import stat
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from assent import durable
 from assent.backend import authority
 from assent.backend.authority import Authority, Pair
 from assent.backend.broker import BACKEND
+from assent.backend.keyfiles import read, read_key, read_secret
 from assent.backend.offers import Offer
 from assent.cosekey import (
     SealPrivateKey,
@@ -51,10 +51,7 @@ from assent.errors import AssentError, KeyStoreError, RefusedError
 from assent.policy.signing import load_policy, verify
 from assent.policy.terms import terms_of
 
-_MAX_KEY_BYTES: Final = 16_384  # a PEM chain is the largest
-_EVERYBODY: Final = stat.S_IRWXG | stat.S_IRWXO
-
-_T = TypeVar("_T")
+_MAX_SIGNATURE: Final = 16_384  # a COSE_Sign1 of Ed25519 has some 80 bytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,8 +109,8 @@ class Directory:
         Raises:
             KeyStoreError: it is missing, unreadable or open to others.
         """
-        secret = _read_secret(self.tls("ca.key"))
-        return Authority.load(Pair(_read(self.tls("ca.pem")), secret))
+        secret = read_secret(self.tls("ca.key"))
+        return Authority.load(Pair(read(self.tls("ca.pem")), secret))
 
     def ack_key(self) -> SigningKey:
         """Loads the key that acknowledgements and admissions are signed with.
@@ -224,19 +221,6 @@ def user_of(recipient: str) -> str:
     return f"{BACKEND}{recipient}"
 
 
-def read_key(path: pathlib.Path, decode: Callable[[bytes], _T], *, secret: bool = False) -> _T:
-    """Reads one key file.
-
-    Raises:
-        KeyStoreError: it is missing, no such key, or (when secret) open to others.
-    """
-    data = _read_secret(path) if secret else _read(path)
-    try:
-        return decode(data)
-    except AssentError as exc:
-        raise KeyStoreError(f"{path} does not hold the key it should: {exc.message}") from exc
-
-
 def _new_files(
     recipient: str,
     hosts: Sequence[str],
@@ -270,7 +254,7 @@ def _new_files(
 
 def _offers_of(path: pathlib.Path, key: VerifyingKey, recipient: str) -> list[Offer]:
     data = durable.read(path, MAX_POLICY)
-    signature = durable.read(path.with_name(f"{path.name}.cose"), _MAX_KEY_BYTES)
+    signature = durable.read(path.with_name(f"{path.name}.cose"), _MAX_SIGNATURE)
     verify(data, signature, key)
     policy = load_policy(data, path.name)
     head = policy.policy
@@ -279,22 +263,3 @@ def _offers_of(path: pathlib.Path, key: VerifyingKey, recipient: str) -> list[Of
         for name, flow in policy.flows.items()
         if flow.recipient == recipient
     ]
-
-
-def _read(path: pathlib.Path) -> bytes:
-    try:
-        return durable.read(path, _MAX_KEY_BYTES)
-    except OSError as exc:
-        raise KeyStoreError(f"{path} cannot be read: {exc.strerror}") from exc
-
-
-def _read_secret(path: pathlib.Path) -> bytes:
-    try:
-        mode = path.stat().st_mode
-    except OSError as exc:
-        raise KeyStoreError(f"{path} cannot be read: {exc.strerror}") from exc
-    if mode & _EVERYBODY:
-        raise KeyStoreError(
-            f"{path} holds a secret and is open to others", hint=f"chmod 600 {path}"
-        )
-    return _read(path)

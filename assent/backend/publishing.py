@@ -9,7 +9,8 @@ Law:
   - signing the same bytes again gives the same signature, and is no change;
   - a thumbprint that says `sha-256:filled-in-by-sign-policy…` is filled in; one that says anything
     else is a claim, and has to be right;
-  - a file is read from under the given root only.
+  - a file is read from under the given root only;
+  - the key for acknowledgements, which a backend that is on the network holds, signs no policy.
 
 Security: whoever holds the policy key decides what every gateway may be asked to agree to. It is
 best kept on a machine that is not the ingest.
@@ -26,10 +27,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from assent import durable
-from assent.backend.directory import read_key
+from assent.backend.keyfiles import read_key
 from assent.cosekey import VerifyingKey, decode_signing_key, decode_verifying_key
 from assent.enrolment import MAX_FILE, MAX_POLICY, Bundle, encode_bundle
-from assent.errors import AssentError, KeyStoreError, PolicyError
+from assent.errors import AssentError, KeyStoreError, PolicyError, RefusedError
 from assent.policy.model import Policy, references
 from assent.policy.signing import fill_thumbprints, load_policy, open_policy, sign, verify
 
@@ -74,11 +75,13 @@ def sign_policy(
         ConfigError: every finding, and a serial that does not rise.
         KeyStoreError: the key cannot be used, or its note not written.
         PolicyError: a file cannot be read or written.
+        RefusedError: the key is not one for policies.
     """
     key = read_key(key_path, decode_signing_key, secret=True)
     data = read(path, MAX_POLICY)
     policy = load_policy(data, path.name)
     files = _files(policy, root)
+    _check_use(key_path, key.public, policy, files)
     data, filled = _filled(data, policy, files)
     note = key_path.with_name(f"{key_path.name.removesuffix('.key.cose')}.signed.json")
     signed = _noted(note)
@@ -153,6 +156,32 @@ def _files(policy: Policy, root: pathlib.Path) -> dict[str, bytes]:
         except OSError:
             continue
     return files
+
+
+def _check_use(
+    path: pathlib.Path, key: VerifyingKey, policy: Policy, files: Mapping[str, bytes]
+) -> None:
+    """Refuses a signing key of another use, beside its public half or wherever it was copied."""
+    named = [files.get(one.ack_key.file, b"") for one in policy.recipients.values()]
+    beside = path.with_name("ack.pub.cose")
+    if key.encode() in [*named, _there(beside)]:
+        raise RefusedError(
+            f"{path} signs acknowledgements, not policies",
+            hint="take keys/policy.key.cose, which keygen --policy-key makes",
+        )
+    public = path.with_name("policy.pub.cose")
+    if _there(public) not in {b"", key.encode()}:
+        raise RefusedError(
+            f"{path} is not the private half of {public}",
+            hint="gateways would not take what it signs",
+        )
+
+
+def _there(path: pathlib.Path) -> bytes:
+    try:
+        return durable.read(path, MAX_FILE)
+    except OSError:
+        return b""
 
 
 def _filled(

@@ -110,6 +110,22 @@ def test_a_finding_is_printed_with_its_place(tmp_path: Path, cli: Cli) -> None:
     assert re.search(r"^policy\.toml:5:\d+: ", said.err, re.MULTILINE)
 
 
+def test_an_overdue_review_says_that_nothing_was_signed(tmp_path: Path, cli: Cli) -> None:
+    for name in ("maker", "advice"):
+        cli("keygen", tmp_path / name, "--recipient", name, "--policy-key")
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.replace("review = 2028-11-30", "review = 2024-02-29", 1))
+    key = tmp_path / "maker" / "keys" / "policy.key.cose"
+    said = cli("sign-policy", policy, "--key", key)
+    assert (said.code, said.out) == (1, "")
+    *findings, last = said.err.splitlines()
+    assert len(findings) == 1
+    assert re.match(r"policy\.toml:\d+:\d+: warning: .*review", findings[0])
+    assert last == f"assent-backend: {policy} is not signed: a policy with a finding never is"
+    policy.write_text(POLICY)
+    assert cli("sign-policy", policy, "--key", key).code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

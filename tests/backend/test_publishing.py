@@ -10,7 +10,7 @@ from assent.backend import directory, publishing
 from assent.backend.directory import Directory
 from assent.cosekey import decode_verifying_key
 from assent.enrolment import decode_bundle
-from assent.errors import AssentError, ConfigError, KeyStoreError, PolicyError
+from assent.errors import AssentError, ConfigError, KeyStoreError, PolicyError, RefusedError
 from assent.policy.signing import open_policy, verify
 from tests.backend.parts import NOW, POLICY
 
@@ -164,3 +164,54 @@ def test_a_policy_that_no_gateway_would_take_is_not_bundled(
     made["advice"].tls("ca.pem").write_text("-----BEGIN CERTIFICATE-----")
     with pytest.raises(AssentError, match="thumbprint"):
         publishing.bundle(tmp_path / "policy.toml", public, tmp_path)
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["where keygen put it", "copied elsewhere"])
+def test_a_policy_is_not_signed_with_the_key_for_acknowledgements(
+    tmp_path: Path, made: dict[str, Directory], *, copied: bool
+) -> None:
+    key = made["maker"].key("ack.key.cose")
+    if copied:
+        data, key = key.read_bytes(), tmp_path / "signing.key.cose"
+        key.touch(mode=0o600)
+        key.write_bytes(data)
+    with pytest.raises(RefusedError, match=f"{key} signs acknowledgements, not policies"):
+        publishing.sign_policy(tmp_path / "policy.toml", key, tmp_path, NOW.date())
+    assert not (tmp_path / "policy.toml.cose").exists()
+
+
+def test_a_policy_is_not_signed_with_a_key_beside_another_policy_key(
+    tmp_path: Path, made: dict[str, Directory]
+) -> None:
+    key = made["maker"].key("older.key.cose")
+    key.touch(mode=0o600)
+    key.write_bytes(made["advice"].key("policy.key.cose").read_bytes())
+    with pytest.raises(RefusedError, match=r"is not the private half of .*policy\.pub\.cose"):
+        publishing.sign_policy(tmp_path / "policy.toml", key, tmp_path, NOW.date())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("keys/policy.pub.cose", "is a public key, expected a private one"),
+        ("keys/seal.pub.cose", "is a public key, expected a private one"),
+        ("recipient", "does not hold the key it should"),
+    ],
+)
+def test_another_file_as_the_key_is_told_truly(
+    tmp_path: Path, made: dict[str, Directory], name: str, said: str
+) -> None:
+    path = made["maker"].root / name
+    with pytest.raises(KeyStoreError) as caught:
+        publishing.sign_policy(tmp_path / "policy.toml", path, tmp_path, NOW.date())
+    assert caught.value.message.startswith(f"{path} {said}")
+    assert "chmod" not in (caught.value.hint or "")
+
+
+def test_a_private_key_as_the_public_one_is_told_truly(
+    tmp_path: Path, made: dict[str, Directory]
+) -> None:
+    sign(tmp_path)
+    path = made["maker"].key("policy.key.cose")
+    with pytest.raises(KeyStoreError, match="is a private key, expected a public one"):
+        publishing.bundle(tmp_path / "policy.toml", path, tmp_path)

@@ -11,6 +11,9 @@ import contextlib
 import os
 import socket
 
+# A manager that does not read fills the socket's queue after some ten datagrams (unix(7)).
+_PATIENCE_S = 0.1
+
 
 def notify(state: str) -> None:
     """Sends one state, such as `READY=1` or `WATCHDOG=1`, if a manager listens."""
@@ -24,6 +27,7 @@ def notify(state: str) -> None:
         contextlib.suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
     ):
+        channel.settimeout(_PATIENCE_S)
         channel.sendto(state.encode(), address)
 
 

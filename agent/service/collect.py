@@ -135,6 +135,7 @@ class Collecting:
         self._control.stop()
         self._pipeline.stop()
         if beside is not None:
+            self._spool.bell.ring()  # else it looks up within a second
             beside.join()
         self._spool.close()
         log.info("stopped")

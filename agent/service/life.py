@@ -2,7 +2,8 @@
 """What every program of ours has: signals, readiness, a watchdog that only turns feed.
 
 Law:
-  - SIGTERM and SIGINT set `stop`, SIGHUP sets `reload`; nothing else is done inside a handler;
+  - SIGTERM and SIGINT set `stop`, SIGHUP sets `reload`; a thread waits for them, because a handler
+    runs in the middle of what its thread does, and an event's lock may be held there;
   - WATCHDOG=1 is told from `turned` only, so that a program whose work stands still is ended by its
     manager, however alive its other threads are.
 """
@@ -13,9 +14,11 @@ import logging
 import signal
 import threading
 import time
-from types import FrameType
+from typing import Final
 
 from agent.notify import notify, watchdog_interval_s
+
+_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 class Life:
@@ -36,17 +39,15 @@ class Life:
         )
 
     def hear_signals(self) -> None:
-        """Takes the signals of a service manager from now on."""
+        """Takes the signals of a service manager from now on; called before any other thread is."""
+        # Threads inherit the mask: only the one below gets these signals (signal(7)).
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        threading.Thread(target=self._hear, name="signals", daemon=True).start()
 
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self.stop.set()
-
-        def reload(_signal: int, _frame: FrameType | None) -> None:
-            self.reload.set()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGHUP, reload)
+    def _hear(self) -> None:
+        while True:
+            number = signal.sigwait(_SIGNALS)
+            (self.reload if number == signal.SIGHUP else self.stop).set()
 
     def ready(self) -> None:
         """Tells the manager that the work has begun."""

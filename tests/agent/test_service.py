@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process: signals, readiness, watchdog, and what a death at any moment leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.control import FILE_NAME, NotRunningError, ask
+from agent.offline import at_the_desk
+from agent.settings import load_settings
+from demo.stage import free_port
+from tests.agent.installed import (
+    ADVICE,
+    CORE,
+    DIAGNOSIS,
+    MAKER,
+    POWER,
+    REPO,
+    YES,
+    House,
+    Json,
+    copied,
+    form,
+    install,
+    newer,
+    values,
+)
+from tests.simulators.clock import ManualClock
+from tests.simulators.conditions import eventually
+
+# From documentation ranges, or invented.
+CANARIES = ("TEST-WM-CANARY-0001", "canary.resident@example.com", "washer-canary-room-9")
+
+# A thousand seconds of an appliance that says more than it should; no two rows draw alike.
+ROWS = [
+    f"2026-11-01T08:{second // 60:02}:{second % 60:02}Z,{second}.0,412345,21.0,1,{CANARIES[1]},,"
+    f"{CANARIES[0]}"
+    for second in range(1_000)
+]
+DEVICE = f"""
+[[device]]
+id = "{CANARIES[2]}"
+kind = "washing-machine"
+source = "replay"
+port = "recording.csv"
+profile = "replay-washing-machine"
+every = "20ms"
+speed = 50.0
+"""
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def local(text: str) -> str:
+    """The policy with brokers on the loopback, where nobody listens."""
+    for host in ("ingest.example.com", "ingest.example.net"):
+        assert f"mqtts://{host}:8883" in text
+        text = text.replace(f"mqtts://{host}:8883", f"mqtts://localhost:{free_port()}")
+    return text
+
+
+class Agent:
+    """A program of the agent's as a process, with a service manager that listens."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        self.heard: list[str] = []
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._manager.bind(str(directory / "notify"))
+        self._manager.setblocking(False)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.running: subprocess.Popen[bytes] | None = None
+        self.knocking: dict[str, subprocess.Popen[bytes]] = {}
+
+    def spawn(self, program: str = "run", **environment: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "agent.cli.main", program, "--config", str(self.directory)]
+        with (self.directory / "log").open("ab") as log:
+            process = subprocess.Popen(
+                words,
+                cwd=REPO,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"NOTIFY_SOCKET": str(self.directory / "notify")} | environment,
+            )
+        self._processes.append(process)
+        return process
+
+    def start(self, program: str = "run", **environment: str) -> subprocess.Popen[bytes]:
+        """Starts it and waits until it says that it is ready."""
+        self.heard.clear()
+        process = self.spawn(program, **environment)
+        eventually(lambda: "READY=1" in self.listen() or process.poll() is not None)
+        assert process.poll() is None, self.log
+        return process
+
+    def listen(self) -> list[str]:
+        while True:
+            try:
+                self.heard.append(self._manager.recv(100).decode())
+            except BlockingIOError:
+                return self.heard
+
+    def status(self) -> Json:
+        return ask(self.state, "status")
+
+    def flow(self, name: str) -> Json:
+        return next(one for one in self.status()["flows"] if one["flow"] == name)
+
+    def reads(self, rows: int = 20) -> None:
+        """Waits until the device has said something."""
+        eventually(lambda: self.status()["devices"][0]["samples"] >= rows)
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def in_spool(self) -> list[Any]:
+        """The power readings that the maker would read now, while no agent runs."""
+        house = House(self.directory, ManualClock(now_ms()))
+        try:
+            assert house.spool.moved_aside is None
+            assert house.site.ledger.moved_aside is None
+            return values(house.batches(DIAGNOSIS), POWER)
+        finally:
+            house.spool.close()
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self._manager.close()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every flow is agreed to, a device is there, nothing has run."""
+    directory = install(tmp_path_factory.mktemp("i") / "g", edit=local)
+    (directory / "recording.csv").write_text(
+        "\n".join(["time,power,energy,water,door,program,fault,serial", *ROWS]) + "\n"
+    )
+    with (directory / "agent.toml").open("a") as file:
+        file.write(DEVICE)
+    with at_the_desk(load_settings(directory)) as desk:
+        desk.apply(form(YES, now_ms()), "consent.toml")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def shared(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """One that runs for all tests that only look; others knock meanwhile."""
+    agent = Agent(copied(installed, tmp_path_factory.mktemp("s") / "g"))
+    agent.running = agent.start(WATCHDOG_USEC="200000")
+    agent.knocking = {
+        program: agent.spawn(program, NOTIFY_SOCKET="") for program in ("run", "collect", "uplink")
+    }
+    yield agent
+    agent.close()
+
+
+@pytest.fixture
+def agent(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    # unix(7): the name of a socket has at most 108 bytes.
+    agent = Agent(copied(installed, tmp_path_factory.mktemp("a") / "g"))
+    yield agent
+    agent.close()
+
+
+def test_the_manager_hears_that_it_is_ready_and_then_that_it_turns(shared: Agent) -> None:
+    assert shared.heard[0] == "READY=1"
+    heard = shared.listen().count("WATCHDOG=1")
+    eventually(lambda: shared.listen().count("WATCHDOG=1") >= heard + 3)
+
+
+def test_an_owner_that_does_not_turn_feeds_no_watchdog(shared: Agent) -> None:
+    assert shared.running is not None
+    shared.running.send_signal(signal.SIGSTOP)
+    try:
+        while shared.listen() != shared.heard or _is_running(shared.running.pid):
+            time.sleep(0.01)
+        heard = len(shared.listen())
+        time.sleep(0.3)
+        assert len(shared.listen()) == heard
+    finally:
+        shared.running.send_signal(signal.SIGCONT)
+    eventually(lambda: len(shared.listen()) > heard)
+
+
+def _is_running(pid: int) -> bool:
+    # proc(5): the third field is the state; T is stopped by a signal.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+
+
+def test_many_signals_at_once_are_one(shared: Agent) -> None:
+    assert shared.running is not None
+    for _ in range(5_000):
+        shared.running.send_signal(signal.SIGHUP)
+    assert shared.status()["running"] is True
+    assert "Traceback" not in shared.log
+
+
+def test_a_manager_that_does_not_read_stops_nothing(shared: Agent) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"noise", str(shared.directory / "notify"))
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:  # several times the watchdog's half
+        assert shared.status()["running"] is True
+    shared.listen()
+    heard = shared.listen().count("WATCHDOG=1")
+    eventually(lambda: shared.listen().count("WATCHDOG=1") > heard)
+
+
+def test_strange_requests_are_answered_and_end_nothing(shared: Agent) -> None:
+    for request in (b'{"verb": "apply", "text": "\\ud800", "file": "x"}', b'{"verb": 3}', b"[]"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(20)
+            connection.connect(str(shared.state / FILE_NAME))
+            connection.sendall(request + b"\n")
+            assert b'"ok": false' in connection.recv(65_536)
+    assert shared.status()["running"] is True
+
+
+def test_sighup_reads_the_files_anew_and_a_bad_agent_toml_changes_nothing(shared: Agent) -> None:
+    assert shared.running is not None
+    assert shared.status()["policy"]["serial"] == 17
+    text, signature = MAKER.policy(newer)
+    (shared.directory / "policy.toml").write_bytes(text)
+    (shared.directory / "policy.toml.cose").write_bytes(signature)
+    shared.running.send_signal(signal.SIGHUP)
+    eventually(lambda: shared.status()["policy"]["serial"] == 18)
+    assert all(flow["on"] for flow in shared.status()["flows"])
+    (shared.directory / "agent.toml").write_text("[gateway]\nstat = 3\n")
+    shared.running.send_signal(signal.SIGHUP)
+    eventually(lambda: "agent.toml is bad, the old one is kept" in shared.log)
+    assert f"{shared.directory}/agent.toml:" in shared.log
+    assert len(shared.status()["devices"]) == 1
+
+
+@pytest.mark.parametrize("program", ["run", "collect"])
+def test_a_sigterm_closes_the_open_batch_into_the_spool_and_exits_with_0_soon(
+    agent: Agent, program: str
+) -> None:
+    process = agent.start(program, WATCHDOG_USEC="200000", WATCHDOG_PID="1")
+    agent.reads()
+    assert agent.flow(DIAGNOSIS)["waiting"]["batches"] == 0
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(20) == 0
+    took = time.monotonic() - began
+    assert took < 3, f"took {took:.2f} s"
+    # The manager watches another process.
+    assert agent.listen() == ["READY=1", "STOPPING=1"]
+    found = agent.in_spool()
+    assert len(found) >= 20
+    assert found == list(range(len(found)))
+    assert not (agent.state / FILE_NAME).exists()
+    with pytest.raises(NotRunningError):
+        agent.status()
+
+
+def test_the_twin_a_kill_loses_the_open_batch_and_nothing_that_was_spooled(agent: Agent) -> None:
+    process = agent.start()
+    agent.reads()
+    ask(agent.state, "reload")
+    spooled = agent.flow(DIAGNOSIS)["waiting"]
+    assert spooled["batches"] == 1
+    agent.reads(agent.status()["devices"][0]["samples"] + 20)
+    process.kill()
+    process.wait()
+    # Each sample is a power and a pseudonym.
+    assert agent.in_spool() == list(range(spooled["readings"] // 2))
+    # And it starts again, in spite of the socket that was left behind.
+    assert (agent.state / FILE_NAME).exists()
+    agent.start()
+    assert all(flow["on"] for flow in agent.status()["flows"])
+    assert agent.flow(DIAGNOSIS)["waiting"]["readings"] >= spooled["readings"]
+
+
+def test_killed_at_any_moment_it_starts_again_with_everything_it_knew(agent: Agent) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(4):
+        process = agent.spawn()
+        time.sleep(chance.uniform(0.05, 0.8))  # any moment, also before it is ready
+        assert process.poll() is None, agent.log
+        process.kill()
+        process.wait()
+        agent.in_spool()
+    with at_the_desk(load_settings(agent.directory)) as desk:
+        assert all(flow["on"] for flow in desk.status()["flows"])
+        assert desk.status()["notices"] == []
+
+
+def test_the_uplink_alone_is_ready_feeds_its_watchdog_and_ends_with_0(agent: Agent) -> None:
+    process = agent.start("uplink", WATCHDOG_USEC="200000")
+    eventually(lambda: "WATCHDOG=1" in agent.listen())
+    process.terminate()
+    assert process.wait(20) == 0
+    assert agent.listen()[-1] == "STOPPING=1"
+
+
+def test_a_bad_agent_toml_at_the_start_exits_with_1_and_its_place(agent: Agent) -> None:
+    (agent.directory / "agent.toml").write_text('[gateway]\nstate = "state"\nquot = 3\n')
+    assert agent.spawn().wait(20) == 1
+    assert f"{agent.directory}/agent.toml:3:1" in agent.log
+    assert "Traceback" not in agent.log
+    assert agent.listen() == []
+
+
+@pytest.mark.clause("C28")
+@pytest.mark.clause("C35")
+def test_a_no_over_the_socket_has_happened_when_it_is_answered(agent: Agent) -> None:
+    process = agent.start()
+    agent.reads()
+    told = ask(agent.state, "withdraw", flow=DIAGNOSIS)
+    assert told["decision"] == "withdrawn"
+    assert told["purged"]["readings"] >= 20
+    agent.reads(agent.status()["devices"][0]["samples"] + 20)
+    process.kill()
+    process.wait()
+    assert agent.in_spool() == []
+    with at_the_desk(load_settings(agent.directory)) as desk:
+        on = {flow["flow"]: flow["reason"] for flow in desk.status()["flows"]}
+    assert on == {CORE: None, DIAGNOSIS: "withdrawn", ADVICE: None}
+    assert "lane closed flow=remote-diagnosis" in agent.log
+    assert canaries_in([agent.directory / "log"], CANARIES[:2]) == []
+    files = [path for path in agent.state.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    assert canaries_in(files, CANARIES) == []
+    # The twin: where they come from they are found.
+    assert len(canaries_in([agent.directory / "recording.csv"], CANARIES[:2])) == 2
+
+
+def canaries_in(files: list[Path], canaries: tuple[str, ...]) -> list[str]:
+    return [
+        f"{path.name} holds {canary}"
+        for path in files
+        for canary in canaries
+        if canary.encode() in path.read_bytes()
+    ]
+
+
+def test_a_second_instance_exits_with_3_and_the_first_goes_on(shared: Agent) -> None:
+    assert shared.running is not None
+    assert {name: one.wait(30) for name, one in shared.knocking.items()} == {
+        "run": 3,
+        "collect": 3,
+        "uplink": 3,
+    }
+    assert shared.log.count("another assent works in") == 2
+    assert "another uplink carries from this spool" in shared.log
+    assert shared.status()["running"] is True
+    shared.running.send_signal(signal.SIGINT)
+    assert shared.running.wait(20) == 0

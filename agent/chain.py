@@ -18,7 +18,8 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from agent.records import HASH_BYTES, Entry, Start, decode_entry
+from agent.records import HASH_BYTES, Entry, Start
+from agent.records.wire import decode_entry
 from assent.cosekey import SigningKey, VerifyingKey
 from assent.errors import BadSignatureError, LedgerError
 

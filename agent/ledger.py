@@ -9,10 +9,11 @@ Law:
   - what does not verify (altered, torn, re-ordered, something missing at the start or in between,
     another gateway's, gone) is moved aside as a whole, and a fresh ledger begins with an entry that
     says since when decisions are unknown: half a ledger could be the half before a withdrawal;
+  - a first start is one with a key that never began a ledger; any other without a ledger is a loss;
   - the newest record of a flow decides, whoever made it;
   - a write is durable when the call returns; decisions of one form stand in one write.
 
-Standards: SHA-256, Ed25519 (RFC 8032); the bytes are those of agent/records.py and chain.py.
+Standards: SHA-256, Ed25519 (RFC 8032); the bytes are those of agent/records and chain.py.
 
 Security: whoever holds the ledger key can write a ledger. A ledger cut at its tail, or an older
 copy put back whole, verifies: no witness of the newest head exists on this machine. `head` is what
@@ -25,7 +26,6 @@ clock is behind it, and takes a yes on a trusted clock only.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +35,7 @@ from tinydb import TinyDB
 from tinydb.table import Document, Table
 
 from agent.chain import GENESIS, BrokenChainError, document_of, entry_of, verified
+from agent.keys.ledger_key import LedgerKey
 from agent.records import (
     Body,
     Decided,
@@ -44,20 +45,19 @@ from agent.records import (
     PolicyInForce,
     Record,
     Start,
-    encode_entry,
 )
+from agent.records.unbroken import unbroken_since
+from agent.records.wire import encode_entry
 from agent.storage import (
-    MAX_BYTES,
     CorruptError,
     DurableStorage,
     StorageError,
     move_aside,
-    previous,
+    remains,
 )
-from assent import durable
 from assent.cosekey import SigningKey, VerifyingKey
 from assent.errors import LedgerError
-from assent.policy.terms import Terms, covers
+from assent.policy.terms import Terms
 
 MAX_ENTRIES: Final = 2_000
 """Entries before a yes is refused: a decision a day for five years, some 4 MB to write for each."""
@@ -86,12 +86,12 @@ class Ledger:
         self.unknown_since_ms: int | None = None
 
     @classmethod
-    def open(cls, path: Path, key: SigningKey, now_ms: int) -> Ledger:
-        """Opens and verifies the ledger; begins one where there is none.
+    def open(cls, path: Path, key: LedgerKey | SigningKey, now_ms: int) -> Ledger:
+        """Opens and verifies the ledger; begins one where there never was any.
 
         Args:
             path: its file; the directory exists.
-            key: the ledger key.
+            key: the ledger key; a bare SigningKey counts as one that never began a ledger.
             now_ms: now, not before the clock's floor.
 
         Returns:
@@ -99,24 +99,34 @@ class Ledger:
 
         Raises:
             LedgerError: the file may not be read or cannot be written.
+            KeyStoreError: that it was begun cannot be kept with the key.
         """
+        owner = key if isinstance(key, LedgerKey) else LedgerKey(key, is_new=True)
+        ledger = cls._found(path, owner, now_ms)
+        owner.begin()
+        return ledger
+
+    @classmethod
+    def _found(cls, path: Path, key: LedgerKey, now_ms: int) -> Ledger:
         try:
             try:
-                return cls._opened(path, key, now_ms)
+                return cls._opened(path, key.signing, now_ms, may_begin=key.is_new)
             except (CorruptError, BrokenChainError) as exc:
                 reason = exc.message
-            return cls._begun_anew(path, key, now_ms, reason)
+            return cls._begun_anew(path, key.signing, now_ms, reason)
         except StorageError as exc:
             raise LedgerError(f"the ledger cannot be used: {exc.message}", hint=exc.hint) from exc
 
     @classmethod
-    def _opened(cls, path: Path, key: SigningKey, now_ms: int) -> Ledger:
+    def _opened(cls, path: Path, key: SigningKey, now_ms: int, *, may_begin: bool) -> Ledger:
         ledger = cls(_open_table(path), key)
         for entry in verified(_documents(ledger._table), key.public):
             ledger._take(entry)
         if not ledger._entries:
             if path.exists():
                 raise BrokenChainError("it has no entries")
+            if not may_begin:
+                raise BrokenChainError("it is gone with every other generation of it")
             ledger._append(now_ms, [Start(None)])
         return ledger
 
@@ -188,11 +198,6 @@ class Ledger:
     def unbroken_since(self, flow: str, terms: Terms) -> int | None:
         """Start of the unbroken yes that covers some terms.
 
-        Goes back from the newest record as long as each is a yes that covers the terms, leaves out
-        no attribute that the newest carries, and had not ended when the next one came. A yes to
-        wider terms that came before a narrower one does not count across it: in between, the
-        household had agreed to the narrower terms only.
-
         Args:
             flow: id of the flow.
             terms: the terms in force.
@@ -200,16 +205,7 @@ class Ledger:
         Returns:
             ms since 1970 UTC, or None when the newest record is no yes that covers them.
         """
-        since: Record | None = None
-        for record in reversed(self._records.get(flow, ())):
-            if not record.state.is_yes or record.terms is None:
-                break
-            if since is not None and not _reaches(record, since):
-                break
-            if not covers(record.terms, terms):
-                break
-            since = record
-        return since.at_ms if since is not None else None
+        return unbroken_since(self._records.get(flow, ()), terms)
 
     def append_decision(self, decision: Decision, now_ms: int) -> Record:
         """Records one decision that came from no form; durable when this returns.
@@ -319,21 +315,10 @@ def _documents(table: Table) -> dict[int, Document]:
 def _left(path: Path, key: VerifyingKey) -> list[Entry]:
     """The entries that verify by themselves, in a broken file and the one before it."""
     left = []
-    for file in (path, previous(path)):
-        with contextlib.suppress(OSError, ValueError, LookupError, AttributeError, RecursionError):
-            for document in json.loads(durable.read(file, MAX_BYTES))["tables"][_TABLE].values():
-                with contextlib.suppress(BrokenChainError, TypeError):
-                    left.append(entry_of(document, key))
+    for document in remains(path, _TABLE):
+        with contextlib.suppress(BrokenChainError, TypeError, ValueError):
+            left.append(entry_of(document, key))
     return left
-
-
-def _reaches(older: Record, newer: Record) -> bool:
-    """Whether a yes still stood, for everything the newer one carries, when the newer one came."""
-    return (
-        older.at_ms <= newer.at_ms  # else a clock was wrong: the later word counts by itself
-        and (older.until_ms is None or older.until_ms >= newer.at_ms)
-        and set(older.without) <= set(newer.without)
-    )
 
 
 def _is_yes(body: Body) -> bool:

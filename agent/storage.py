@@ -20,6 +20,7 @@ writer, under the instance lock. At most MAX_BYTES.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import glob
@@ -130,6 +131,23 @@ def move_aside(path: Path, now_ms: int) -> Path:
     except OSError as exc:
         raise StorageError(f"{path.name} cannot be moved aside: {exc.strerror}") from exc
     return moved
+
+
+def remains(path: Path, table: str) -> list[dict[str, Any]]:
+    """What can still be read of one table in a corrupt file and its previous generation.
+
+    Args:
+        path: where the file is, or was.
+        table: its name.
+
+    Returns:
+        The documents, without any promise about them.
+    """
+    found: list[dict[str, Any]] = []
+    for file in (path, previous(path)):
+        with contextlib.suppress(OSError, ValueError, LookupError, AttributeError, RecursionError):
+            found += json.loads(durable.read(file, MAX_BYTES))["tables"][table].values()
+    return found
 
 
 def _read(path: Path) -> bytes | None:

@@ -9,7 +9,7 @@ Law:
   - nothing of two recipients is related: mailbox, signing, sealing and TLS key are drawn apart;
   - what was destroyed cannot be unwrapped again, from no copy either; a later secret is new;
   - nothing lost is made anew in silence: where something else shows that it once was there, it
-    is a KeyStoreError.
+    is a KeyStoreError; the ledger's key knows whether there ever was a ledger.
 
 Files: `wrapping.key`, `ledger.key`, `policy.key`, `gateways/<recipient>.key`,
 `flows/<recipient>/<flow>.key`, and for the uplink `tls/<recipient>/{key,cert}.pem`, mode 0640.
@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from agent.keys.ledger_key import LedgerKey, decoded, encoded_new
 from agent.keys.wrapped import KEY_BYTES, LOST, WrappedStore, ours
 from assent import cbor, durable
 from assent.cosekey import (
@@ -80,7 +81,7 @@ class Keys:
         ledger_key: signs the entries of the ledger.
     """
 
-    def __init__(self, directory: Path, store: WrappedStore, ledger_key: SigningKey) -> None:
+    def __init__(self, directory: Path, store: WrappedStore, ledger_key: LedgerKey) -> None:
         self._directory = directory
         self._store = store
         self._gateways: dict[str, Gateway] = {}
@@ -266,17 +267,21 @@ class Keys:
         return made
 
 
-def _open_ledger_key(store: WrappedStore) -> SigningKey:
+def _open_ledger_key(store: WrappedStore) -> LedgerKey:
     raw = store.read("ledger")
     if raw is None:
         if not store.is_empty():
             # It is the first secret ever made. A new one would make a stranger of every record.
             raise KeyStoreError("the key of the ledger is lost", hint=LOST)
-        key = SigningKey.generate()
-        store.write("ledger", key.encode())
-        return key
+        raw = encoded_new(SigningKey.generate())
+        store.write("ledger", raw)
     with _decoding("the key of the ledger"):
-        return decode_signing_key(raw)
+        key, is_new = decoded(raw)
+
+    def keep() -> None:
+        store.write("ledger", key.encode())
+
+    return LedgerKey(key, is_new=is_new, keep=keep)
 
 
 def _checked(text: str) -> str:

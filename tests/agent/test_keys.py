@@ -175,6 +175,18 @@ def test_a_crash_right_after_the_wrapping_key_does_not_shut_a_new_store(place: P
     assert Keys.open(place).ledger_key
 
 
+def test_the_key_of_the_ledger_is_new_until_a_ledger_was_begun(place: Path) -> None:
+    key = Keys.open(place).ledger_key
+    assert key.is_new
+    again = Keys.open(place).ledger_key
+    assert again.is_new
+    again.begin()
+    assert not again.is_new
+    after = Keys.open(place).ledger_key
+    assert not after.is_new
+    assert after.encode() == key.encode()
+
+
 @pytest.mark.clause("C26")
 def test_a_destroyed_secret_is_followed_by_a_new_one(place: Path) -> None:
     keys = filled(place)

@@ -22,12 +22,14 @@ from tinydb import TinyDB
 
 from agent import ledger as ledger_room
 from agent.chain import document_of
+from agent.keys import Keys
 from agent.ledger import Ledger
-from agent.records import Decided, Decision, FormRead, Start, State, encode_entry
+from agent.records import Decided, Decision, FormRead, Start, State
+from agent.records.wire import encode_entry
 from agent.storage import DurableStorage
 from assent import durable
 from assent.cosekey import SigningKey
-from assent.errors import LedgerError
+from assent.errors import KeyStoreError, LedgerError
 from assent.policy.expressions import parse as transform
 from tests.agent.household import DAY, HOUR, NOON, changed, decision, policy, terms
 
@@ -108,6 +110,61 @@ def test_an_append_is_on_the_disk_when_it_returns(path: Path) -> None:
     ledger = opened(path)
     record = ledger.append_decision(decision(), NOON)
     assert opened(path).newest("remote-diagnosis") == record
+
+
+def of_a_gateway(path: Path, now_ms: int) -> Ledger:
+    """Opens the ledger as a start of the agent does, with the keys that lie beside it."""
+    return Ledger.open(path, Keys.open(path.parent / "keys").ledger_key, now_ms)
+
+
+@pytest.mark.clause("C28")
+def test_a_ledger_that_is_gone_without_a_trace_is_no_first_start(path: Path) -> None:
+    assert of_a_gateway(path, NOON).unknown_since_ms is None
+    assert of_a_gateway(path, NOON + HOUR).unknown_since_ms is None
+    for file in path.parent.glob("ledger.json*"):
+        file.unlink()
+    ledger = of_a_gateway(path, NOON + DAY)
+    assert ledger.unknown_since_ms == NOON + DAY
+    assert ledger.moved_aside is not None
+    assert of_a_gateway(path, NOON + 2 * DAY).unknown_since_ms == NOON + DAY
+
+
+def test_a_crash_before_the_first_entry_leaves_a_first_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Keys.open(path.parent / "keys").ledger_key
+    real = durable.write
+
+    def cut(target: Path, data: bytes) -> None:
+        if target == path:
+            raise OSError(errno.EIO, "power cut")
+        real(target, data)
+
+    monkeypatch.setattr(durable, "write", cut)
+    with pytest.raises(LedgerError, match="power cut"):
+        Ledger.open(path, key, NOON)
+    monkeypatch.undo()
+    assert of_a_gateway(path, NOON + DAY).unknown_since_ms is None
+
+
+def test_a_crash_right_after_the_first_entry_is_made_good_at_the_next_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Keys.open(path.parent / "keys").ledger_key
+    real = durable.write
+
+    def cut(target: Path, data: bytes, **more: int) -> None:
+        if target.name == "ledger.key":
+            raise OSError(errno.EIO, "power cut")
+        real(target, data, **more)
+
+    monkeypatch.setattr(durable, "write", cut)
+    with pytest.raises(KeyStoreError, match="cannot be written"):
+        Ledger.open(path, key, NOON)
+    monkeypatch.undo()
+    assert of_a_gateway(path, NOON + HOUR).unknown_since_ms is None
+    path.unlink()
+    assert of_a_gateway(path, NOON + DAY).unknown_since_ms == NOON + DAY
 
 
 @pytest.mark.clause("C28")

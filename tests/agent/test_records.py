@@ -17,9 +17,8 @@ from agent.records import (
     PolicyInForce,
     Start,
     State,
-    decode_entry,
-    encode_entry,
 )
+from agent.records.wire import decode_entry, encode_entry
 from assent import cbor
 from assent.errors import LedgerError
 from tests.agent.household import NOON, decision, terms

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A no against the real uplink program and a real broker: nothing leaves once the call returned."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.fence import Outcome, pass_fence, refuse, unhindered
+from agent.leash import Leash
+from agent.spool import HeldError, LaneState, Spool
+from firmware_bridge.clock import Clock
+from tests.agent.carrying import Gateway
+from tests.agent.sealed import sealed
+from tests.simulators.broker import Broker, running
+from tests.simulators.certificates import Authority
+from tests.simulators.conditions import eventually
+from tests.simulators.subscriber import Subscriber, listening
+
+pytestmark = pytest.mark.journey
+REPO = Path(__file__).resolve().parents[2]
+CLOCK = Clock(trust="system")
+
+# Of each flow; some seconds of transfer here, so that a no strikes in the middle of it.
+MESSAGES = 300
+SIZE = 30_000
+
+# Wears the leash, stands in the middle of a write, and says so.
+HOLDER = """
+import pathlib, sqlite3, sys, time
+from agent.leash import worn
+path = pathlib.Path(sys.argv[1])
+with worn(path):
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+class House:
+    """The collecting side, two flows with much waiting, and the uplink as a program."""
+
+    def __init__(self, root: Path, authority: Authority, url: str, size: int = SIZE) -> None:
+        (root / "state" / "spool").mkdir(parents=True)
+        (root / "agent.toml").write_text(f'[gateway]\nstate = "{root / "state"}"\n')
+        self.root = root
+        self.gateway = Gateway(root / "state" / "spool", authority, url)
+        self.spool = self.gateway.spool
+        self.leash = Leash(self.gateway.path)
+        self.programs: list[subprocess.Popen[bytes]] = []
+        self.sent: dict[str, set[bytes]] = {}
+        for flow, stream in (("service", 7), ("other", 8)):
+            self.spool.open_lane(flow, "maker", stream, None)
+            batches = [
+                sealed(number, flow=flow, stream=stream, size=size) for number in range(MESSAGES)
+            ]
+            self.spool.put(batches)
+            self.sent[flow] = {batch.data for batch in batches}
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with (self.root / "log").open("ab") as log:
+            program = subprocess.Popen(
+                [sys.executable, "-m", "agent.cli.main", "uplink", "--config", str(self.root)],
+                cwd=REPO,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.programs.append(program)
+        return program
+
+    def came(self, backend: Subscriber, flow: str) -> int:
+        return len(self.sent[flow] & set(backend.payloads))
+
+    def in_mid_transfer(self, backend: Subscriber) -> None:
+        eventually(lambda: min(self.came(backend, flow) for flow in self.sent) > 20)
+        assert max(self.came(backend, flow) for flow in self.sent) < MESSAGES
+
+    def says_no(self) -> Outcome:
+        """As the pipeline does it."""
+        unhindered(self.spool, self.leash, lambda: self.spool.close_lane("service"))
+        return pass_fence(self.spool, self.leash, CLOCK)
+
+    def close(self) -> None:
+        for program in self.programs:
+            if program.poll() is None:
+                program.kill()
+            program.wait()
+        self.gateway.close()
+
+
+def unsent(port: int) -> dict[int, int]:
+    """Local port to bytes that the kernel still holds for a connection to this port."""
+    held = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            words = line.split()
+            if int(words[2].rsplit(":", 1)[1], 16) == port:
+                local = int(words[1].rsplit(":", 1)[1], 16)
+                held[local] = int(words[4].split(":")[0], 16)
+    return held
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def broker(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
+    with running(tmp_path / "broker", authority) as one:
+        yield one
+
+
+@pytest.fixture
+def backend(broker: Broker, authority: Authority) -> Iterator[Subscriber]:
+    with listening(broker.port, authority) as one:
+        yield one
+
+
+@pytest.fixture
+def house(tmp_path: Path, authority: Authority, broker: Broker) -> Iterator[House]:
+    house = House(tmp_path / "g", authority, broker.url)
+    yield house
+    house.close()
+
+
+def nothing_more_of_it(house: House, backend: Subscriber) -> None:
+    """What the broker had when the call returned is delivered; the other flow goes on to its end."""
+    eventually(lambda: house.came(backend, "other") == MESSAGES, 60)
+    assert house.came(backend, "service") < MESSAGES
+    before = len(backend.came)
+    time.sleep(0.5)
+    assert len(backend.came) == before
+
+
+@pytest.mark.clause("C28")
+def test_an_uplink_at_work_answers_and_drops_what_it_held(
+    house: House, broker: Broker, backend: Subscriber
+) -> None:
+    house.start()
+    house.in_mid_transfer(backend)
+    began = time.monotonic()
+    assert house.says_no() is Outcome.ANSWERED
+    took = time.monotonic() - began
+    print(f"returned after {took * 1000:.0f} ms")
+    assert took < 1.0
+    reached = house.came(backend, "service")
+    nothing_more_of_it(house, backend)
+    # What the broker's machine had received when the call returned is all that still shows.
+    assert house.came(backend, "service") <= reached + 20
+
+
+def test_the_twin_without_a_no_goes_on(house: House, backend: Subscriber) -> None:
+    house.start()
+    eventually(lambda: all(house.came(backend, flow) == MESSAGES for flow in house.sent), 60)
+
+
+@pytest.mark.clause("C28")
+def test_an_uplink_that_is_stopped_is_ended_and_the_next_one_sends_nothing_of_it(
+    house: House, broker: Broker, backend: Subscriber
+) -> None:
+    others = unsent(broker.port).keys()
+    program = house.start()
+    house.in_mid_transfer(backend)
+    program.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert house.says_no() is Outcome.ENDED
+    assert time.monotonic() - began < 3.0
+    assert unsent(broker.port).keys() == others
+    assert program.wait() == -signal.SIGKILL
+    time.sleep(0.3)
+    reached = house.came(backend, "service")
+    house.start()
+    nothing_more_of_it(house, backend)
+    assert house.came(backend, "service") == reached
+
+
+def test_the_twin_stopped_and_let_go_sends_all_of_it(house: House, backend: Subscriber) -> None:
+    program = house.start()
+    house.in_mid_transfer(backend)
+    program.send_signal(signal.SIGSTOP)
+    assert pass_fence(house.spool, None, CLOCK) in {Outcome.ANSWERED, Outcome.SILENT}
+    program.send_signal(signal.SIGCONT)
+    eventually(lambda: all(house.came(backend, flow) == MESSAGES for flow in house.sent), 60)
+
+
+@pytest.mark.clause("C28")
+def test_an_uplink_that_was_killed_is_not_waited_for(house: House, backend: Subscriber) -> None:
+    program = house.start()
+    house.in_mid_transfer(backend)
+    program.kill()
+    program.wait()
+    began = time.monotonic()
+    assert house.says_no() is Outcome.ABSENT
+    assert time.monotonic() - began < 0.5
+    time.sleep(0.3)
+    reached = house.came(backend, "service")
+    house.start()
+    nothing_more_of_it(house, backend)
+    assert house.came(backend, "service") == reached
+
+
+@pytest.mark.clause("C28")
+def test_bytes_that_the_kernel_holds_for_a_stopped_broker_are_dropped(
+    tmp_path: Path, authority: Authority, broker: Broker, backend: Subscriber
+) -> None:
+    house = House(tmp_path / "large", authority, broker.url, size=110_000)
+    others = unsent(broker.port).keys()
+
+    def held() -> dict[int, int]:
+        return {port: size for port, size in unsent(broker.port).items() if port not in others}
+
+    try:
+        house.start()
+        eventually(lambda: house.came(backend, "service") > 5)
+        broker.freeze()
+        before = eventually(lambda: any(held().values()) and held())
+        assert house.says_no() is Outcome.ANSWERED
+        assert not before.keys() & held().keys()
+        broker.thaw()
+        nothing_more_of_it(house, backend)
+    finally:
+        house.close()
+
+
+def test_an_uplink_nobody_can_end_is_told(house: House) -> None:
+    house.spool.close_lane("service")
+    outcome = pass_fence(house.spool, None, CLOCK)
+    assert outcome is Outcome.SILENT
+    assert not outcome.is_certain
+    assert "may still leave" in outcome.sentence
+
+
+@pytest.mark.clause("C28")
+def test_an_uplink_stopped_in_the_middle_of_a_write_does_not_hold_a_no_up(house: House) -> None:
+    words = [sys.executable, "-c", HOLDER, str(house.gateway.path)]
+    with subprocess.Popen(words, cwd=REPO, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        house.says_no()
+        assert time.monotonic() - began < 4.0
+        assert holder.wait() == -signal.SIGKILL
+    assert house.spool.lanes()["service"].state is LaneState.CLOSED
+
+
+def test_a_spool_that_somebody_else_holds_is_an_error(house: House) -> None:
+    other = sqlite3.connect(house.gateway.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with house.spool.patience(50), pytest.raises(HeldError):
+            house.spool.close_lane("service")
+    finally:
+        other.close()
+
+
+@pytest.mark.clause("C28")
+def test_a_no_past_the_collecting_side_closes_the_row_and_waits_to_be_recorded(
+    house: House,
+) -> None:
+    assert refuse(house.gateway.path, "service", house.leash, CLOCK) is Outcome.ABSENT
+    assert house.spool.lanes()["service"].state is LaneState.CLOSED
+    assert house.spool.lanes()["other"].state is LaneState.OPEN
+    (said_ms,) = house.spool.refusals().values()
+    reopened = Spool.open(house.gateway.path)
+    assert list(reopened.refusals()) == ["service"]
+    reopened.drop_refusal("service", said_ms - 1)
+    assert list(reopened.refusals()) == ["service"]
+    reopened.drop_refusal("service", said_ms)
+    assert reopened.refusals() == {}
+    reopened.close()
+
+
+def test_the_uplink_program_ends_at_sigterm_and_says_nothing_of_keys(house: House) -> None:
+    program = house.start()
+    eventually(house.leash.is_there)
+    program.terminate()
+    assert program.wait(10) == 0
+    assert not house.leash.is_there()
+
+
+def test_the_uplink_program_loads_nothing_of_the_collecting_side() -> None:
+    code = "import sys, agent.cli.main, agent.cli.uplink; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "agent.uplink" in loaded
+    strange = {"keys", "ledger", "gate", "lane", "seal", "pipeline", "site", "desk", "journal"}
+    assert loaded & {f"agent.{room}" for room in strange} == set()
+    assert not {one for one in loaded if one.split(".")[0] in {"cryptography", "tinydb", "serial"}}
+
+
+def test_the_collecting_program_loads_nothing_of_the_network() -> None:
+    code = "import sys, agent.cli.main, agent.cli.collect; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "agent.pipeline" in loaded
+    assert loaded & {"agent.uplink", "paho", "ssl", "http", "urllib.request"} == set()

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fmt setup broker vectors matrix pins clean
+.PHONY: help demo test check bench fmt setup broker units vectors matrix pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,7 @@ check: $(VENV)/ready ## style, types, floors of the house
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q tests/test_house.py
+	@$(BIN)/python -m pytest -q tests/test_house.py tests/systemd
 
 bench: broker $(VENV)/ready ## print each promised figure with its target, and keep it
 	@$(BIN)/python -m benchmarks.run
@@ -39,7 +39,7 @@ vectors: $(VENV)/ready ## make tests/vectors/ again
 matrix: $(VENV)/ready ## list each clause of the privacy policy with the tests that show it
 	@$(BIN)/python -m tools.policy_matrix
 
-setup: broker $(VENV)/ready $(CWT)/ready ## only install what the other targets need
+setup: broker units $(VENV)/ready $(CWT)/ready ## only install what the other targets need
 
 pins: ## pin today's releases, within the bounds of pyproject.toml
 	@PYTHON="$(PYTHON)" sh tools/pins.sh tools/pins.txt --editable '.[dev,backend]'
@@ -56,6 +56,9 @@ $(CWT)/ready: tools/venv.sh tools/pins-cwt.txt
 
 broker:
 	@sh tools/broker.sh mosquitto
+
+units:
+	@sh tools/units.sh
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(CWT) demo/run build dist ./*.egg-info .hypothesis .import_linter_cache \

@@ -7,7 +7,8 @@ Law:
     what waits is purged;
   - a pause (broken form, unusable policy, clock) closes the batch into the spool and lets nothing
     out: nobody took anything back;
-  - narrower terms or attributes purge what waits under the wider ones; a renewed yes does not.
+  - narrower terms or attributes purge what waits under the wider ones; a renewed yes does not;
+  - nothing from before the unbroken yes of the permit leaves.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from agent.lane import Lane
-from agent.path import Batch, Permit, Reason, Refusal, Sealed
+from agent.path import Batch, Permit, Reason, Refusal
 from agent.pipeline.courtesy import targets_of
+from agent.pipeline.parcel import Parcel, carried_by_all
 from agent.pipeline.tally import Tally
 from agent.router import Router
 from agent.seal import Sealer
@@ -43,13 +45,6 @@ _UNSTORED: Final = 64
 log = logging.getLogger(__name__)
 
 
-class _Parcel(NamedTuple):
-    """A sealed message, and the gaps that it declares."""
-
-    sealed: Sealed
-    gaps: tuple[Gap, ...]
-
-
 class Running:
     """The running lanes with their router and sealer; one thread owns it.
 
@@ -68,7 +63,7 @@ class Running:
         self._next: dict[int, int] = {}
         self._router = Router(())
         self._sealer: Sealer | None = None
-        self._unstored: list[_Parcel] = []
+        self._unstored: list[Parcel] = []
         self._refusal: str | None = None
         self._clock = ClockQuality.TRUSTED
 
@@ -126,10 +121,16 @@ class Running:
             self._drain(lane, now)
 
     def end_refused(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> None:
-        """Ends what the gate refuses, and opens nothing: for a command while no agent runs."""
+        """Ends what the gate refuses, and opens nothing: for a command while no agent runs.
+
+        What a permit no longer covers goes too, before another permit covers it again.
+        """
         for flow, row in self._spool.lanes().items():
             verdict = verdicts.get(flow)
-            if isinstance(verdict, Permit) or site.policy is None or _is_pause(verdict):
+            if isinstance(verdict, Permit):
+                self._trim(verdict)
+                continue
+            if site.policy is None or _is_pause(verdict):
                 continue
             if row.state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow)
@@ -153,6 +154,14 @@ class Running:
         """Tries once more to store what the disk refused."""
         self._store([])
 
+    def _trim(self, permit: Permit) -> None:
+        purged = self._spool.trim_lane(
+            permit.flow, basis=_basis(permit), not_before_ms=permit.not_before_ms
+        )
+        if purged.batches:
+            self._tally(permit.flow).add_purged(purged)
+            log.info("lane trimmed flow=%s purged_batches=%d", permit.flow, purged.batches)
+
     def _waits(self, flow: str) -> bool:
         waiting = self._spool.waiting().get(flow)
         return waiting is not None and waiting.batches > 0
@@ -174,12 +183,14 @@ class Running:
             permit.not_after_ms,
             core=permit.core,
             basis=_basis(permit),
+            not_before_ms=permit.not_before_ms,
         )
         self._lanes[permit.flow] = lane
 
     def _change(self, lane: Lane, permit: Permit, now: Instant) -> None:
         """Ends a lane whose permit or epoch is another now; what waits stays if it may."""
-        if _basis(permit) != _basis(lane.permit):
+        restarted = permit.not_before_ms > lane.permit.not_before_ms
+        if restarted or _basis(permit) != _basis(lane.permit):
             self.end(permit.flow)
             return
         self._drain(lane, now)
@@ -230,7 +241,7 @@ class Running:
             self._unstored = [one for one in self._unstored if one.sealed.flow != flow]
 
     def _drain(self, lane: Lane, now: Instant) -> None:
-        sealed: list[_Parcel] = []
+        sealed: list[Parcel] = []
         while True:
             batch = lane.close(self._gaps_for(lane), final=True, now_ms=now.wall_ms)
             if batch is None:
@@ -239,7 +250,7 @@ class Running:
         self._store(sealed)
 
     def _close(self, lanes: Iterable[Lane]) -> None:
-        sealed: list[_Parcel] = []
+        sealed: list[Parcel] = []
         for lane in lanes:
             batch = lane.close(self._gaps_for(lane))
             if batch is not None:
@@ -256,7 +267,7 @@ class Running:
         link = self._spool.health().get(lane.permit.recipient) if gaps else None
         return gaps if link is not None and link.state is LinkState.CONNECTED else ()
 
-    def _seal(self, batch: Batch) -> list[_Parcel]:
+    def _seal(self, batch: Batch) -> list[Parcel]:
         if self._sealer is None:
             return []
         flow, left_out = batch.permit.flow, self._sealer.left_out
@@ -268,9 +279,9 @@ class Running:
             return []
         self._next[batch.stream] += len(sealed)
         self.lost[flow] += self._sealer.left_out - left_out
-        return [_Parcel(one, batch.gaps) for one in sealed]
+        return [Parcel(one, batch.gaps) for one in sealed]
 
-    def _store(self, sealed: list[_Parcel]) -> None:
+    def _store(self, sealed: list[Parcel]) -> None:
         waiting = self._unstored + sealed
         if not waiting or self._put(waiting):
             self._unstored = []
@@ -281,7 +292,7 @@ class Running:
         refused = [part for part in parts if len(parts) == 1 or not self._put(part)]
         self._unstored = [one for part in refused if self._keeps(part) for one in part]
 
-    def _keeps(self, part: list[_Parcel]) -> bool:
+    def _keeps(self, part: list[Parcel]) -> bool:
         """Whether the spool may take them another time; else they are lost, and the lane is."""
         first = part[0].sealed
         row = self._spool.lanes().get(first.flow)
@@ -293,10 +304,10 @@ class Running:
         log.error("lane shut by another flow=%s", first.flow)
         return False
 
-    def _put(self, parcels: list[_Parcel]) -> bool:
+    def _put(self, parcels: list[Parcel]) -> bool:
         sealed = [parcel.sealed for parcel in parcels]
         try:
-            self._spool.put(sealed, _carried_by_all(parcels))
+            self._spool.put(sealed, carried_by_all(parcels))
         except DamagedError:
             raise  # the next start moves the file aside
         except SpoolError as exc:
@@ -323,14 +334,6 @@ def _goes_on(lane: Lane, permit: Permit, now: Instant) -> bool:
 
 def _is_pause(verdict: Refusal | None) -> bool:
     return verdict is not None and verdict.reason in PAUSES
-
-
-def _carried_by_all(parcels: list[_Parcel]) -> list[Gap]:
-    """The gaps that every message of their flow carries: an acknowledged one has told of them."""
-    by_flow: dict[str, set[Gap]] = {}
-    for parcel in parcels:
-        by_flow.setdefault(parcel.sealed.flow, set(parcel.gaps)).intersection_update(parcel.gaps)
-    return [gap for gaps in by_flow.values() for gap in gaps]
 
 
 def _basis(permit: Permit) -> bytes:

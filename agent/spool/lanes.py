@@ -6,6 +6,8 @@ Law:
     that anybody present can say no while nothing runs;
   - what waited when a lane was closed never leaves: it is purged, at the latest when the lane is
     opened again;
+  - nothing leaves that began before the unbroken yes the lane is opened for, whatever happened to
+    the lane, the form or the file in between;
   - a pause keeps what waits;
   - after a lane was closed, paused or purged, `fence_passed` tells when the uplink has let go of
     everything it had leased before.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from agent.spool.erasure import delete_before, drop_if_empty, empty
 from agent.spool.records import LaneState, LaneView, Purged
 from agent.spool.schema import STREAM_SHIFT, forget_damaged
 from agent.spool.store import Store
@@ -66,12 +69,13 @@ class Lanes(Store):
         *,
         core: bool = False,
         basis: bytes = b"",
+        not_before_ms: int = 0,
     ) -> int:
         """Opens the lane of a flow, or goes on in it; durable when this returns.
 
-        A lane that was closed, or stood on another basis, is emptied first. A stream other than the
-        present one ends that: nothing is put into the old one any more, what waits of it still
-        leaves.
+        A lane that was closed, or stood on another basis, is emptied first; of any other lane what
+        begins before `not_before_ms` is deleted. A stream other than the present one ends that:
+        nothing is put into the old one any more, what waits of it still leaves.
 
         Args:
             flow: id of the flow.
@@ -81,6 +85,7 @@ class Lanes(Store):
             core: whether the quota spares the flow until the last.
             basis: what a batch of this lane rests on, as a digest; after a narrowing it is
                 another, and what waits under the wider one must not leave.
+            not_before_ms: start of the unbroken yes in ms since 1970; nothing older may leave.
 
         Returns:
             The sequence the next batch must have.
@@ -97,12 +102,48 @@ class Lanes(Store):
             else:
                 lane, old_recipient, state, old_basis = row
                 if state == LaneState.CLOSED or (old_recipient, old_basis) != (recipient, basis):
-                    _empty(db, lane, flow)
+                    empty(db, lane, flow)
+                else:
+                    delete_before(db, lane, not_before_ms)
             db.execute(
-                "UPDATE lane SET recipient=?, state=?, core=?, not_after=?, basis=? WHERE id=?",
-                (recipient, LaneState.OPEN, core, not_after_ms, basis, lane),
+                "UPDATE lane SET recipient=?, state=?, core=?, not_after=?, basis=?, not_before=?"
+                " WHERE id=?",
+                (recipient, LaneState.OPEN, core, not_after_ms, basis, not_before_ms, lane),
             )
             return _enter_stream(db, lane, signed(stream))
+
+    def trim_lane(self, flow: str, *, basis: bytes, not_before_ms: int) -> Purged:
+        """Deletes what a permit does not cover, and opens nothing; durable when this returns.
+
+        For a command while no agent runs: the lane keeps its state, and a permit that comes and
+        goes before the next start leaves its mark.
+
+        Args:
+            flow: id of the flow. One without a lane, or closed, stays as it is.
+            basis: as in `open_lane`.
+            not_before_ms: as in `open_lane`.
+
+        Returns:
+            What was deleted.
+
+        Raises:
+            SpoolError: the disk refuses; nothing was deleted.
+        """
+        wanted = (basis, not_before_ms)
+        with self._reading() as db:
+            if _covered_by(db, flow) in {None, wanted}:
+                return Purged(0, 0, 0)
+        with self._writing(rings=True) as db:
+            lane, old_basis = db.execute(
+                "SELECT id, basis FROM lane WHERE flow=?", (flow,)
+            ).fetchone()
+            if old_basis != basis:
+                purged = empty(db, lane, flow)
+            else:
+                purged = delete_before(db, lane, not_before_ms)
+            db.execute("UPDATE lane SET basis=?, not_before=? WHERE id=?", (*wanted, lane))
+        self._shrink(at_once=True)
+        return purged
 
     def pause_lane(self, flow: str) -> None:
         """Lets nothing in or out of a lane, and keeps what waits; durable when this returns.
@@ -141,7 +182,7 @@ class Lanes(Store):
         """
         with self._writing(rings=True) as db:
             row = db.execute("SELECT id FROM lane WHERE flow=?", (flow,)).fetchone()
-            purged = _empty(db, row[0], flow) if row else Purged(0, 0, 0)
+            purged = empty(db, row[0], flow) if row else Purged(0, 0, 0)
         self._shrink(at_once=True)
         try:
             forget_damaged(self.path)
@@ -235,9 +276,16 @@ def shut(db: sqlite3.Connection, flow: str, state: LaneState) -> None:
     db.execute("UPDATE spool SET fence=fence+1")
 
 
+def _covered_by(db: sqlite3.Connection, flow: str) -> tuple[bytes, int] | None:
+    row = db.execute(
+        "SELECT basis, not_before FROM lane WHERE flow=? AND state!=?", (flow, LaneState.CLOSED)
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
 def _new_lane(db: sqlite3.Connection, flow: str, recipient: str) -> int:
     found = db.execute(
-        "INSERT INTO lane VALUES (NULL, ?, ?, ?, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, x'')"
+        "INSERT INTO lane VALUES (NULL, ?, ?, ?, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, x'', 0)"
         " RETURNING id",
         (flow, recipient, LaneState.CLOSED),
     ).fetchall()
@@ -258,36 +306,3 @@ def _enter_stream(db: sqlite3.Connection, lane: int, stream: int) -> int:
     ).fetchall()[0]
     db.execute("UPDATE lane SET stream=?, next=0 WHERE id=?", (number, lane))
     return 0
-
-
-def drop_if_empty(db: sqlite3.Connection, number: int) -> None:
-    """Forgets a stream of which nothing waits; the caller knows that it is not the present one.
-
-    Args:
-        db: inside a transaction.
-        number: number of the stream.
-    """
-    low = number << STREAM_SHIFT
-    db.execute(
-        "DELETE FROM stream WHERE number=? AND NOT EXISTS"
-        " (SELECT 1 FROM batch WHERE id BETWEEN ? AND ?)",
-        (number, low, low + (1 << STREAM_SHIFT) - 1),
-    )
-
-
-def _empty(db: sqlite3.Connection, lane: int, flow: str) -> Purged:
-    row = db.execute("SELECT batches, readings, bytes FROM lane WHERE id=?", (lane,)).fetchone()
-    for (number,) in db.execute("SELECT number FROM stream WHERE lane=?", (lane,)).fetchall():
-        low = number << STREAM_SHIFT
-        span = (low, low + (1 << STREAM_SHIFT) - 1)
-        db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", span)
-        db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
-    db.execute("DELETE FROM stream WHERE lane=?", (lane,))
-    db.execute("DELETE FROM gap WHERE flow=?", (flow,))
-    db.execute(
-        "UPDATE lane SET stream=NULL, next=0, batches=0, readings=0, bytes=0,"
-        " generation=generation+1 WHERE id=?",
-        (lane,),
-    )
-    db.execute("UPDATE spool SET fence=fence+1")
-    return Purged(*row)

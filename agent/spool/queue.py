@@ -17,7 +17,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from agent.spool import gaps as declared
-from agent.spool.lanes import drop_if_empty, signed
+from agent.spool.erasure import drop_if_empty
+from agent.spool.lanes import signed
 from agent.spool.records import Acknowledged, LaneState, Waiting
 from agent.spool.retention import Retention, oldest_ms, subtract
 from agent.spool.schema import NEVER, STREAM_SHIFT

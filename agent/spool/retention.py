@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from agent.spool import gaps as declared
-from agent.spool.lanes import Lanes, drop_if_empty
+from agent.spool.erasure import drop_if_empty
+from agent.spool.lanes import Lanes
 from agent.spool.records import Dropped
 from agent.spool.schema import NEVER, STREAM_SHIFT
 from assent.header import GapCause

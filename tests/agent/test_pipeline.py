@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import logging
 import queue
 import threading
@@ -440,6 +441,71 @@ def test_leaving_an_attribute_out_purges_what_waits_with_it(waiting: House) -> N
     waiting.bring({POWER: 6.0, FAULT: "leak"})
     assert flushed(waiting) == [6]
     assert values(waiting.batches(DIAGNOSIS), FAULT) == []
+
+
+def said_while_nothing_ran(house: House, *forms: str) -> None:
+    """Applies forms to the diagnosis with no agent running, a minute apart, then starts again."""
+    house.close()
+    for answer in forms:
+        house.clock.advance(MINUTE)
+        office = House(house.directory, house.clock)
+        now = dt.datetime.fromtimestamp(house.clock.now().wall_ms // 1000, dt.UTC)
+        office.decide({DIAGNOSIS: answer.replace("NOW", f"{now:%Y-%m-%dT%H:%M:%SZ}")})
+        office.close()
+    house.clock.advance(MINUTE)
+
+
+@pytest.mark.clause("C28")
+@pytest.mark.parametrize(
+    ("forms", "left"),
+    [
+        (('"given"',), [1, 2, 3, 4, 5]),
+        ((f'{{ decision = "given", without = ["{POWER}"] }}', '"given"'), []),
+        (('"withdrawn"', '{ decision = "given", on = NOW }'), []),
+    ],
+    ids=["renewed", "narrowed and widened again", "withdrawn and given again"],
+)
+def test_what_the_forms_took_back_while_nothing_ran_does_not_leave_on_a_newer_yes(
+    waiting: House, forms: tuple[str, ...], left: list[int]
+) -> None:
+    """Red when only the basis of the last form counts: it is equal again."""
+    said_while_nothing_ran(waiting, *forms)
+    with living(waiting.directory, waiting.clock) as again:
+        assert again.on()[DIAGNOSIS] is None
+        assert powers_of(again) == left
+        again.powers(6)
+        assert flushed(again) == [*left, 6]
+
+
+@pytest.mark.clause("C28")
+def test_what_an_expired_yes_collected_does_not_leave_on_a_newer_one(house: House) -> None:
+    """Red without `not_before_ms`: the new yes has the same basis."""
+    end = dt.datetime.fromtimestamp((house.clock.now().wall_ms + DAY) / 1000, dt.UTC).date()
+    house.decide({DIAGNOSIS: f'{{ decision = "given", until = {end} }}'})
+    house.powers(1, 2, 3)
+    house.close()
+    house.clock.advance(2 * DAY)
+    form_text = form({DIAGNOSIS: '"given"'}, house.clock.now().wall_ms)
+    (house.directory / "consent.toml").write_text(form_text)  # read by the start, not by a command
+    house.clock.advance(MINUTE)
+    with living(house.directory, house.clock) as again:
+        assert again.on()[DIAGNOSIS] is None
+        assert powers_of(again) == []
+        again.powers(4)
+        assert flushed(again) == [4]
+
+
+@pytest.mark.clause("C03")
+def test_an_old_spool_that_was_put_back_does_not_undo_a_withdrawal(waiting: House) -> None:
+    files = [waiting.spool.path.with_name(waiting.spool.path.name + end) for end in ("", "-wal")]
+    waiting.pipeline.flush()
+    kept = {path: path.read_bytes() for path in files if path.exists()}
+    said_while_nothing_ran(waiting, '"withdrawn"', '{ decision = "given", on = NOW }')
+    for path, data in kept.items():
+        path.write_bytes(data)
+    with living(waiting.directory, waiting.clock) as again:
+        assert again.on()[DIAGNOSIS] is None
+        assert powers_of(again) == []
 
 
 @pytest.mark.clause("C33")

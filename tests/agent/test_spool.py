@@ -201,6 +201,56 @@ def test_what_waits_leaves_only_on_the_basis_it_was_collected_on(
     assert len(carrier.lease("maker", 10, NOW)) == left
 
 
+@pytest.mark.clause("C03")
+@pytest.mark.clause("C28")
+@pytest.mark.parametrize(
+    ("start", "left"),
+    [(NOW, 5), (NOW + 1, 4), (NOW + 2_000, 3), (NOW + 60_000, 0)],
+    ids=["before all", "within the first", "where the third begins", "after all"],
+)
+def test_nothing_leaves_that_began_before_the_unbroken_yes(
+    spool: Spool, carrier: Spool, start: int, left: int
+) -> None:
+    """Red without `delete_before`: a yes of today sends what an expired one collected."""
+    spool.open_lane("service", "maker", STREAM, None, not_before_ms=NOW)
+    batches = run_of(5)
+    spool.put(batches)
+    spool.add_gap("service", STREAM, GapCause.AGE, first_ms=NOW, last_ms=NOW + 9, readings=1)
+    held = carrier.lease("maker", 1, NOW)
+    spool.open_lane("service", "maker", 8, None, not_before_ms=start)
+    assert carrier.revoked(NOW) == (frozenset(one.id for one in held) if left < 5 else frozenset())
+    carrier.returned([one.id for one in held])
+    assert data_of(carrier.lease("maker", 10, NOW)) == [one.data for one in batches[5 - left :]]
+    waiting = spool.waiting()["service"]
+    assert (waiting.batches, waiting.readings, waiting.bytes) == (left, 10 * left, 300 * left)
+    assert len(spool.gaps_for("service")) == (left == 5)
+
+
+@pytest.mark.clause("C33")
+@pytest.mark.parametrize(
+    ("basis", "start", "left"),
+    [(b"wide", NOW, 5), (b"wide", NOW + 2_000, 3), (b"narrow", NOW, 0)],
+    ids=["the same permit", "a later yes", "a narrower one"],
+)
+def test_a_permit_that_came_and_went_while_nothing_ran_leaves_its_mark(
+    spool: Spool, carrier: Spool, basis: bytes, start: int, left: int
+) -> None:
+    """Red without `trim_lane`: narrowed and widened again, and the wider batches leave."""
+    spool.open_lane("service", "maker", STREAM, None, basis=b"wide", not_before_ms=NOW)
+    spool.put(run_of(5))
+    assert spool.trim_lane("service", basis=basis, not_before_ms=start).batches == 5 - left
+    assert spool.trim_lane("service", basis=b"wide", not_before_ms=NOW).batches == 0
+    spool.open_lane("service", "maker", 8, None, basis=b"wide", not_before_ms=NOW)
+    assert len(carrier.lease("maker", 10, NOW)) == left
+
+
+def test_a_closed_lane_is_not_trimmed_into_another(spool: Spool) -> None:
+    spool.close_lane("service")
+    assert spool.trim_lane("service", basis=b"wide", not_before_ms=NOW).batches == 0
+    assert spool.trim_lane("unheard-of", basis=b"wide", not_before_ms=NOW).batches == 0
+    assert spool.lanes()["service"].state is LaneState.CLOSED
+
+
 def test_a_pause_lets_nothing_out_and_keeps_what_waits(spool: Spool, carrier: Spool) -> None:
     spool.open_lane("service", "maker", STREAM, None)
     spool.put(run_of(3))

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from assent import durable
-from assent.backend import admission, directory, publishing
+from assent.backend import admission, adoption, directory, publishing
 from assent.backend.broker import Sources, install
 from assent.backend.directory import Directory
 from assent.backend.grammar import parser
@@ -59,18 +59,31 @@ def _keygen(arguments: argparse.Namespace) -> int:
         policy_key=arguments.policy_key,
         now=_now(),
     )
-    names = {"key": "keys/seal.pub.cose", "ack_key": "keys/ack.pub.cose", "ca": "tls/ca.pem"}
-    pins = {use: _pin(made.root, name) for use, name in names.items()}
+    files = {use: f"keys/{directory.public_name(made.recipient, use)}" for use in directory.PUBLIC}
+    pins = {use: _pin(made.root, name) for use, name in directory.PUBLIC.items()}
+    entries = {use: {"file": files[use], "thumbprint": pins[use]} for use in files}
+    brokers = [f"mqtts://{_bracketed(host)}:8883" for host in arguments.host or ["localhost"]]
+    public = shlex.quote(str(made.root / "public"))
     _talk(f"made keys and certificates of {made.recipient} in {made.root}")
-    _talk("next: these lines belong into the policy, the files beside it under these names")
+    _talk(f"next: in the policy's folder: mkdir -p keys && cp {public}/* keys/")
+    missing = [name for name in ("role", "region") if not getattr(arguments, name)]
+    fill_in = f"; fill in {' and '.join(missing)}" if missing else ""
+    _talk(f"next: this table belongs into policy.toml{fill_in}")
     if arguments.json:
-        result = {use: {"file": names[use], "thumbprint": pin} for use, pin in pins.items()}
-        print(json.dumps({"recipient": made.recipient, **result}, indent=2))
+        result = {"recipient": made.recipient, **entries, "brokers": brokers}
+        print(json.dumps(result, indent=2))
         return 0
     print(f"[recipients.{made.recipient}]")
-    for use, pin in pins.items():
-        print(f'{use} = {{ file = "{names[use]}", thumbprint = "{pin}" }}')
+    print(f'role = "{arguments.role}"')
+    print(f'region = "{arguments.region}"')
+    for use, entry in entries.items():
+        print(f'{use} = {{ file = "{entry["file"]}", thumbprint = "{entry["thumbprint"]}" }}')
+    print(f"brokers = {json.dumps(brokers)}")
     return 0
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _pin(root: pathlib.Path, name: str) -> str:
@@ -100,6 +113,21 @@ def _bundle(arguments: argparse.Namespace) -> int:
     pin = thumbprint_text(read_key(arguments.policy_key, decode_verifying_key).thumbprint)
     _talk(f"bundled {len(data)} bytes; tell technicians the policy key by another way: {pin}")
     _result(arguments, arguments.out, bytes=len(data), policy_key=pin)
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    here = [Directory.open(one) for one in arguments.directories]
+    adopted = adoption.publish(arguments.bundle, here)
+    head = adopted.signed.policy.policy
+    pin = thumbprint_text(decode_verifying_key(adopted.bundle.policy_key).thumbprint)
+    _talk(f"published {head.id} {head.version}, serial {head.serial}, under the policy key {pin}")
+    files = [str(path) for path in adopted.written]
+    if arguments.json:
+        print(json.dumps({"files": files, "serial": head.serial, "policy_key": pin}, indent=2))
+        return 0
+    for file in files:
+        print(file)
     return 0
 
 
@@ -224,6 +252,7 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "keygen": _keygen,
     "sign-policy": _sign_policy,
     "bundle": _bundle,
+    "publish": _publish,
     "admit": _admit,
     "broker": _broker,
     "run": _run,

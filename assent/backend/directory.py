@@ -10,6 +10,7 @@
     tls/ca.pem, ca.key        the certificate authority; ca.pem goes into the policy
     tls/broker.pem, .key      for the broker
     tls/backend.pem, .key     for the subscriber
+    public/                   copies under the names they have beside a policy
     policies/*.toml, .cose    the policies that are published: rows may stand under their terms
     store.db, custody.db      the store
 
@@ -52,6 +53,10 @@ from assent.policy.signing import load_policy, verify
 from assent.policy.terms import terms_of
 
 _MAX_SIGNATURE: Final = 16_384  # a COSE_Sign1 of Ed25519 has some 80 bytes
+
+PUBLIC: Final = {"key": "keys/seal.pub.cose", "ack_key": "keys/ack.pub.cose", "ca": "tls/ca.pem"}
+"""What the policy names of a recipient, by its use there."""
+_PUBLIC_NAMES: Final = {"key": "seal.cose", "ack_key": "ack.cose", "ca": "ca.pem"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -206,14 +211,20 @@ def create(
             hint="choose another directory, or move the old one away",
         )
     try:
-        for directory in (root, root / "keys", root / "tls", root / "policies"):
-            durable.make_dirs(directory)
+        for directory in ("keys", "tls", "policies", "public"):
+            durable.make_dirs(root / directory)
         for name, data in files.items():
             public = name == "recipient" or name.endswith((".pem", ".pub.cose"))
+            public = public or name.startswith("public/")
             durable.write(root / name, data, mode=0o644 if public else 0o600)
     except OSError as exc:
         raise KeyStoreError(f"{root} cannot be written: {exc.strerror}") from exc
     return Directory(root, recipient)
+
+
+def public_name(recipient: str, use: str) -> str:
+    """What a recipient's public file is called beside a policy, where those of others lie, too."""
+    return f"{recipient}-{_PUBLIC_NAMES[use]}"
 
 
 def user_of(recipient: str) -> str:
@@ -247,6 +258,8 @@ def _new_files(
     for name, pair in (("ca", root), ("broker", broker), ("backend", backend)):
         files[f"tls/{name}.key"] = pair.key
         files[f"tls/{name}.pem"] = pair.certificate
+    for use, source in PUBLIC.items():
+        files[f"public/{public_name(recipient, use)}"] = files[source]
     # Last: a directory without it is none, so that one half made is not used.
     files["recipient"] = f"{recipient}\n".encode("ascii")
     return files

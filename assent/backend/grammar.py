@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import pathlib
 from importlib.metadata import version
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias, get_args
 
 from assent.backend.report import REPORTS
 from assent.errors import UsageError
+from assent.policy.model import Role
 
 _EXAMPLES: Final = """\
   assent-backend keygen maker --recipient maker --policy-key   keys, certificates, policy lines
-  assent-backend sign-policy policy.toml --key maker/keys/policy.key.cose --files maker
+  assent-backend sign-policy policy.toml --key maker/keys/policy.key.cose
   assent-backend bundle policy.toml --policy-key maker/keys/policy.pub.cose --out maker.bundle
+  assent-backend publish maker.bundle maker                    rows may stand under its terms
   assent-backend admit maker maker.request --out maker.admission
   assent-backend broker maker --out /etc/assent-broker         a mosquitto for its gateways
   assent-backend run maker --broker mqtts://localhost:8883     subscribe until SIGTERM
@@ -54,6 +56,7 @@ def parser() -> Parser:
     verbs = top.add_subparsers(metavar="VERB", required=True)
     _add_keygen(verbs)
     _add_policy_verbs(verbs)
+    _add_publish(verbs)
     _add_admit(verbs)
     _add_broker(verbs)
     _add_run(verbs)
@@ -76,8 +79,9 @@ def _add_keygen(verbs: _Verbs) -> None:
     keygen = _add(
         verbs,
         "keygen",
-        "make a backend directory with new keys and certificates; print lines for the policy",
-        "  assent-backend keygen maker --recipient maker --policy-key --host ingest.example.com",
+        "make a backend directory with new keys and certificates; print a table for the policy",
+        "  assent-backend keygen maker --recipient maker --policy-key --role controller"
+        " --region CN --host ingest.example.com",
     )
     keygen.add_argument("directory", type=pathlib.Path, metavar="DIR")
     keygen.add_argument("--recipient", required=True, help="the recipient's id in the policy")
@@ -96,6 +100,10 @@ def _add_keygen(verbs: _Verbs) -> None:
         metavar="NAME",
         help="name or address of the broker besides localhost; may be given again",
     )
+    keygen.add_argument(
+        "--role", default="", choices=get_args(Role), help="what it is to the household"
+    )
+    keygen.add_argument("--region", default="", help="where it is, ISO 3166, such as CN")
     _add_json(keygen)
 
 
@@ -104,7 +112,7 @@ def _add_policy_verbs(verbs: _Verbs) -> None:
         verbs,
         "sign-policy",
         "sign a policy that has no findings; writes POLICY.cose beside it",
-        "  assent-backend sign-policy policy.toml --key maker/keys/policy.key.cose --files maker",
+        "  assent-backend sign-policy policy.toml --key maker/keys/policy.key.cose",
     )
     sign.add_argument("policy", type=pathlib.Path, metavar="POLICY")
     sign.add_argument("--key", type=pathlib.Path, required=True, help="private policy key")
@@ -113,7 +121,7 @@ def _add_policy_verbs(verbs: _Verbs) -> None:
         "bundle",
         "put a signed policy and every file it names into one file for gateways",
         "  assent-backend bundle policy.toml --policy-key maker/keys/policy.pub.cose"
-        " --files maker --out maker.bundle",
+        " --out maker.bundle",
     )
     bundle.add_argument("policy", type=pathlib.Path, metavar="POLICY")
     bundle.add_argument("--policy-key", type=pathlib.Path, required=True, help="public policy key")
@@ -126,6 +134,19 @@ def _add_policy_verbs(verbs: _Verbs) -> None:
             help="what the file names in the policy are relative to (default: beside the policy)",
         )
         _add_json(verb)
+
+
+def _add_publish(verbs: _Verbs) -> None:
+    publish = _add(
+        verbs,
+        "publish",
+        "take a maker's bundle into a backend directory: rows may stand under its terms",
+        "  assent-backend publish maker.bundle maker\n"
+        "  assent-backend publish maker.bundle maker advice",
+    )
+    publish.add_argument("bundle", type=pathlib.Path, metavar="BUNDLE")
+    publish.add_argument("directories", type=pathlib.Path, metavar="DIR", nargs="+")
+    _add_json(publish)
 
 
 def _add_admit(verbs: _Verbs) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 import getpass
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -16,6 +18,7 @@ from assent.backend.ingest import judge
 from assent.backend.store import Store, Taken
 from assent.cosekey import SealPrivateKey, decode_verifying_key, thumbprint_text
 from assent.enrolment import sniff
+from assent.policy.model import Recipient
 from tests.backend.parts import NOW_MS, POLICY, Hand, desk, power
 
 
@@ -90,7 +93,30 @@ def test_the_whole_way_from_keys_to_an_admission(tmp_path: Path, cli: Cli) -> No
 def test_keygen_prints_json_when_asked(tmp_path: Path, cli: Cli) -> None:
     said = json.loads(cli("keygen", tmp_path / "m", "--recipient", "maker", "--json").out)
     assert said["recipient"] == "maker"
-    assert said["ca"]["file"] == "tls/ca.pem"
+    assert said["ca"]["file"] == "keys/maker-ca.pem"
+    for use in ("key", "ack_key", "ca"):
+        assert (tmp_path / "m" / "public" / Path(said[use]["file"]).name).exists()
+
+
+def test_keygen_prints_a_whole_table_for_the_policy(tmp_path: Path, cli: Cli) -> None:
+    words = ["--recipient", "energy-advice", "--role", "partner", "--region", "DE"]
+    words += ["--host", "ingest.example.net", "--host", "2001:db8::7"]
+    made = cli("keygen", tmp_path / "m", *words)
+    (table,) = tomllib.loads(made.out)["recipients"].values()
+    assert msgspec.convert(table, Recipient).region == "DE"
+    assert table["role"] == "partner"
+    assert table["brokers"] == ["mqtts://ingest.example.net:8883", "mqtts://[2001:db8::7]:8883"]
+    assert table["key"]["file"] == "keys/energy-advice-seal.cose"
+    assert f"cp {tmp_path / 'm' / 'public'}/* keys/" in made.err
+    assert cli("keygen", tmp_path / "n", *words, "--role", "friend").code == 2
+
+
+def test_what_keygen_cannot_know_is_left_empty_and_does_not_load(tmp_path: Path, cli: Cli) -> None:
+    made = cli("keygen", tmp_path / "m", "--recipient", "maker")
+    (table,) = tomllib.loads(made.out)["recipients"].values()
+    assert (table["role"], table["region"]) == ("", "")
+    assert table["brokers"] == ["mqtts://localhost:8883"]
+    assert "fill in role and region" in made.err
 
 
 def test_keygen_over_keys_is_refused(tmp_path: Path, cli: Cli) -> None:
@@ -176,7 +202,7 @@ def test_without_a_published_policy_nothing_runs(tmp_path: Path, cli: Cli) -> No
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "keygen", "sign-policy", "bundle", "admit", "broker", "run", "show"]
+    "verb", ["", "keygen", "sign-policy", "bundle", "publish", "admit", "broker", "run", "show"]
 )
 def test_help_begins_with_examples(cli: Cli, verb: str) -> None:
     said = cli(*([verb] if verb else []), "--help")

@@ -25,7 +25,7 @@ Limits: 64 files, 2 MiB a bundle, 64 kB a request or an admission.
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -38,11 +38,11 @@ from assent.cosekey import (
     decode_seal_public_key,
     decode_verifying_key,
 )
+from assent.enrolment.kinds import FileKind
 from assent.envelope.cose import read_sign1, sign1, verify1
 from assent.errors import MalformedError, TooLargeError, UnknownSuiteError
 from assent.wire import FORMAT, TAG_SIGN1
 
-FileKind = Literal["bundle", "request", "admission"]
 MAX_BUNDLE: Final = 2 * 2**20
 """Longest bundle in bytes."""
 MAX_ENROLMENT: Final = 65_536

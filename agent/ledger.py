@@ -10,6 +10,10 @@ Law:
     another gateway's, gone) is moved aside as a whole, and a fresh ledger begins with an entry that
     says since when decisions are unknown: half a ledger could be the half before a withdrawal;
   - a first start is one with a key that never began a ledger; any other without a ledger is a loss;
+  - a fresh ledger takes no yes before a trusted clock has told it the time: decisions are unknown
+    until that instant, so that a clock which was behind, or ahead, at the loss makes no old form
+    look new;
+  - a no that a wrong clock dated later than a trusted one counts as said when that one spoke;
   - the newest record of a flow decides, whoever made it;
   - a write is durable when the call returns; decisions of one form stand in one write.
 
@@ -20,7 +24,7 @@ copy put back whole, verifies: no witness of the newest head exists on this mach
 such a witness would have to remember.
 Limits: documents few and small; beyond MAX_ENTRIES only a no is taken. One writer, under the
 instance lock. Instants come from the caller, who passes the wall clock, or the floor when the
-clock is behind it, and takes a yes on a trusted clock only.
+clock is behind it, takes a yes on a trusted clock only, and calls `tell_time` when it has one.
 """
 
 from __future__ import annotations
@@ -34,10 +38,11 @@ from typing import Final
 from tinydb import TinyDB
 from tinydb.table import Document, Table
 
-from agent.chain import GENESIS, BrokenChainError, document_of, entry_of, verified
+from agent.chain import BrokenChainError, document_of, entry_of, verified
 from agent.keys.ledger_key import LedgerKey
 from agent.records import (
     Body,
+    ClockTrusted,
     Decided,
     Decision,
     Entry,
@@ -46,7 +51,7 @@ from agent.records import (
     Record,
     Start,
 )
-from agent.records.unbroken import unbroken_since
+from agent.records.standing import Standing
 from agent.records.wire import encode_entry
 from agent.storage import (
     CorruptError,
@@ -57,7 +62,6 @@ from agent.storage import (
 )
 from assent.cosekey import SigningKey, VerifyingKey
 from assent.errors import LedgerError
-from assent.policy.terms import Terms
 
 MAX_ENTRIES: Final = 2_000
 """Entries before a yes is refused: a decision a day for five years, some 4 MB to write for each."""
@@ -67,23 +71,18 @@ _TABLE: Final = "entries"
 log = logging.getLogger(__name__)
 
 
-class Ledger:
+class Ledger(Standing):
     """The household's records. Made by `open`; one owner, under the instance lock.
 
     Attributes:
         moved_aside: where a ledger that did not verify lies now, or None.
-        unknown_since_ms: since when earlier decisions are unknown, or None; survives restarts.
     """
 
     def __init__(self, table: Table, key: SigningKey, *, moved_aside: Path | None = None) -> None:
+        super().__init__()
         self._table = table
         self._key = key
-        self._entries: list[Entry] = []
-        self._records: dict[str, list[Record]] = {}
-        self._forms: dict[bytes, tuple[int, bool]] = {}  # place of the first reading, done
-        self._policy = PolicyInForce(0, GENESIS)
         self.moved_aside = moved_aside
-        self.unknown_since_ms: int | None = None
 
     @classmethod
     def open(cls, path: Path, key: LedgerKey | SigningKey, now_ms: int) -> Ledger:
@@ -121,8 +120,8 @@ class Ledger:
     def _opened(cls, path: Path, key: SigningKey, now_ms: int, *, may_begin: bool) -> Ledger:
         ledger = cls(_open_table(path), key)
         for entry in verified(_documents(ledger._table), key.public):
-            ledger._take(entry)
-        if not ledger._entries:
+            ledger.take(entry)
+        if not ledger.entries:
             if path.exists():
                 raise BrokenChainError("it has no entries")
             if not may_begin:
@@ -144,68 +143,17 @@ class Ledger:
         ledger._append(now_ms, [Start(since), *newest])
         return ledger
 
-    @property
-    def head(self) -> bytes:
-        """Hash of the newest entry, 32 bytes."""
-        return self._entries[-1].hash if self._entries else GENESIS
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """Every entry, oldest first."""
-        return tuple(self._entries)
-
-    @property
-    def highest_serial(self) -> int:
-        """The highest policy serial that ever was in force; 0 before the first."""
-        return self._policy.serial
-
-    @property
-    def policy_hash(self) -> bytes | None:
-        """SHA-256 of the policy that had the highest serial; None before the first."""
-        return self._policy.hash if self._policy.serial else None
-
-    @property
-    def policy_versions(self) -> frozenset[str]:
-        """Versions of the policy under which anything was ever decided."""
-        return frozenset(r.policy_version for records in self._records.values() for r in records)
-
-    def newest(self, flow: str) -> Record | None:
-        """The record that decides a flow, or None where nobody has decided."""
-        records = self._records.get(flow)
-        return records[-1] if records else None
-
-    def history(self, flow: str) -> tuple[Record, ...]:
-        """Every record of a flow, oldest first."""
-        return tuple(self._records.get(flow, ()))
-
-    def form_seen(self, form_hash: bytes) -> bool:
-        """Whether a form has said all it had to say; its bytes never act again."""
-        return self._forms.get(form_hash, (0, False))[1]
-
-    def is_overtaken(self, form_hash: bytes, flow: str) -> bool:
-        """Whether a no to a flow came after a form was first read.
-
-        The order of the chain tells it, not the clock: a yes that waited for a trusted clock does
-        not outlive a no that was said meanwhile.
-        """
-        first = self._forms.get(form_hash, (len(self._entries), False))[0]
-        return any(
-            not body.decision.state.is_yes and body.decision.flow == flow
-            for body in (entry.body for entry in self._entries[first:])
-            if isinstance(body, Decided)
-        )
-
-    def unbroken_since(self, flow: str, terms: Terms) -> int | None:
-        """Start of the unbroken yes that covers some terms.
+    def tell_time(self, now_ms: int) -> None:
+        """Takes the time from a trusted clock; writes only where something was dated in doubt.
 
         Args:
-            flow: id of the flow.
-            terms: the terms in force.
+            now_ms: now, by a clock that is trusted.
 
-        Returns:
-            ms since 1970 UTC, or None when the newest record is no yes that covers them.
+        Raises:
+            LedgerError: it cannot be written; the doubt stays.
         """
-        return unbroken_since(self._records.get(flow, ()), terms)
+        if self.is_in_doubt(now_ms):
+            self._append(now_ms, [ClockTrusted()])
 
     def append_decision(self, decision: Decision, now_ms: int) -> Record:
         """Records one decision that came from no form; durable when this returns.
@@ -267,35 +215,26 @@ class Ledger:
     def _append(self, now_ms: int, bodies: Sequence[Body]) -> list[Entry]:
         if not bodies:
             return []
-        if len(self._entries) >= MAX_ENTRIES and any(_is_yes(body) for body in bodies):
-            raise LedgerError(f"the ledger has {len(self._entries)} entries and takes only a no")
+        if len(self.entries) >= MAX_ENTRIES and any(_is_yes(body) for body in bodies):
+            raise LedgerError(f"the ledger has {len(self.entries)} entries and takes only a no")
+        if not self.is_dated and any(_is_yes(body) for body in bodies):
+            raise LedgerError(
+                "the ledger was lost, and the clock has not been trusted since",
+                hint="a yes is taken as soon as it is",
+            )
         made: list[Entry] = []
         for body in bodies:
             made.append(encode_entry(made[-1].hash if made else self.head, now_ms, body))
         try:
             self._table.insert_multiple(
                 Document(document_of(entry, self._key), doc_id=number)
-                for number, entry in enumerate(made, len(self._entries) + 1)
+                for number, entry in enumerate(made, len(self.entries) + 1)
             )
         except StorageError as exc:
             raise LedgerError(f"the decision cannot be recorded: {exc.message}") from exc
         for entry in made:
-            self._take(entry)
+            self.take(entry)
         return made
-
-    def _take(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        match entry.body:
-            case Start(unknown_since_ms):
-                self.unknown_since_ms = unknown_since_ms
-            case PolicyInForce():
-                self._policy = entry.body
-            case FormRead(form_hash, done):
-                first, _ = self._forms.get(form_hash, (len(self._entries), False))
-                self._forms[form_hash] = (first, done)
-            case Decided():
-                if record := entry.record:
-                    self._records.setdefault(record.flow, []).append(record)
 
     def _records_of(self, entries: Sequence[Entry]) -> tuple[Record, ...]:
         return tuple(record for entry in entries if (record := entry.record) is not None)

@@ -134,6 +134,8 @@ def with_policy(site: Site, now: Instant) -> Site:
         return dataclasses.replace(site, policy=None, trouble=trouble)
     directory = site.settings.directory
     try:
+        if now.trusted:
+            site.ledger.tell_time(now.wall_ms)
         text = durable.read(directory / POLICY, _MAX_FILE)
         signature = durable.read(directory / SIGNATURE, _MAX_FILE)
         policy = open_policy(

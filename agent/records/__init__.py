@@ -103,9 +103,17 @@ def state_of_no(newest: Record | None) -> State:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Start:
-    """The first entry: since when decisions are unknown, or None at a first start."""
+    """The first entry: since when decisions are unknown, or None at a first start.
+
+    That instant is by whatever clock there was; the first `ClockTrusted` after it counts.
+    """
 
     unknown_since_ms: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClockTrusted:
+    """A trusted clock told the time: all that stands before was recorded before this instant."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,7 +140,7 @@ class Decided:
     form_hash: bytes | None
 
 
-Body = Start | PolicyInForce | FormRead | Decided
+Body = Start | ClockTrusted | PolicyInForce | FormRead | Decided
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

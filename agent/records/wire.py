@@ -19,6 +19,7 @@ from msgspec import Meta
 from agent.records import (
     HASH_BYTES,
     Body,
+    ClockTrusted,
     Decided,
     Decision,
     Entry,
@@ -113,6 +114,10 @@ class _FormRead(_Array, frozen=True):
     done: bool
 
 
+class _ClockTrusted(_Array, frozen=True):
+    pass
+
+
 class _Decided(_Array, frozen=True):
     flow: _Line
     state: State
@@ -127,12 +132,19 @@ class _Decided(_Array, frozen=True):
     form_hash: _Hash | None
 
 
-_KINDS: Final[dict[type[Body], int]] = {Start: 0, PolicyInForce: 1, FormRead: 2, Decided: 3}
+_KINDS: Final[dict[type[Body], int]] = {
+    Start: 0,
+    PolicyInForce: 1,
+    FormRead: 2,
+    Decided: 3,
+    ClockTrusted: 4,
+}
 _BODIES: Final[dict[int, type[_Array]]] = {
     0: _Start,
     1: _PolicyInForce,
     2: _FormRead,
     3: _Decided,
+    4: _ClockTrusted,
 }
 
 
@@ -144,6 +156,8 @@ def _parts(body: Body) -> list[cbor.Encodable]:
     match body:
         case Start(unknown_since_ms):
             return [unknown_since_ms]
+        case ClockTrusted():
+            return []
         case PolicyInForce(serial, policy_hash):
             return [serial, policy_hash]
         case FormRead(form_hash, done):
@@ -159,6 +173,8 @@ def _body(wire: _Array) -> Body:
     match wire:
         case _Start():
             return Start(wire.unknown_since_ms)
+        case _ClockTrusted():
+            return ClockTrusted()
         case _PolicyInForce():
             return PolicyInForce(wire.serial, wire.hash)
         case _FormRead():

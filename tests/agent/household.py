@@ -120,6 +120,8 @@ def ledger_in_memory(began_ms: int, *, unknown_since_ms: int | None = None) -> L
     """A real ledger that is not on a disk."""
     ledger = Ledger(TinyDB(storage=MemoryStorage).table("entries"), LEDGER_KEY)
     ledger._append(began_ms, [Start(unknown_since_ms)])
+    if unknown_since_ms is not None:
+        ledger.tell_time(unknown_since_ms)
     return ledger
 
 

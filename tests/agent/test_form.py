@@ -599,6 +599,22 @@ def test_a_no_recorded_on_a_clock_that_was_ahead_does_not_shut_a_flow_for_good(
     assert state_of(ledger) is State.GIVEN
 
 
+@pytest.mark.parametrize("behind", [True, False], ids=["clock behind", "clock ahead"])
+def test_a_no_dated_far_ahead_on_a_wrong_clock_holds_back_only_what_was_said_before_the_time_was_known(
+    ledger: Ledger, behind: bool
+) -> None:
+    applied(text(GIVEN), ledger)
+    no = text(REFUSED, at=NOON + 100_000 * DAY)
+    applied(no, ledger, DAY if behind else NOON + 200_000 * DAY, trusted=False)
+    applied(text(given_on(NOON + HOUR)), ledger, NOON + DAY)
+    assert state_of(ledger) is State.WITHDRAWN
+    ledger.tell_time(NOON + DAY)
+    applied(text(given_on(NOON + DAY - 1)), ledger, NOON + 2 * DAY)
+    assert state_of(ledger) is State.WITHDRAWN
+    applied(text(given_on(NOON + DAY + 1)), ledger, NOON + 2 * DAY)
+    assert state_of(ledger) is State.GIVEN
+
+
 FULL = "remote-diagnosis = { decision = 'given' }"
 LESS = "remote-diagnosis = { decision = 'given', without = ['device.serial'] }"
 SHORT = "remote-diagnosis = { decision = 'given', until = 2027-11-22 }"
@@ -652,6 +668,7 @@ def unknown(tmp_path: Path) -> Ledger:
     path.write_bytes(b"torn")
     ledger = Ledger.open(path, LEDGER_KEY, NOON)
     assert ledger.unknown_since_ms == NOON
+    ledger.tell_time(NOON)
     return ledger
 
 
@@ -673,6 +690,24 @@ def test_a_form_from_before_the_ledger_was_lost_never_acts(unknown: Ledger, form
     assert not is_broken(acts)
     assert unknown.form_seen(hash_of(form))
     assert unknown.newest("remote-diagnosis") is None
+
+
+@pytest.mark.clause("C01")
+@pytest.mark.parametrize("wrong_ms", [3 * DAY, NOON + 9_000 * DAY], ids=["behind", "ahead"])
+def test_a_form_that_was_there_when_the_ledger_was_lost_on_a_wrong_clock_never_acts(
+    tmp_path: Path, wrong_ms: int
+) -> None:
+    path = tmp_path / "ledger.json"
+    path.write_bytes(b"torn")
+    ledger = Ledger.open(path, LEDGER_KEY, wrong_ms)
+    form = text(GIVEN, at=NOON - HOUR)
+    applied(form, ledger, wrong_ms, trusted=False)  # lies there at the start
+    ledger.tell_time(NOON)
+    applied(form, ledger, NOON + MINUTE)
+    applied(text(GIVEN, at=NOON - MINUTE), ledger, NOON + MINUTE)  # from a drawer
+    assert state_of(ledger) is None
+    applied(text(GIVEN, at=NOON + 1), ledger, NOON + MINUTE)
+    assert state_of(ledger) is State.GIVEN
 
 
 def test_a_form_from_after_the_ledger_was_lost_acts(unknown: Ledger) -> None:

@@ -365,6 +365,7 @@ def test_a_damaged_ledger_is_moved_aside_and_every_decision_is_unknown(
     again = opened(path, NOON + 2 * DAY)
     assert again.moved_aside is None
     assert again.unknown_since_ms == NOON + DAY
+    again.tell_time(NOON + 2 * DAY)
     again.append_decision(decision(), NOON + 2 * DAY)
     assert opened(path).newest("remote-diagnosis") is not None
 
@@ -467,6 +468,32 @@ def test_a_clock_that_is_behind_does_not_make_old_forms_new(path: Path) -> None:
     damaged["tables"]["entries"]["1"]["entry"] = "A"
     path.write_text(json.dumps(damaged))
     assert opened(path, 1_000).unknown_since_ms == NOON + HOUR
+
+
+@pytest.mark.clause("C28")
+@pytest.mark.parametrize("wrong_ms", [1_000, NOON + 9_000 * DAY], ids=["behind", "ahead"])
+def test_a_ledger_that_was_lost_on_a_wrong_clock_takes_no_yes_before_the_time_is_known(
+    path: Path, wrong_ms: int
+) -> None:
+    path.write_bytes(bytes(2000))
+    ledger = opened(path, wrong_ms)
+    with pytest.raises(LedgerError, match="not been trusted since"):
+        ledger.append_decision(decision(), NOON)
+    ledger.append_decision(decision(state=State.REFUSED), wrong_ms)  # a no needs no clock
+    opened(path, wrong_ms).tell_time(NOON + DAY)
+    again = opened(path, wrong_ms)
+    assert again.unknown_since_ms == NOON + DAY
+    again.tell_time(NOON + 2 * DAY)
+    assert again.unknown_since_ms == NOON + DAY  # once known, it stays
+    again.append_decision(decision(), NOON + 2 * DAY)
+    assert opened(path).newest("remote-diagnosis") == again.newest("remote-diagnosis")
+
+
+def test_the_time_is_written_only_where_something_is_in_doubt(path: Path) -> None:
+    ledger = filled(path)
+    before = path.read_bytes()
+    ledger.tell_time(NOON + DAY)
+    assert path.read_bytes() == before
 
 
 def test_an_old_policy_stays_refused_after_the_ledger_was_moved_aside(path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.records import (
+    ClockTrusted,
     Decided,
     Decision,
     Entry,
@@ -42,6 +43,7 @@ decisions = st.builds(
 )
 bodies = (
     st.builds(Start, st.none() | instants)
+    | st.builds(ClockTrusted)
     | st.builds(PolicyInForce, instants, hashes)
     | st.builds(FormRead, hashes, st.booleans())
     | st.builds(Decided, decisions, st.none() | hashes)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.enrol import enrol
@@ -64,6 +65,17 @@ def test_a_signed_policy_is_in_force_and_remembered(gateway: Path) -> None:
     assert site.policy.serial == site.ledger.highest_serial == SERIAL
     digest = hashlib.sha256((gateway / POLICY).read_bytes()).digest()
     assert site.policy.hash == site.ledger.policy_hash == digest
+
+
+def test_a_lost_ledger_hears_the_time_from_a_trusted_clock_only(gateway: Path) -> None:
+    (gateway / "state" / "ledger.json").write_bytes(b"torn")
+    settings, now = load_settings(gateway), CLOCK.now()
+    wrong = msgspec.structs.replace(now, wall_ms=3_000, trusted=False)
+    site = open_site(settings, wrong)
+    assert not site.ledger.is_dated
+    site = with_policy(site, msgspec.structs.replace(now, trusted=True))
+    assert site.ledger.is_dated
+    assert site.ledger.unknown_since_ms == now.wall_ms
 
 
 def test_its_keys_are_those_of_the_recipients(gateway: Path) -> None:

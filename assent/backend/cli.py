@@ -28,12 +28,12 @@ from assent.backend import admission, adoption, directory, publishing
 from assent.backend.broker import Sources, install
 from assent.backend.directory import Directory
 from assent.backend.grammar import parser
-from assent.backend.keyfiles import read_key
+from assent.backend.keyfiles import owner_hint, read_key
 from assent.backend.report import REPORTS
 from assent.backend.store import Store
 from assent.cosekey import decode_verifying_key, file_thumbprint, thumbprint_text
 from assent.enrolment import MAX_ENROLMENT
-from assent.errors import AssentError, ConfigError, RefusedError, UsageError
+from assent.errors import AssentError, ConfigError, RefusedError, StoreError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,7 +195,14 @@ def _run(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _alone(root: pathlib.Path) -> Iterator[None]:
     """Holds the directory's lock: two subscribers would take the session from each other."""
-    with (root / "run.lock").open("a") as lock:
+    path = root / "run.lock"
+    try:
+        lock = path.open("a")
+    except OSError as exc:
+        raise StoreError(
+            f"{path} cannot be written: {exc.strerror}", hint=owner_hint(path, exc)
+        ) from exc
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:

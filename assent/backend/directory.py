@@ -37,7 +37,7 @@ from assent import durable
 from assent.backend import authority
 from assent.backend.authority import Authority, Pair
 from assent.backend.broker import BACKEND
-from assent.backend.keyfiles import read, read_key, read_secret
+from assent.backend.keyfiles import owner_hint, read, read_key, read_secret
 from assent.backend.offers import Offer
 from assent.cosekey import (
     SealPrivateKey,
@@ -84,10 +84,15 @@ class Directory:
         """Opens a directory that `keygen` made.
 
         Raises:
-            KeyStoreError: it is none.
+            KeyStoreError: it is none, or this account may not enter it.
         """
         try:
             recipient = durable.read(root / "recipient", 200).decode("ascii").strip()
+        except PermissionError as exc:
+            raise KeyStoreError(
+                f"{root / 'recipient'} cannot be read: {exc.strerror}",
+                hint=owner_hint(root / "recipient"),
+            ) from exc
         except (OSError, UnicodeDecodeError) as exc:
             raise KeyStoreError(
                 f"{root} is no backend directory: its file 'recipient' cannot be read",

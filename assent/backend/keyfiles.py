@@ -8,6 +8,7 @@ what its name or mode suggests.
 from __future__ import annotations
 
 import pathlib
+import pwd
 import stat
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -68,7 +69,31 @@ def read(path: pathlib.Path) -> bytes:
     try:
         return durable.read(path, _MAX_KEY_BYTES)
     except OSError as exc:
-        raise KeyStoreError(f"{path} cannot be read: {exc.strerror}") from exc
+        raise KeyStoreError(
+            f"{path} cannot be read: {exc.strerror}", hint=owner_hint(path, exc)
+        ) from exc
+
+
+def owner_hint(path: pathlib.Path, error: OSError | None = None) -> str | None:
+    """Says whose a path is, for somebody to whom it is closed.
+
+    Args:
+        path: what was to be opened.
+        error: what came of it; anything but a missing permission needs no such hint.
+    """
+    if error is not None and not isinstance(error, PermissionError):
+        return None
+    for place in (path, *path.absolute().parents):
+        try:
+            uid = place.stat().st_uid
+        except OSError:
+            continue
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            name = f"#{uid}"
+        return f"{place} belongs to {name}: put 'sudo -u {name}' before the command"
+    return None
 
 
 _PUBLIC: Final[tuple[Callable[[bytes], object], ...]] = (

@@ -8,12 +8,10 @@ import getpass
 import os
 import pwd
 import shlex
-import shutil
 import socket
 import ssl
 import stat
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,15 +223,6 @@ def test_a_value_that_would_not_stay_on_its_line_is_refused(
     with pytest.raises((MalformedError, UsageError)):
         render(tmp_path / "made", **values)  # type: ignore[arg-type]
     assert not (tmp_path / "made").exists()
-
-
-@pytest.fixture
-def outside() -> Iterator[Path]:
-    """A directory that every account may enter, as /etc is and pytest's own are not."""
-    made = Path(tempfile.mkdtemp())
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 def account() -> str:

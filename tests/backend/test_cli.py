@@ -4,8 +4,10 @@ from __future__ import annotations
 import getpass
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -298,3 +300,62 @@ def test_show_before_anything_came_says_so(tmp_path: Path, cli: Cli) -> None:
     said = cli("show", tmp_path / "m")
     assert said.code == 1
     assert "no store yet" in said.err
+
+
+Denied = Callable[[Path], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def open_house(outside: Path, delivered: tuple[Directory, Hand]) -> Path:
+    """A backend's directory with a store, in a place that another account may enter."""
+    return Path(shutil.copytree(delivered[0].root, outside / "maker"))
+
+
+@pytest.mark.parametrize("words", ["show", "run", "admit"])
+def test_the_wrong_account_is_told_whose_directory_it_is(
+    open_house: Path, cli: Cli, another_account: Denied, words: str
+) -> None:
+    """Red while a directory that may not be entered counts as none, or as damaged."""
+    more = {"run": ["--broker", "mqtts://localhost:1"], "admit": ["request"]}.get(words, [])
+    with another_account(open_house):
+        said = cli(words, open_house, *more)
+    assert (said.code, said.out) == (1, "")
+    assert f"{open_house / 'recipient'} cannot be read: Permission denied" in said.err
+    assert f"sudo -u {getpass.getuser()}" in said.err
+    assert "keygen" not in said.err
+
+
+@pytest.mark.parametrize("name", ["store.db", "custody.db"])
+def test_a_store_of_another_account_is_not_called_damaged(
+    open_house: Path, cli: Cli, another_account: Denied, name: str
+) -> None:
+    open_house.chmod(0o755)
+    for one in ("store.db", "custody.db"):
+        (open_house / one).chmod(0o600 if one == name else 0o644)
+    with another_account(open_house / name):
+        said = cli("show", open_house)
+    assert (said.code, said.out) == (1, "")
+    assert f"{open_house / name} cannot be read: Permission denied" in said.err
+    assert "damaged" not in said.err
+    assert "sudo -u" in said.err
+
+
+def test_a_lock_of_another_account_is_a_sentence(
+    open_house: Path, cli: Cli, another_account: Denied
+) -> None:
+    """Red while `run` ends with a traceback."""
+    open_house.chmod(0o755)
+    lock = open_house / "run.lock"
+    lock.touch(mode=0o600)
+    with another_account(lock):
+        said = cli("run", open_house, "--broker", "mqtts://localhost:1")
+    assert said.code == 1
+    assert f"{lock} cannot be written: Permission denied" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_store_that_is_damaged_is_called_so(open_house: Path, cli: Cli) -> None:
+    (open_house / "store.db").write_bytes(b"\0" * 10_000)
+    said = cli("show", open_house)
+    assert said.code == 1
+    assert "bring back a backup" in said.err

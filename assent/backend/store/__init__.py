@@ -27,6 +27,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from assent.backend.keyfiles import owner_hint
 from assent.backend.offers import Offer
 from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
 from assent.backend.store.custody import Custody, Kept, Quarantined
@@ -43,6 +44,9 @@ _POISON: Final = (
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
 )
+_DAMAGED: Final = "a damaged store is not moved aside: bring back a backup of both files"
+# SQLite's words for a file or directory that this account may not open or write.
+_CLOSED: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 
 class Verdict(enum.Enum):
@@ -107,6 +111,8 @@ class Store:
         connect = _connect if writable else _look
         try:
             self._torn = False
+            for name in () if writable else ("store.db", "custody.db"):
+                (root / name).open("rb").close()  # SQLite does not say which is closed to us
             self._readings_db = connect(root / "store.db")
             self._custody_db = connect(root / "custody.db")
             self.readings = Readings(self._readings_db)
@@ -115,10 +121,16 @@ class Store:
                 self.readings.prepare()
                 self.custody.prepare()
                 self._settle()
-        except (OSError, sqlite3.Error) as exc:
+        except OSError as exc:
+            path = pathlib.Path(exc.filename or root)
+            doing = "written" if writable else "read"
+            raise StoreError(
+                f"{path} cannot be {doing}: {exc.strerror}", hint=owner_hint(path, exc)
+            ) from exc
+        except sqlite3.Error as exc:
             raise StoreError(
                 f"the store in {root} cannot be opened: {exc}",
-                hint="a damaged store is not moved aside: bring back a backup of both files",
+                hint=owner_hint(root) if _is_closed(exc) else _DAMAGED,
             ) from exc
 
     def close(self) -> None:
@@ -283,7 +295,14 @@ def _connect(path: pathlib.Path) -> sqlite3.Connection:
 
 def _look(path: pathlib.Path) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens it, now
+    return connection
+
+
+def _is_closed(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _CLOSED  # the low byte is the primary code
 
 
 @contextlib.contextmanager

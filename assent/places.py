@@ -32,8 +32,9 @@ _BLANK_LINES = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
 _BARE = re.compile(r"[A-Za-z0-9_-]++")
 _BASIC = re.compile(r'"(?:[^"\\\n]++|\\.)*+"')
 _LITERAL = re.compile(r"'[^'\n]*+'")
-_LONG_BASIC = re.compile(r'"""(?:[^"\\]++|\\[\s\S]|"{1,2}(?!"))*+"{3,5}')
-_LONG_LITERAL = re.compile(r"'''(?:[^']++|'{1,2}(?!'))*+'{3,5}")
+# Not possessive around the whole: re of Python 3.11.2, which is Debian 12's, loses its place there.
+_LONG_BASIC = re.compile(r'"""(?:[^"\\]++|\\[\s\S]|"{1,2}(?!"))*"{3,5}')
+_LONG_LITERAL = re.compile(r"'''(?:[^']++|'{1,2}(?!'))*'{3,5}")
 # a date and its time may be separated by one space (TOML 1.0.0, offset date-time)
 _SCALAR = re.compile(r"""\d{4}-\d\d-\d\d [\d:.Zz+-]++|[^\s,=#"'\[\]{}]++""", re.ASCII)
 

@@ -149,7 +149,7 @@ class Stage:
 
     def broker_url(self, recipient: str) -> str:
         """Where a recipient's broker listens."""
-        return f"mqtts://localhost:{self.ports[recipient]}"
+        return f"mqtts://127.0.0.1:{self.ports[recipient]}"
 
     def start_broker(self, recipient: str) -> None:
         """Starts the shipped configuration of mosquitto for a recipient and waits for it."""

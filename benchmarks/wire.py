@@ -269,6 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=recordings.DATA, help="timeseries directory")
     parser.add_argument("--series", action="append", help="only this one (repeatable)")
     options = parser.parse_args(arguments)
+    if not options.data.is_dir():
+        sys.stderr.write(f"wire: no recorded series in {options.data}; their figures stay as kept\n")
+        return 0
     found = [
         series
         for series in recordings.load(options.data)

@@ -8,7 +8,7 @@ Law:
 
 Security: written by a technician for the household; whatever the bytes, a Form comes out or a
 ConfigError. What is printed later has no control characters.
-Limits: those of `assent.located`; instants from 2020 on.
+Limits: those of `assent.located`; instants from 2020 to 9998.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ Answer = Literal["accepted", "given", "refused", "withdrawn"]
 _NO: Final = ("refused", "withdrawn")
 # Before this no gateway ran: a date such as 1970 is a clock that was not set, not a decision.
 _EARLIEST: Final = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+# After this an offset can carry an instant out of the calendar, where nothing can print it.
+_LATEST: Final = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 _Line = Annotated[
     str,
@@ -164,10 +166,13 @@ def _form(document: Document) -> Form:
         (("recorded_at",), file.recorded_at),
         *((("decisions", flow, "on"), line.on) for flow, line in said.items()),
     ]
-    early = [path for path, moment in moments if moment is not None and moment < _EARLIEST]
-    if early:
-        message = f"expected an instant after {_EARLIEST:%Y-%m-%d}, before which no gateway ran"
-        raise ConfigError(tuple(document.finding(path, message) for path in early))
+    findings = [
+        document.finding(path, message)
+        for path, moment in moments
+        if moment is not None and (message := _strangeness(moment)) is not None
+    ]
+    if findings:
+        raise ConfigError(tuple(findings))
     return Form(
         policy=file.policy,
         decided_by=file.decided_by,
@@ -177,6 +182,14 @@ def _form(document: Document) -> Form:
         decisions=said,
         document=document,
     )
+
+
+def _strangeness(moment: dt.datetime) -> str | None:
+    if moment < _EARLIEST:
+        return f"expected an instant after {_EARLIEST:%Y-%m-%d}, before which no gateway ran"
+    if moment >= _LATEST:
+        return f"expected an instant before {_LATEST:%Y-%m-%d}"
+    return None
 
 
 def _ms(moment: dt.datetime) -> int:

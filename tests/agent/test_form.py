@@ -200,6 +200,14 @@ def test_a_yes_ends_as_the_day_begins_where_the_form_was_recorded(ledger: Ledger
         (text(GIVEN).replace('"2026-11-01"', "2026-11-01"), "version such as"),
         (text(GIVEN, at=0), "consent.toml:4:1: expected an instant after 2020-01-01"),
         (text(given_on(0)), "expected an instant after 2020-01-01"),
+        (
+            text(REFUSED).replace(moment(EARLIER), "9999-12-31T23:59:59-23:59"),
+            "consent.toml:4:1: expected an instant before 9999-01-01",
+        ),
+        (
+            text(GIVEN[:-7] + "{ decision = 'given', on = 9999-12-31T23:59:59-23:59 }"),
+            "expected an instant before 9999-01-01",
+        ),
         (text('service = "acepted"'), "did you mean 'accepted'?"),
         (text("service = true"), "consent.toml:8:1: expected"),
         (text("service = { decision = 'accepted', untill = 2027-11-22 }"), "did you mean 'until'?"),
@@ -222,6 +230,8 @@ def test_a_yes_ends_as_the_day_begins_where_the_form_was_recorded(ledger: Ledger
         "a version that became a date",
         "a clock that was not set",
         "an 'on' of a clock that was not set",
+        "a no that its offset carries out of the calendar",
+        "an 'on' that its offset carries out of the calendar",
         "a word that is nearly one",
         "a truth value",
         "a key of a line that is nearly one",
@@ -613,6 +623,16 @@ def test_a_no_dated_far_ahead_on_a_wrong_clock_holds_back_only_what_was_said_bef
     assert state_of(ledger) is State.WITHDRAWN
     applied(text(given_on(NOON + DAY + 1)), ledger, NOON + 2 * DAY)
     assert state_of(ledger) is State.GIVEN
+
+
+def test_a_yes_after_a_no_of_a_year_that_no_calendar_has_is_told_why_it_stays(
+    ledger: Ledger,
+) -> None:
+    applied(text(GIVEN), ledger)
+    ledger.append_decision(decision(state=State.WITHDRAWN, decided_ms=253_402_387_139_000), NOON)
+    acts = applied(text(given_on(NOON + HOUR)), ledger, NOON + DAY)
+    assert "no later 'on'" in why(acts)
+    assert state_of(ledger) is State.WITHDRAWN
 
 
 FULL = "remote-diagnosis = { decision = 'given' }"

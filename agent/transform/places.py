@@ -6,9 +6,12 @@ Law:
     before the poles and the antimeridian included; what leaves is the cell's centre;
   - cells of a multiple lie edge on edge with the finer ones, so that a coarser grid never tells
     more (terms compare them so);
-  - the host's own part of an address never leaves, whatever the policy asks for.
+  - the host's own part of an address never leaves, whatever the policy asks for; an IPv4 host in
+    an IPv6 address (mapped, 6to4, Teredo) is an IPv4 host.
 
-Standards: RFC 791, RFC 4291 (addresses), RFC 4632 (prefixes).
+Standards: RFC 791, RFC 4291 (addresses), RFC 4632 (prefixes), RFC 3056 (6to4), RFC 4380 (Teredo).
+Limits: a provider's own embedding (6rd, RFC 5969; NAT64 under its prefix, RFC 6052) cannot be told
+from any other prefix; a policy that must hide it asks for 32 bits or fewer.
 """
 
 from __future__ import annotations
@@ -97,6 +100,14 @@ def grid(kilometres: float) -> Reader:
     return Reader(Kind.POSITION, cells.quantum, one)
 
 
+def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    # An IPv4 host in other clothes, whose /64 would name it: mapped (RFC 4291 §2.5.5.2), 6to4
+    # (RFC 3056 §2) and Teredo (RFC 4380 §4; the client behind its server).
+    if address.teredo is not None:
+        return address.teredo[1]
+    return address.ipv4_mapped or address.sixtofour
+
+
 def prefix(bits: int) -> Reader:
     """Reads IPv4 and IPv6 addresses as the network of their first bits.
 
@@ -113,8 +124,8 @@ def prefix(bits: int) -> Reader:
             address = ipaddress.ip_address(text.strip())
         except ValueError:
             return DropReason.MALFORMED
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped  # RFC 4291 §2.5.5.2: an IPv4 host in other clothes
+        if isinstance(address, ipaddress.IPv6Address):
+            address = _inner(address) or address
         most = MAX_BITS_V4 if address.version == 4 else MAX_BITS_V6
         # packed has no scope: the name of an interface does not leave (RFC 4007 §11)
         return str(ipaddress.ip_network((address.packed, min(bits, most)), strict=False))

@@ -547,6 +547,10 @@ def test_coarser_cells_lie_edge_on_edge_with_finer_ones_wherever_their_width_cha
         (48, "2001:db8:1:2::3", "2001:db8:1::/48"),
         (128, "2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
         (24, "::ffff:192.0.2.77", "192.0.2.0/24"),
+        (64, "2002:c000:24d:1::1", "192.0.2.0/24"),
+        (16, "2002:c000:24d::1", "192.0.0.0/16"),
+        (64, "2001:0:c633:6401:8000:f227:3fff:fdb2", "192.0.2.0/24"),
+        (64, "2001:1:c633:6401:8000:f227:3fff:fdb2", "2001:1:c633:6401::/64"),
         (64, "fe80::1%eth0", "fe80::/64"),
     ],
     ids=[
@@ -557,6 +561,10 @@ def test_coarser_cells_lie_edge_on_edge_with_finer_ones_wherever_their_width_cha
         "a /48",
         "the host part of IPv6 never leaves",
         "an IPv4 address in IPv6 clothes is an IPv4 address",
+        "an IPv4 address that 6to4 carries is an IPv4 address",
+        "a coarse one, too",
+        "an IPv4 address behind Teredo is an IPv4 address",
+        "the twin: a neighbour of Teredo is an IPv6 address",
         "the name of an interface does not leave",
     ],
 )

@@ -7,22 +7,27 @@ Law:
   - a bundle is verified whole before one byte of it is written; nothing in it can name a path
     outside the configuration directory;
   - each recipient gets a request of its own: mailbox, keys and certificate have nothing in common;
+    one that has admitted this gateway is asked again only under another authority;
   - enrolling agrees to nothing: no flow runs before the household decided.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.keys import Keys
 from agent.ledger import Ledger
-from agent.lock import instance_lock
+from agent.lock import BusyError, instance_lock
 from agent.settings import Settings, load_settings
 from agent.site import LEDGER, POLICY, SIGNATURE, make_state, open_site
 from assent import durable
 from assent.cosekey import decode_verifying_key, thumbprint_text
 from assent.enrolment import (
+    MAX_FILE,
+    MAX_POLICY,
     Bundle,
     EnrolRequest,
     decode_admission,
@@ -32,7 +37,7 @@ from assent.enrolment import (
 )
 from assent.errors import AssentError, PolicyError, RefusedError, UsageError
 from assent.policy.model import Policy, references
-from assent.policy.signing import SignedPolicy, open_policy
+from assent.policy.signing import SignedPolicy, load_policy, open_policy
 from firmware_bridge.clock import Clock
 
 _REQUESTS = "requests"
@@ -69,7 +74,7 @@ def enrol(directory: Path, data: bytes, *, expected: str | None = None) -> Taken
     settings = load_settings(directory)
     make_state(settings.state)
     kind = sniff(data)
-    with instance_lock(settings.state):
+    with _alone(settings.state):
         if kind == "bundle":
             return _take_bundle(settings, decode_bundle(data), expected)
         if kind == "admission":
@@ -80,16 +85,33 @@ def enrol(directory: Path, data: bytes, *, expected: str | None = None) -> Taken
     )
 
 
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Holds the instance lock, or says what to do about who holds it."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(instance_lock(state))
+        except BusyError as exc:
+            hint = "stop the agent, enrol, then start it again"
+            raise BusyError(exc.message, hint=hint) from exc
+        yield
+
+
 def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Taken:
     keys = Keys.open(settings.state / "keys")
     now_ms = Clock().now().wall_ms
     ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, now_ms)
     policy = _verify(bundle, keys, ledger, expected)
+    before = _authorities(settings.directory)
     written = _write_policy(settings.directory, bundle, policy.policy)
     keys.trust_policy_key(decode_verifying_key(bundle.policy_key))
     # From here on an older policy is refused, also when this one never came to run.
     ledger.append_policy(policy.serial, policy.hash, now_ms)
-    requests = [_request(settings.directory, keys, name) for name in policy.policy.recipients]
+    requests = [
+        _request(settings.directory, keys, name)
+        for name, authority in policy.cas.items()
+        if not keys.admitted(name) or before.get(name, authority) != authority
+    ]
     head = policy.policy.policy
     return Taken(
         "bundle",
@@ -98,9 +120,23 @@ def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Ta
             f"policy {head.id} {head.version}, serial {head.serial}, of {head.controller}",
             f"policy key {_thumbprint(bundle)}",
             *(f"request written: {path}" for path in requests),
-            "next: give each request to its recipient; take the answers in with assent enrol",
+            "next: give each request to its recipient; take the answers in with assent enrol"
+            if requests
+            else "next: assent consent show tells what is asked anew; then start the agent again",
         ],
     )
+
+
+def _authorities(directory: Path) -> dict[str, bytes]:
+    """By whom each recipient's broker was judged until now; empty when that cannot be read."""
+    try:
+        policy = load_policy(durable.read(directory / POLICY, MAX_POLICY))
+        return {
+            name: durable.read(directory / one.ca.file, MAX_FILE)
+            for name, one in policy.recipients.items()
+        }
+    except (OSError, AssentError):
+        return {}
 
 
 def _verify(bundle: Bundle, keys: Keys, ledger: Ledger, expected: str | None) -> SignedPolicy:

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 from agent.cli.say import result
 from agent.enrol import enrol
 from assent import durable
 from assent.enrolment import MAX_BUNDLE
-from assent.errors import AssentError
+from assent.enrolment.kinds import FileKind, claimed, wrong_file
+from assent.errors import AssentError, BadSignatureError, UnknownSuiteError, WireError
+
+_EXPECTED: Final[tuple[FileKind, ...]] = ("bundle", "admission")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
         data = durable.read(arguments.file, MAX_BUNDLE)
     except OSError as exc:
         raise AssentError(f"{arguments.file} cannot be read: {exc.strerror}") from exc
-    taken = enrol(arguments.config, data, expected=arguments.thumbprint)
+    if claimed(data) == "request":
+        raise wrong_file(arguments.file, data, _EXPECTED)
+    try:
+        taken = enrol(arguments.config, data, expected=arguments.thumbprint)
+    except (BadSignatureError, UnknownSuiteError):
+        raise  # whole, and what is wrong with it is its own sentence
+    except WireError as exc:
+        raise wrong_file(arguments.file, data, _EXPECTED, exc) from exc
     result(
         {"kind": taken.kind, "written": [str(path) for path in taken.written], "told": taken.told},
         taken.told,

@@ -83,7 +83,7 @@ def _opened(path: pathlib.Path) -> tuple[Bundle, SignedPolicy]:
     try:
         bundle = decode_bundle(data)
     except WireError as exc:
-        raise wrong_file(path, data, ["bundle"]) from exc
+        raise wrong_file(path, data, ["bundle"], exc) from exc
     key = decode_verifying_key(bundle.policy_key)
     return bundle, open_policy(bundle.policy, bundle.signature, key, bundle.files.__getitem__, 0)
 

@@ -32,8 +32,18 @@ from assent.backend.keyfiles import owner_hint, read_key
 from assent.backend.report import REPORTS
 from assent.backend.store import Store
 from assent.cosekey import decode_verifying_key, file_thumbprint, thumbprint_text
-from assent.enrolment import MAX_ENROLMENT
-from assent.errors import AssentError, ConfigError, RefusedError, StoreError, UsageError
+from assent.enrolment import MAX_BUNDLE
+from assent.enrolment.kinds import wrong_file
+from assent.errors import (
+    AssentError,
+    BadSignatureError,
+    ConfigError,
+    RefusedError,
+    StoreError,
+    UnknownSuiteError,
+    UsageError,
+    WireError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,13 +144,22 @@ def _publish(arguments: argparse.Namespace) -> int:
 def _admit(arguments: argparse.Namespace) -> int:
     here = Directory.open(arguments.directory)
     out = arguments.out or arguments.request.with_suffix(".admission")
-    data = publishing.read(arguments.request, MAX_ENROLMENT)
+    data = publishing.read(arguments.request, MAX_BUNDLE)  # the largest of the three files
     with contextlib.closing(Store(here.root)) as store:
-        mailbox, admitted = admission.admit(here, store, data, _now())
+        mailbox, admitted = _admitted(arguments.request, data, here, store)
     _write(out, admitted)
     _talk(f"admitted {mailbox}; give the admission back to the gateway")
     _result(arguments, out, mailbox=mailbox)
     return 0
+
+
+def _admitted(path: pathlib.Path, data: bytes, here: Directory, store: Store) -> tuple[str, bytes]:
+    try:
+        return admission.admit(here, store, data, _now())
+    except (BadSignatureError, UnknownSuiteError):
+        raise  # whole, and what is wrong with it is its own sentence
+    except WireError as exc:
+        raise wrong_file(path, data, ["request"], exc) from exc
 
 
 def _broker(arguments: argparse.Namespace) -> int:

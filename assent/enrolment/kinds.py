@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from assent.errors import UsageError
+from assent.errors import UsageError, WireError
 
 FileKind = Literal["bundle", "request", "admission"]
 """The three files of enrolment."""
@@ -31,21 +31,25 @@ def claimed(data: bytes) -> FileKind | None:
     return next((kind for kind in get_args(FileKind) if f"assent-{kind}".encode() in head), None)
 
 
-def wrong_file(path: Path, data: bytes, expected: Sequence[FileKind]) -> UsageError:
+def wrong_file(
+    path: Path, data: bytes, expected: Sequence[FileKind], error: WireError | None = None
+) -> UsageError:
     """Makes the sentence for a file that could not be read as what was expected.
 
     Args:
         path: as the person typed it.
         data: its bytes.
         expected: what it could have been.
+        error: what reading it as that came to.
 
     Returns:
         An error that names the file, what it seems to be and what was expected.
     """
     kind = claimed(data)
     if kind is not None and kind in expected:
+        detail = f": {error.message}" if error else ""
         return UsageError(
-            f"{path} begins like {_article(kind)}, but is cut off or damaged",
+            f"{path} begins like {_article(kind)}, but is cut off or damaged{detail}",
             hint="copy it again; both copies must have the same number of bytes",
         )
     if kind is not None:

@@ -359,3 +359,24 @@ def test_a_store_that_is_damaged_is_called_so(open_house: Path, cli: Cli) -> Non
     said = cli("show", open_house)
     assert said.code == 1
     assert "bring back a backup" in said.err
+
+
+def test_admit_names_a_file_that_is_no_request(
+    tmp_path: Path, sites: dict[str, Directory], cli: Cli
+) -> None:
+    maker, bundle = sites["maker"].root, tmp_path / "maker.bundle"
+    public = maker / "keys" / "policy.pub.cose"
+    cli("bundle", tmp_path / "policy.toml", "--policy-key", public, "--out", bundle)
+    request = Hand.make().request(ec.generate_private_key(ec.SECP256R1()))
+    half = tmp_path / "maker.request"
+    half.write_bytes(request[:-9])
+    for file, said in (
+        (bundle, "is a bundle, expected a request"),
+        (tmp_path / "policy.toml", "is no request"),
+        (half, "begins like a request, but is cut off or damaged"),
+    ):
+        tried = cli("admit", maker, file)
+        assert (tried.code, tried.out) == (2, "")
+        assert f"{file} {said}" in tried.err
+    half.write_bytes(request)
+    assert cli("admit", maker, half).code == 0

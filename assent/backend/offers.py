@@ -33,6 +33,11 @@ _KM_PER_DEGREE: Final = Fraction("111.195")  # of the mean sphere, as in the gat
 # The gateway writes a cell's centre in a power of ten between 1/20 and 1/200 of the cell.
 _GRID_PARTS: Final = 200
 _FINEST_DEGREE: Final = Fraction(1, 10**9)
+# The host's own part of an address never leaves, as in the gateway's prefix.
+_MAX_BITS_V4: Final = 24
+_MAX_BITS_V6: Final = 64
+# Prefixes whose networks carry an IPv4 host: 6to4 (RFC 3056), Teredo (RFC 4380).
+_CARRIERS: Final = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,4 +172,8 @@ def _is_network(text: str, bits: int) -> bool:
         network = ipaddress.ip_network(text)
     except ValueError:
         return False
-    return network.prefixlen <= bits
+    if isinstance(network, ipaddress.IPv4Network):
+        return network.prefixlen <= min(bits, _MAX_BITS_V4)
+    if any(network.subnet_of(carrier) for carrier in _CARRIERS):
+        return False  # the gateway writes the IPv4 network that is in it
+    return network.prefixlen <= min(bits, _MAX_BITS_V6)

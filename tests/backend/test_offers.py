@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from assent.backend.offers import _are_networks
 from assent.backend.outcomes import Reason
 from assent.columns import Column, Kind, Quantum, Table
 from tests.backend.parts import PSEUDONYM, START_MS, TENTH, offers
@@ -152,3 +153,30 @@ def test_an_objection_repeats_nothing_of_what_came() -> None:
     assert found is not None
     assert "alice" not in found[1]
     assert "CANARY" not in found[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "bits", "allowed"),
+    [
+        ("2001:db8:1:2::/64", 64, True),
+        ("2001:db8:1:2::/64", 48, False),
+        ("2001:db8:1:2:8000::/65", 128, False),
+        ("192.0.2.0/24", 64, True),
+        ("192.0.2.77/32", 64, False),
+        ("2002:c000:24d::/48", 64, False),
+        ("2001:0:c633:6401::/64", 64, False),
+        ("2001:1:c633:6401::/64", 64, True),
+    ],
+    ids=[
+        "a link",
+        "a link where a site was promised",
+        "half a link, whatever was promised",
+        "an IPv4 network",
+        "an IPv4 host, whatever was promised",
+        "an IPv4 host that 6to4 carries",
+        "a Teredo network",
+        "the twin: a neighbour of Teredo",
+    ],
+)
+def test_a_network_names_no_host(text: str, bits: int, allowed: bool) -> None:
+    assert _are_networks(bits, [text]) == allowed

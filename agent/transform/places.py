@@ -11,7 +11,7 @@ Law:
 
 Standards: RFC 791, RFC 4291 (addresses), RFC 4632 (prefixes), RFC 3056 (6to4), RFC 4380 (Teredo).
 Limits: a provider's own embedding (6rd, RFC 5969; NAT64 under its prefix, RFC 6052) cannot be told
-from any other prefix; a policy that must hide it asks for 32 bits or fewer.
+from any other prefix; a policy that must hide it asks for fewer bits.
 """
 
 from __future__ import annotations

@@ -167,9 +167,8 @@ class Directory:
                 troubles.append(f"{path.name}: {exc.message}")
             else:
                 for offer in found:
-                    earlier = offers.get((offer.flow, offer.terms.hash))
-                    if earlier is None or offer.serial < earlier.serial:
-                        offers[offer.flow, offer.terms.hash] = offer
+                    name = offer.flow, offer.terms.hash
+                    offers[name] = offer.beside(offers.get(name))
         return Published(offers, tuple(troubles))
 
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
@@ -277,7 +276,7 @@ def _offers_of(path: pathlib.Path, key: VerifyingKey, recipient: str) -> list[Of
     policy = load_policy(data, path.name)
     head = policy.policy
     return [
-        Offer(name, terms_of(policy, name), head.version, head.serial)
+        Offer(name, terms_of(policy, name), head.version, head.serial, flow.batch.readings)
         for name, flow in policy.flows.items()
         if flow.recipient == recipient
     ]

@@ -2,6 +2,8 @@
 """What the recipient published, and whether a batch stays within it (policy C03, C06, C08).
 
 Law:
+  - a batch holds no more readings than its flow's batches may, in the version that allows most: a
+    few bytes inflate to very many equal readings, and each of them is a row of the store;
   - an attribute that the terms do not have is refused; one that is absent is fine, because the
     household may have said `without`;
   - numbers count a quantum no finer than the sensor's and the transform's; windows start at
@@ -11,6 +13,9 @@ Law:
 So that a gateway which tells more than its household agreed to is found out where it could do
 harm. What a lane gives (agent/transform) always passes; the reverse is not promised: a mean is not
 told from a reading by looking at it.
+
+Limits: how many batches an admitted gateway sends is not bounded here. A batch of 10,000 equal
+readings is some 1.3 kB sealed and 1 MB stored; who sends many shows in `show DIR batches`.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from fractions import Fraction
 from typing import Final, assert_never, cast
 
 from assent.backend.outcomes import Reason
-from assent.columns import Column, Kind, Table
+from assent.columns import Column, Kind, Table, readings
 from assent.policy.expressions import Op
 from assent.policy.terms import AttributeTerms, Terms
 
@@ -49,12 +54,14 @@ class Offer:
         terms: the terms.
         version: of the first policy that has them.
         serial: of that policy.
+        readings: at most so many in a batch, over all policies that have these terms.
     """
 
     flow: str
     terms: Terms
     version: str
     serial: int
+    readings: int
 
     def objection(self, tables: Sequence[Table]) -> tuple[Reason, str] | None:
         """Looks for something in a batch that these terms do not allow.
@@ -65,6 +72,10 @@ class Offer:
         Returns:
             The reason and a sentence, or None when all of it is allowed.
         """
+        # One row always goes, however wide (agent/lane).
+        most = max(self.readings, len(self.terms.attributes))
+        if readings(tables) > most:
+            return Reason.TOO_MANY_READINGS, f"more than {most} readings in a batch"
         for table in tables:
             times = table.times
             if times and not 0 <= min(times) <= max(times) <= _LATEST_MS:
@@ -78,6 +89,17 @@ class Offer:
                     # The rule's name is the policy's, not what the gateway wrote.
                     return reason, f"in the column of {rule.attribute}"
         return None
+
+    def beside(self, other: Offer | None) -> Offer:
+        """Joins two publications of the same terms: the first names them, the larger batch holds.
+
+        Args:
+            other: the same flow and terms of another policy, or None.
+        """
+        if other is None:
+            return self
+        first = min(self, other, key=lambda offer: offer.serial)
+        return dataclasses.replace(first, readings=max(self.readings, other.readings))
 
     @functools.cached_property
     def _rules(self) -> Mapping[str, _Rule]:

@@ -54,6 +54,8 @@ class Reason(enum.Enum):
     """A column, or its instants, tell more precisely than the terms allow."""
     VALUE_NOT_ALLOWED = "value-not-allowed"
     """A value is outside the closed set, or no value of its kind."""
+    TOO_MANY_READINGS = "too-many-readings"
+    """It holds more readings than a batch of its flow may."""
     FORK = "fork"
     """The same stream and sequence came before with other bytes."""
     STREAM_OF_ANOTHER_FLOW = "stream-of-another-flow"
@@ -75,6 +77,7 @@ _TOLD: Final[Mapping[Reason, tuple[RefusalReason, bool]]] = {
     Reason.WRONG_KIND: (RefusalReason.COLUMNS, False),
     Reason.TOO_FINE: (RefusalReason.COLUMNS, False),
     Reason.VALUE_NOT_ALLOWED: (RefusalReason.COLUMNS, False),
+    Reason.TOO_MANY_READINGS: (RefusalReason.COLUMNS, False),
     Reason.NOT_CANONICAL: (RefusalReason.COLUMNS, False),
     Reason.MALFORMED: (RefusalReason.COLUMNS, False),
     Reason.TOO_LARGE: (RefusalReason.TOO_LARGE, False),

@@ -173,7 +173,10 @@ separate = true
 def offers(text: str = POLICY) -> dict[str, Offer]:
     """The terms of a policy's flows."""
     policy = load_policy(text.encode())
-    return {name: Offer(name, terms_of(policy, name), "2026-11-01", 17) for name in policy.flows}
+    return {
+        name: Offer(name, terms_of(policy, name), "2026-11-01", 17, flow.batch.readings)
+        for name, flow in policy.flows.items()
+    }
 
 
 @functools.cache

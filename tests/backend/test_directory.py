@@ -121,6 +121,9 @@ def test_two_versions_overlap_and_the_first_names_the_terms(
 ) -> None:
     maker = sites["maker"]
     text = POLICY.replace("serial = 17", "serial = 18").replace("round(0.5)", "round(1)")
+    flow = "[flows.product-improvement]\n"
+    text = text.replace(flow, f"{flow}batch = {{ readings = 500 }}\n")
+    unchanged = offers()["product-improvement"].terms.hash
     later = maker.root / "policies" / "2026-12-01.toml"
     later.write_text(text)
     for name in ("maker", "advice"):
@@ -128,6 +131,8 @@ def test_two_versions_overlap_and_the_first_names_the_terms(
     publishing.sign_policy(later, maker.key("policy.key.cose"), tmp_path, NOW.date())
     found = maker.published()
     assert found.troubles == ()
+    # The same terms with batches of two sizes: a gateway may run either version.
+    assert found.offers["product-improvement", unchanged].readings == 10_000
     assert sorted((flow, offer.serial) for (flow, _), offer in found.offers.items()) == [
         ("product-improvement", 17),
         ("remote-diagnosis", 17),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from assent import columns
 from assent.backend.ingest import Desk, judge
 from assent.backend.outcomes import Accepted, Asked, Gateway, Reason, Rejected, Told
-from assent.columns import Column, Kind, Table
+from assent.columns import Column, Kind, Quantum, Table
 from assent.cosekey import SealPrivateKey, SigningKey
 from assent.envelope import ClockQuality, seal, sign_batch, sign_message
 from assent.envelope import Kind as MessageKind
@@ -54,6 +54,35 @@ def test_a_batch_sealed_to_the_hybrid_key_is_accepted() -> None:
     hybrid = SealPrivateKey.generate()
     outcome = judge(HAND.topic, HAND.batch(hybrid.public, power()), desk([HAND], hybrid))
     assert isinstance(outcome, Accepted)
+
+
+@pytest.mark.parametrize("devices", [1, 4], ids=["of one device", "of several devices"])
+def test_a_batch_with_more_readings_than_its_flow_allows_is_refused(devices: int) -> None:
+    """Red while fifty bytes of payload put 250,000 readings, 27 MB, into the store."""
+    allowed = offers()["remote-diagnosis"].readings
+    rows = allowed // devices
+
+    def tables(rows: int) -> list[Table]:
+        column = Column("appliance.power", Kind.NUMBER, [7] * rows, Quantum(1, 10))
+        times = [START_MS] * rows
+        return [Table(bytes([one]) * 16, times, (column,)) for one in range(devices)]
+
+    assert isinstance(judge(HAND.topic, HAND.batch(OURS.public, tables(rows)), DESK), Accepted)
+    outcome = rejected(HAND.topic, HAND.batch(OURS.public, tables(rows + 1)))
+    assert outcome.reason is Reason.TOO_MANY_READINGS
+    assert outcome.refused is not None
+    assert (outcome.refused.reason, outcome.refused.retry) == (RefusalReason.COLUMNS, False)
+
+
+def test_a_row_wider_than_a_batch_may_be_passes_as_the_lane_gives_it() -> None:
+    flow = dataclasses.replace(offers()["remote-diagnosis"], readings=1)
+    columns = (
+        Column("appliance.power", Kind.NUMBER, [7], Quantum(1, 10)),
+        Column("appliance.starts", Kind.NUMBER, [1]),
+    )
+    assert flow.objection([Table(PSEUDONYM, [START_MS], columns)]) is None
+    more = Column("appliance.power", Kind.NUMBER, [7] * 50, Quantum(1, 10))
+    assert flow.objection([Table(PSEUDONYM, [START_MS] * 50, (more,))]) is not None
 
 
 def test_a_request_and_a_status_are_read() -> None:

@@ -63,17 +63,17 @@ class Gaps(Store):
                 " ORDER BY id LIMIT ?",
                 (flow, OFFERED),
             ).fetchall()
-        return tuple(
-            Gap(
-                id=key,
-                stream=unsigned(stream),
-                cause=GapCause(cause),
-                first_ms=first,
-                last_ms=last,
-                readings=readings,
+            return tuple(
+                Gap(
+                    id=key,
+                    stream=unsigned(stream),
+                    cause=GapCause(cause),
+                    first_ms=first,
+                    last_ms=last,
+                    readings=readings,
+                )
+                for key, stream, cause, first, last, readings in rows
             )
-            for key, stream, cause, first, last, readings in rows
-        )
 
 
 def declare(

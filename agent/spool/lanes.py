@@ -201,19 +201,19 @@ class Lanes(Store):
                 "SELECT flow, recipient, state, core, not_after, generation, stream.id, next"
                 " FROM lane LEFT JOIN stream ON stream.number = lane.stream ORDER BY flow"
             ).fetchall()
-        return {
-            flow: LaneView(
-                flow=flow,
-                recipient=recipient,
-                state=LaneState(state),
-                core=bool(core),
-                not_after_ms=end,
-                generation=generation,
-                stream=None if stream is None else unsigned(stream),
-                next_sequence=following,
-            )
-            for flow, recipient, state, core, end, generation, stream, following in rows
-        }
+            return {
+                flow: LaneView(
+                    flow=flow,
+                    recipient=recipient,
+                    state=LaneState(state),
+                    core=bool(core),
+                    not_after_ms=end,
+                    generation=generation,
+                    stream=None if stream is None else unsigned(stream),
+                    next_sequence=following,
+                )
+                for flow, recipient, state, core, end, generation, stream, following in rows
+            }
 
     def unacknowledged(self, recipient: str, limit: int) -> tuple[int, ...]:
         """Names streams of which batches were sent and not acknowledged.

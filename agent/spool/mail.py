@@ -132,10 +132,10 @@ class Mail(Store):
         """
         with self._reading() as db:
             rows = db.execute("SELECT * FROM health ORDER BY recipient").fetchall()
-        return {
-            recipient: Health(LinkState(state), since, detail)
-            for recipient, state, since, detail in rows
-        }
+            return {
+                recipient: Health(LinkState(state), since, detail)
+                for recipient, state, since, detail in rows
+            }
 
 
 def _is_wanted(db: sqlite3.Connection, recipient: str, now_ms: int) -> bool:

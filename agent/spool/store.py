@@ -5,8 +5,8 @@ Law:
   - a transaction is durable when it returns, or has not happened; `durable=False` says that losing
     the newest such writes to a power cut does no harm (a batch is sent twice), never that order or
     soundness is lost: the log is written in order, and the next durable commit syncs it all;
-  - an error of SQLite becomes a `SpoolError` here. Damage found on the way is marked beside the
-    file, and the next `open` moves it aside.
+  - an error of SQLite, and a row that cannot be read, become a `SpoolError` here. Damage found on
+    the way is marked beside the file, and the next `open` moves it aside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from agent.spool import bell, schema
+from agent.spool import bell, schema, soundness
 from agent.spool.schema import BUSY_MS, DamagedError, HeldError
 from assent.errors import SpoolError
 
@@ -27,6 +27,12 @@ from assent.errors import SpoolError
 _FREE_PAGES: Final = 1024
 # Pages kept when it shrinks.
 _SPARE_PAGES: Final = 128
+
+# What a row that is not as we wrote it does to the code that reads it: a text that is no Unicode, a
+# number that is none of an enum's, a row that is not there.
+_STRANGE: Final = (ValueError, TypeError, KeyError, IndexError)
+_DAMAGED: Final = "the spool is damaged"
+_HINT: Final = "restart; it is then set aside"
 
 
 class Store:
@@ -62,6 +68,8 @@ class Store:
             return cls._open(path, create=create)
         except sqlite3.Error as exc:
             raise _ours(exc) from exc
+        except _STRANGE as exc:
+            raise DamagedError(_DAMAGED, hint=_HINT) from exc
         except OSError as exc:
             raise SpoolError(f"the spool cannot be opened: {os.strerror(exc.errno or 0)}") from exc
 
@@ -76,8 +84,8 @@ class Store:
         moved: Path | None = None
         try:
             db = _sound(path, thorough=create)
-        except (DamagedError, sqlite3.DatabaseError) as exc:
-            if not create or not _is_damage(exc):
+        except (DamagedError, sqlite3.Error, *_STRANGE) as exc:
+            if not create or not (_is_damage(exc) or _is_unusable(exc)):
                 raise
             moved = schema.move_aside(path)
             db = None
@@ -148,6 +156,8 @@ class Store:
                     db.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
+        except _STRANGE as exc:
+            raise self._strange() from exc
         if rings:
             self.bell.ring()
 
@@ -163,12 +173,16 @@ class Store:
                     db.execute("COMMIT")
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
+        except _STRANGE as exc:
+            raise self._strange() from exc
 
     def _damage(self, exc: sqlite3.Error) -> SpoolError:
-        if _is_damage(exc):
-            with contextlib.suppress(OSError):
-                schema.beside(self.path, ".fault").touch()
-        return _ours(exc)
+        return self._strange() if _is_damage(exc) else _ours(exc)
+
+    def _strange(self) -> DamagedError:
+        with contextlib.suppress(OSError):
+            schema.beside(self.path, ".fault").touch()
+        return DamagedError(_DAMAGED, hint=_HINT)
 
     def _shrink(self, *, at_once: bool = False) -> None:
         # Cuts the log as well when asked: frames of deleted batches are in it until then. Where a
@@ -195,9 +209,11 @@ def _sound(path: Path, *, thorough: bool) -> sqlite3.Connection | None:
         raise DamagedError("the spool is damaged: it was found so while it ran")
     db = schema.connect(path)
     try:
-        if schema.check(db, thorough=thorough) == 0:
+        if schema.check(db) == 0:
             db.close()
             return None
+        if thorough:
+            soundness.examine(db)
     except BaseException:
         db.close()
         raise
@@ -208,7 +224,17 @@ def _is_damage(exc: Exception) -> bool:
     if isinstance(exc, DamagedError):
         return True
     code = getattr(exc, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    if code is None:  # the module's own: a text that is no Unicode
+        return isinstance(exc, sqlite3.OperationalError)
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _is_unusable(exc: Exception) -> bool:
+    """Whether it is the file's fault that it could not be examined, not the disk's or another's."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(exc, _STRANGE)
+    return code & 0xFF in {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT}
 
 
 def _ours(exc: sqlite3.Error) -> SpoolError:
@@ -221,6 +247,6 @@ def _ours(exc: sqlite3.Error) -> SpoolError:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return SpoolError("the spool cannot be written", hint="see its owner, group and mode")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return DamagedError("the spool is damaged", hint="restart; it is then set aside")
+            return DamagedError(_DAMAGED, hint=_HINT)
         case _:
             return SpoolError(f"the spool failed: {type(exc).__name__}")

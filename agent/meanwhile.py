@@ -18,19 +18,21 @@ from assent.errors import AssentError, SpoolError
 log = logging.getLogger(__name__)
 
 
-def hear_refusals(pipeline: Pipeline, say_no: Callable[[str, int], object]) -> None:
+def hear_refusals(pipeline: Pipeline, say_no: Callable[[str, int], object]) -> bool:
     """Records the noes that were said while nobody answered, and acts on them.
 
     Args:
         pipeline: whose spool keeps them.
         say_no: records a no of a flow with its instant, and ends the flow.
 
+    Returns:
+        Whether the ledger has them all; else it is worth trying again after a while.
+
     Raises:
         SpoolError: the spool cannot be read.
     """
+    recorded = True
     for flow, said_ms in pipeline.spool.refusals().items():
-        if flow in pipeline.denied:
-            continue  # in force, and the ledger did not take it: the next start tries again
         newest = pipeline.site.ledger.newest(flow)
         if newest is None or newest.state.is_yes or newest.decided_ms < said_ms:
             try:
@@ -39,6 +41,8 @@ def hear_refusals(pipeline: Pipeline, say_no: Callable[[str, int], object]) -> N
                 raise
             except AssentError as exc:
                 log.error("a no is in force and not recorded flow=%s why=%r", flow, exc.message)
+                recorded = False
                 continue
             log.info("a no was said meanwhile flow=%s", flow)
         pipeline.spool.drop_refusal(flow, said_ms)
+    return recorded

@@ -43,6 +43,8 @@ _ACT_S = 30.0
 
 # Seconds between two looks for noes that the spool keeps.
 _LISTEN_S = 0.25
+# The same while the ledger does not take them; they are in force.
+_RETRY_S = 60.0
 
 LOCK_S = 3.0
 """Seconds a program waits for a command that looks into the stores; that takes less than one."""
@@ -123,8 +125,8 @@ class Collecting:
         """Hears noes that were said past us, because we stood still for a while."""
         now = time.monotonic()
         if now >= self._listen_again_s:
-            self._listen_again_s = now + _LISTEN_S
-            hear_refusals(self._pipeline, self._desk.say_no)
+            recorded = hear_refusals(self._pipeline, self._desk.say_no)
+            self._listen_again_s = now + (_LISTEN_S if recorded else _RETRY_S)
 
     def _clock_flipped(self) -> bool:
         """Whether the clock was trusted a moment ago and is not now, or the other way round."""

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Noes that were said past the collecting side: recorded once, before anything else, never lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.meanwhile import hear_refusals
+from agent.offline import at_the_desk
+from agent.records import State
+from assent.errors import LedgerError
+from tests.agent.installed import DIAGNOSIS, House
+from tests.agent.test_desk import agreed, house, installed  # noqa: F401 (fixtures)
+
+
+def recorded(house: House) -> list[State]:  # noqa: F811 (the house of the test)
+    return [record.state for record in house.site.ledger.history(DIAGNOSIS)]
+
+
+@pytest.mark.clause("C28")
+def test_a_no_said_meanwhile_is_recorded_once_with_its_instant(agreed: House) -> None:  # noqa: F811
+    said_ms = agreed.clock.now().wall_ms - 5_000
+    agreed.spool.refuse(DIAGNOSIS, said_ms)
+    assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
+    assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
+    assert recorded(agreed) == [State.GIVEN, State.WITHDRAWN]
+    newest = agreed.site.ledger.newest(DIAGNOSIS)
+    assert newest is not None
+    assert newest.decided_ms == said_ms
+    assert agreed.on()[DIAGNOSIS] == "withdrawn"
+    assert agreed.spool.refusals() == {}
+
+
+def test_a_no_the_ledger_has_by_now_is_not_recorded_again(agreed: House) -> None:  # noqa: F811
+    agreed.spool.refuse(DIAGNOSIS, agreed.clock.now().wall_ms)
+    agreed.desk.say_no(DIAGNOSIS)
+    assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
+    assert recorded(agreed) == [State.GIVEN, State.WITHDRAWN]
+    assert agreed.spool.refusals() == {}
+
+
+def test_a_lane_found_shut_first_does_not_hide_the_no(agreed: House) -> None:  # noqa: F811
+    agreed.spool.refuse(DIAGNOSIS, agreed.clock.now().wall_ms)
+    agreed.powers(1, 2)
+    agreed.pipeline.flush()
+    agreed.pipeline.denied.add(DIAGNOSIS)  # as the path does when the spool takes nothing of it
+    assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
+    assert recorded(agreed)[-1] is State.WITHDRAWN
+    assert agreed.on()[DIAGNOSIS] == "withdrawn"
+
+
+def test_a_no_that_the_ledger_does_not_take_stays(agreed: House) -> None:  # noqa: F811
+    def full(_flow: str, _said_ms: int) -> None:
+        raise LedgerError("the ledger is full")
+
+    agreed.spool.refuse(DIAGNOSIS, agreed.clock.now().wall_ms)
+    assert not hear_refusals(agreed.pipeline, full)
+    assert list(agreed.spool.refusals()) == [DIAGNOSIS]
+
+
+@pytest.mark.clause("C28")
+def test_a_command_records_it_before_it_answers(agreed: House) -> None:  # noqa: F811
+    agreed.spool.refuse(DIAGNOSIS, agreed.clock.now().wall_ms)
+    with at_the_desk(agreed.site.settings) as desk:
+        flows = {flow["flow"]: flow["reason"] for flow in desk.status()["flows"]}
+    assert flows[DIAGNOSIS] == "withdrawn"

@@ -70,7 +70,7 @@ class Permit:
         record: id of the consent record it rests on (16 bytes).
         carried: what the flow may carry: the policy's attributes less the household's `without`.
         not_before_ms: start of the unbroken yes that covers these terms; older events stay out.
-        not_after_ms: end of the yes in ms since 1970 UTC, or None for no end.
+        not_after_ms: first instant after the yes in ms since 1970 UTC, or None for no end.
         epoch_ms: length of a pseudonym epoch in ms.
         keep_ms: time to live on the gateway in ms.
         max_readings: a batch closes at this many readings.

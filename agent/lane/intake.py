@@ -77,7 +77,7 @@ class Intake:
         self._epoch_end = epoch_begin_ms + permit.epoch_ms
         self.begin_ms = max(permit.not_before_ms, self._epoch_begin)
         """First instant that may leave."""
-        self.end_ms = self._epoch_end if end is None else min(end + 1, self._epoch_end)
+        self.end_ms = self._epoch_end if end is None else min(end, self._epoch_end)
         """First instant that may not leave any more."""
         self._oldest_ms: int | None = None
         self._shapes: dict[tuple[Device, tuple[str, ...]], _Shape] = {}
@@ -215,7 +215,7 @@ class Intake:
     def _outside(self, ms: int) -> DropReason | None:
         if ms < self._permit.not_before_ms:
             return DropReason.BEFORE_YES
-        if self._permit.not_after_ms is not None and ms > self._permit.not_after_ms:
+        if self._permit.not_after_ms is not None and ms >= self._permit.not_after_ms:
             return DropReason.AFTER_END
         return DropReason.OTHER_EPOCH if ms < self._epoch_begin else None
 

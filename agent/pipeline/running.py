@@ -329,7 +329,7 @@ class Running:
 def _goes_on(lane: Lane, permit: Permit, now: Instant) -> bool:
     if lane.permit != permit or lane.epoch_of(now.wall_ms) != lane.epoch:
         return False
-    return permit.not_after_ms is None or now.wall_ms <= permit.not_after_ms
+    return permit.not_after_ms is None or now.wall_ms < permit.not_after_ms
 
 
 def _is_pause(verdict: Refusal | None) -> bool:
@@ -337,6 +337,8 @@ def _is_pause(verdict: Refusal | None) -> bool:
 
 
 def _basis(permit: Permit) -> bytes:
-    """What a waiting batch rests on; another basis means that it was narrowed since."""
-    names = "\0".join(sorted(carried.name for carried in permit.carried))
-    return hashlib.sha256(permit.terms_hash + names.encode()).digest()
+    """What a waiting batch rests on; another basis means that it was narrowed or broken off since."""
+    # The start of the unbroken yes is part of it: after a no, an end or a lost ledger that no agent
+    # lived to carry out, what was taken before must not leave under the yes that came since.
+    parts = [*sorted(carried.name for carried in permit.carried), str(permit.not_before_ms)]
+    return hashlib.sha256(permit.terms_hash + "\0".join(parts).encode()).digest()

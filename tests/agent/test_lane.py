@@ -233,7 +233,7 @@ def test_data_recorded_before_a_yes_is_not_in_the_batch_after_it() -> None:
 @pytest.mark.clause("C28")
 def test_data_recorded_after_the_end_of_a_yes_is_not_in_the_batch() -> None:
     busy = lane(not_after_ms=NOW)
-    feed(busy, sample(NOW, {"appliance.power": 1.0}), sample(NOW + 1, {"appliance.power": 2.0}))
+    feed(busy, sample(NOW - 1, {"appliance.power": 1.0}), sample(NOW, {"appliance.power": 2.0}))
     assert values_of(closed(busy), "appliance.power") == [10]
     assert busy.dropped == {DropReason.AFTER_END: 1}
 

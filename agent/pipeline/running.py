@@ -337,7 +337,7 @@ def _is_pause(verdict: Refusal | None) -> bool:
 
 
 def _basis(permit: Permit) -> bytes:
-    """What a waiting batch rests on; another basis means that it was narrowed or broken off since."""
+    """What a waiting batch rests on; another one means that it was narrowed or broken off."""
     # The start of the unbroken yes is part of it: after a no, an end or a lost ledger that no agent
     # lived to carry out, what was taken before must not leave under the yes that came since.
     parts = [*sorted(carried.name for carried in permit.carried), str(permit.not_before_ms)]

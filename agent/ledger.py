@@ -22,7 +22,8 @@ Standards: SHA-256, Ed25519 (RFC 8032); the bytes are those of agent/records and
 Security: whoever holds the ledger key can write a ledger. A ledger cut at its tail, or an older
 copy put back whole, verifies: no witness of the newest head exists on this machine. `head` is what
 such a witness would have to remember.
-Limits: documents few and small; beyond MAX_ENTRIES only a no is taken. One writer, under the
+Limits: documents few and small; beyond MAX_ENTRIES or its share of the file only a no is taken,
+and there is room for the no to every yes. One writer, under the
 instance lock. Instants come from the caller, who passes the wall clock, or the floor when the
 clock is behind it, takes a yes on a trusted clock only, and calls `tell_time` when it has one.
 """
@@ -30,6 +31,7 @@ clock is behind it, takes a yes on a trusted clock only, and calls `tell_time` w
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +56,7 @@ from agent.records import (
 from agent.records.standing import Standing
 from agent.records.wire import encode_entry
 from agent.storage import (
+    MAX_BYTES,
     CorruptError,
     DurableStorage,
     StorageError,
@@ -65,6 +68,11 @@ from assent.errors import LedgerError
 
 MAX_ENTRIES: Final = 2_000
 """Entries before a yes is refused: a decision a day for five years, some 4 MB to write for each."""
+
+ROOM_FOR_NOES: Final = 4_000_000
+"""Bytes of the file that no yes takes: there a no does without its terms and has some 1 kB."""
+ROOM_FOR_LAST_NOES: Final = 2_000_000
+"""Bytes of these for the one no that ends the yes of each flow: hundreds with the longest lines."""
 
 _TABLE: Final = "entries"
 
@@ -82,6 +90,7 @@ class Ledger(Standing):
         super().__init__()
         self._table = table
         self._key = key
+        self._bytes = 0
         self.moved_aside = moved_aside
 
     @classmethod
@@ -175,7 +184,8 @@ class Ledger(Standing):
     ) -> tuple[Record, ...]:
         """Records that a form was read and what it decided; durable when this returns.
 
-        All of it stands in one write, or nothing.
+        All of it stands in one write, or nothing; but where the yeses find no room the noes are
+        recorded alone. What a form has said about a flow before is not recorded again.
 
         Args:
             form_hash: SHA-256 of the form's bytes.
@@ -187,12 +197,28 @@ class Ledger(Standing):
             The records, in order.
 
         Raises:
-            LedgerError: it cannot be written; nothing was recorded.
+            LedgerError: it cannot be written, or not all of it; no yes was recorded.
         """
+        new = [decision for decision in decisions if not self._has_said(form_hash, decision.flow)]
+        noes = [decision for decision in new if not decision.state.is_yes]
+        try:
+            return self._append_form(form_hash, new, now_ms, final=final)
+        except LedgerError:
+            if 0 < len(noes) < len(new):
+                with contextlib.suppress(LedgerError):  # the first one says why
+                    self._append_form(form_hash, noes, now_ms, final=False)
+            raise
+
+    def _append_form(
+        self, form_hash: bytes, decisions: Sequence[Decision], now_ms: int, *, final: bool
+    ) -> tuple[Record, ...]:
         bodies: list[Body] = [Decided(decision, form_hash) for decision in decisions]
         if form_hash not in self._forms or (final and not self.form_seen(form_hash)):
             bodies.append(FormRead(form_hash, final))
         return self._records_of(self._append(now_ms, bodies))
+
+    def _has_said(self, form_hash: bytes, flow: str) -> bool:
+        return any(record.form_hash == form_hash for record in self.history(flow))
 
     def append_policy(self, serial: int, policy_hash: bytes, now_ms: int) -> None:
         """Remembers that a policy is in force; nothing is written when it already was.
@@ -215,16 +241,12 @@ class Ledger(Standing):
     def _append(self, now_ms: int, bodies: Sequence[Body]) -> list[Entry]:
         if not bodies:
             return []
-        if len(self.entries) >= MAX_ENTRIES and any(_is_yes(body) for body in bodies):
-            raise LedgerError(f"the ledger has {len(self.entries)} entries and takes only a no")
         if not self.is_dated and any(_is_yes(body) for body in bodies):
             raise LedgerError(
                 "the ledger was lost, and the clock has not been trusted since",
                 hint="a yes is taken as soon as it is",
             )
-        made: list[Entry] = []
-        for body in bodies:
-            made.append(encode_entry(made[-1].hash if made else self.head, now_ms, body))
+        made = self._fitted(now_ms, bodies)
         try:
             self._table.insert_multiple(
                 Document(document_of(entry, self._key), doc_id=number)
@@ -235,6 +257,38 @@ class Ledger(Standing):
         for entry in made:
             self.take(entry)
         return made
+
+    def _fitted(self, now_ms: int, bodies: Sequence[Body]) -> list[Entry]:
+        made = self._made(now_ms, bodies)
+        is_full = self._size_with(made) > MAX_BYTES - ROOM_FOR_NOES
+        if (is_full or len(self.entries) >= MAX_ENTRIES) and any(map(_is_yes, bodies)):
+            raise LedgerError(f"the ledger has {len(self.entries)} entries and takes only a no")
+        if is_full:
+            made = self._made(now_ms, [_brief(body) for body in bodies])
+            is_last = self._size_with(made) > MAX_BYTES - ROOM_FOR_LAST_NOES
+            if is_last and not any(self._ends(body) for body in bodies):
+                raise LedgerError("the ledger is full and takes only a no to what runs")
+        return made
+
+    def _made(self, now_ms: int, bodies: Sequence[Body]) -> list[Entry]:
+        made: list[Entry] = []
+        for body in bodies:
+            made.append(encode_entry(made[-1].hash if made else self.head, now_ms, body))
+        return made
+
+    def _size_with(self, entries: Sequence[Entry]) -> int:
+        return self._bytes + sum(map(_written_bytes, entries))
+
+    def _ends(self, body: Body) -> bool:
+        if not isinstance(body, Decided) or _is_yes(body):
+            return False
+        newest = self.newest(body.decision.flow)
+        return newest is not None and newest.state.is_yes
+
+    def take(self, entry: Entry) -> None:
+        """Adds the next entry."""
+        super().take(entry)
+        self._bytes += _written_bytes(entry)
 
     def _records_of(self, entries: Sequence[Entry]) -> tuple[Record, ...]:
         return tuple(record for entry in entries if (record := entry.record) is not None)
@@ -262,3 +316,15 @@ def _left(path: Path, key: VerifyingKey) -> list[Entry]:
 
 def _is_yes(body: Body) -> bool:
     return isinstance(body, Decided) and body.decision.state.is_yes
+
+
+def _brief(body: Body) -> Body:
+    """A no without its terms, which are those of the yes before it; anything else as it is."""
+    if not isinstance(body, Decided) or _is_yes(body):
+        return body
+    return dataclasses.replace(body, decision=dataclasses.replace(body.decision, terms=None))
+
+
+def _written_bytes(entry: Entry) -> int:
+    """At most what an entry takes in the file: base64, 88 characters of signature, its frame."""
+    return (len(entry.raw) + 2) // 3 * 4 + 256

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -21,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tinydb import TinyDB
 
 from agent import ledger as ledger_room
+from agent import storage
 from agent.chain import document_of
 from agent.keys import Keys
 from agent.ledger import Ledger
@@ -266,6 +268,88 @@ def test_a_full_ledger_takes_a_no_and_no_yes(path: Path, monkeypatch: pytest.Mon
     newest = opened(path).newest("service")
     assert newest is not None
     assert newest.state is State.REFUSED
+
+
+@pytest.mark.clause("C28")
+def test_a_form_with_a_no_and_a_yes_loses_only_the_yes_when_the_ledger_is_full(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(path)
+    ledger.append_decision(decision(), NOON)
+    both = [decision(state=State.WITHDRAWN), decision("partner-energy-advice")]
+    monkeypatch.setattr(ledger_room, "MAX_ENTRIES", len(ledger.entries))
+    with pytest.raises(LedgerError, match="only a no"):
+        ledger.append_form(b"h" * 32, both, NOON + HOUR, final=True)
+    for each in (ledger, opened(path)):
+        newest = each.newest("remote-diagnosis")
+        assert newest is not None
+        assert newest.state is State.WITHDRAWN
+        assert each.newest("partner-energy-advice") is None
+        assert not each.form_seen(b"h" * 32)
+    # said once more, as by who hears of the mistake, it is not recorded twice
+    before = path.read_bytes()
+    ledger.append_form(b"h" * 32, both[:1], NOON + 2 * HOUR, final=False)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    ledger.append_form(b"h" * 32, both, NOON + 2 * HOUR, final=True)  # the twin: with room
+    assert ledger.newest("partner-energy-advice") is not None
+
+
+def with_file_of(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A small file, its room for noes in the proportion of the real one."""
+    monkeypatch.setattr(storage, "MAX_BYTES", most)
+    monkeypatch.setattr(ledger_room, "MAX_BYTES", most)
+    monkeypatch.setattr(ledger_room, "ROOM_FOR_NOES", most // 2)
+    monkeypatch.setattr(ledger_room, "ROOM_FOR_LAST_NOES", most // 4)
+
+
+@pytest.mark.clause("C28")
+def test_a_file_that_is_full_has_room_for_the_no_to_every_yes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_file_of(monkeypatch, 60_000)
+    ledger = opened(path)
+    for flow in FLOWS:
+        ledger.append_decision(decision(flow), NOON)
+
+    def until_refused(append: Callable[[int], object]) -> None:
+        for number in range(1_000):
+            append(number)
+
+    with pytest.raises(LedgerError, match="only a no"):
+        until_refused(lambda _: ledger.append_decision(decision(state=State.RENEWED), NOON))
+    assert path.stat().st_size <= 30_000
+    no = decision("partner-energy-advice", State.REFUSED)
+    with pytest.raises(LedgerError, match="full"):
+        until_refused(lambda _: ledger.append_decision(no, NOON))
+    with pytest.raises(LedgerError, match="full"):
+        until_refused(lambda n: ledger.append_form(bytes([n]) * 32, [], NOON, final=True))
+    ledger.append_form(b"g" * 32, [decision("service", State.WITHDRAWN)], NOON, final=True)
+    ledger.append_decision(decision(state=State.WITHDRAWN), NOON)
+    again = opened(path)
+    assert again.entries == ledger.entries
+    for flow in FLOWS:
+        newest = again.newest(flow)
+        assert newest is not None
+        assert not newest.state.is_yes
+        assert newest.terms is None  # those of the yes before it
+
+
+def test_the_room_for_noes_takes_one_of_the_longest_lines_for_each_of_a_hundred_flows(
+    path: Path,
+) -> None:
+    line = "\N{CJK UNIFIED IDEOGRAPH-6211}" * 200
+    words = {"policy_version": line, "decided_by": line, "recorded_by": line, "method": line}
+    said = dataclasses.replace(decision(state=State.WITHDRAWN), flow=line, terms=None, **words)
+    no = Decided(said, b"h" * 32)
+    each = ledger_room._written_bytes(encode_entry(bytes(32), NOON, no))
+    assert 100 * each < ledger_room.ROOM_FOR_LAST_NOES
+
+
+def test_an_entry_takes_no_more_of_the_file_than_is_reckoned(path: Path) -> None:
+    ledger = filled(path)
+    reckoned = sum(map(ledger_room._written_bytes, ledger.entries))
+    assert path.stat().st_size <= reckoned
 
 
 Damage = Callable[[Path], None]
@@ -635,7 +719,8 @@ class LedgerMachine(RuleBasedStateMachine):
         form_hash = bytes([number]) * 32
         words = [decision(flow, State.REFUSED) for flow in sorted(flows)]
         self.ledger.append_form(form_hash, words, self.now, final=final)
-        self.said += [(word, self.now, form_hash) for word in words]
+        before = {word.flow for word, _, of in self.said if of == form_hash}
+        self.said += [(word, self.now, form_hash) for word in words if word.flow not in before]
         self.forms |= {form_hash} if final else set()
 
     @rule(step=st.integers(0, 2))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import difflib
 import fcntl
 import json
 import logging
@@ -207,7 +208,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 f"no policy in {here.root / 'policies'} is published for {here.recipient}",
                 hint="put policy.toml and policy.toml.cose there: without terms nothing is stored",
             )
-        subscriber.run(stop, lambda: _talk(f"subscribed at {host}:{port}"))
+        subscriber.run(stop, lambda: _talk(f"subscribed at {broker}"))
     return 0
 
 
@@ -234,6 +235,8 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.what == "data" and not arguments.flow:
         raise UsageError("data are shown flow by flow", hint="add --flow NAME; see: show DIR flows")
     with contextlib.closing(Store(here.root, writable=False)) as store:
+        if arguments.flow:
+            _check_flow(arguments.flow, _published(here) | store.readings.names())
         report = REPORTS[arguments.what](store, arguments.flow, arguments.limit)
     if arguments.json:
         print(json.dumps(report.json(), ensure_ascii=False, indent=2))
@@ -241,6 +244,23 @@ def _show(arguments: argparse.Namespace) -> int:
     for line in report.lines():
         print(line)
     return 0
+
+
+def _published(here: Directory) -> set[str]:
+    with contextlib.suppress(AssentError):  # a policy that does not verify hides no row
+        return {flow for flow, _ in here.published().offers}
+    return set()
+
+
+def _check_flow(flow: str, known: set[str]) -> None:
+    if flow in known:
+        return
+    near = difflib.get_close_matches(flow, known, n=1)
+    names = ", ".join(sorted(known)) or "none yet"
+    raise UsageError(
+        f"no flow {flow!r} is published or stored here",
+        hint=f"did you mean {near[0]}?" if near else f"flows here: {names}",
+    )
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

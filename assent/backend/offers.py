@@ -15,7 +15,7 @@ harm. What a lane gives (agent/transform) always passes; the reverse is not prom
 told from a reading by looking at it.
 
 Limits: how many batches an admitted gateway sends is not bounded here. A batch of 10,000 equal
-readings is some 1.3 kB sealed and 1 MB stored; who sends many shows in `show DIR batches`.
+readings is 1.4 kB sealed and 0.6 MB stored; who sends many shows in `show DIR batches`.
 """
 
 from __future__ import annotations

@@ -266,11 +266,27 @@ def test_show_data_gives_a_flows_readings(delivered: tuple[Directory, Hand], cli
         ("2026-11-22T00:00:01.000Z", "appliance.power", 100.1),
         ("2026-11-22T00:00:00.000Z", "appliance.power", 100.0),
     ]
-    assert json.loads(cli("show", maker.root, "data", "--flow", "other", "--json").out) == []
+    # Published, and nothing came: that is an answer.
+    flow = "product-improvement"
+    assert json.loads(cli("show", maker.root, "data", "--flow", flow, "--json").out) == []
     lines = cli("show", maker.root, "data", "--flow", "remote-diagnosis", "--limit", "1").out
     assert len(lines.splitlines()) == 2
     without = cli("show", maker.root, "data")
     assert (without.code, without.out) == (2, "")
+
+
+@pytest.mark.parametrize("what", ["data", "batches"])
+def test_show_of_a_flow_that_is_none_says_which_is_near(
+    delivered: tuple[Directory, Hand], cli: Cli, what: str
+) -> None:
+    root = delivered[0].root
+    said = cli("show", root, what, "--flow", "remote-diagnosys")
+    assert (said.code, said.out) == (2, "")
+    assert "no flow 'remote-diagnosys' is published or stored here" in said.err
+    assert "did you mean remote-diagnosis?" in said.err
+    said = cli("show", root, what, "--flow", "x")
+    assert (said.code, said.out) == (2, "")
+    assert "flows here: product-improvement, remote-diagnosis" in said.err
 
 
 def test_show_shows_no_key_and_no_raw_bytes(delivered: tuple[Directory, Hand], cli: Cli) -> None:

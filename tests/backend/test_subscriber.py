@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -486,9 +487,44 @@ def test_a_stop_while_there_is_no_broker_is_heeded(
     log = tmp_path / "log"
     with log.open("ab") as err:
         process = subprocess.Popen(command(sites["maker"], broker.port), stderr=err)
-    until(lambda: log.read_bytes().count(b"event=broker-lost") > 2, "it waits longer and longer")
+    until(lambda: b"event=broker-lost" in log.read_bytes(), "nobody is there")
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(5) == 0
+
+
+def test_a_broker_that_is_away_is_named_once_and_not_at_every_try(
+    sites: Sites,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Red while each try is a line, and no line says which broker."""
+    broker.stop()
+    monkeypatch.setattr("assent.backend.subscriber._BACKOFF_S", (0.11, 0.12))
+    tries: list[None] = []
+    real = Connection.connect
+
+    def connect(self: Connection) -> None:
+        tries.append(None)
+        real(self)
+
+    monkeypatch.setattr(Connection, "connect", connect)
+    maker, stop = sites["maker"], threading.Event()
+    with contextlib.closing(Store(maker.root)):
+        pass
+
+    def run() -> None:
+        with contextlib.closing(Store(maker.root)) as store:
+            Subscriber(maker, store, address(maker, broker.port)).run(stop)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: len(tries) > 4, "it tries again and again")
+    stop.set()
+    thread.join(10)
+    lost = [line for line in caplog.messages if "event=broker-lost" in line]
+    assert len(lost) == 1
+    assert f"broker=localhost:{broker.port} tries=1 " in lost[0]
 
 
 def test_a_second_subscriber_on_one_directory_is_refused(

@@ -175,6 +175,11 @@ class Readings:
             "SELECT flow, count(DISTINCT pseudonym), count(*) FROM data GROUP BY flow ORDER BY flow"
         ).fetchall()
 
+    def names(self) -> set[str]:
+        """The flows that were published here or have readings here."""
+        found = self._db.execute("SELECT flow FROM terms UNION SELECT flow FROM series")
+        return {flow for (flow,) in found}
+
     def rows(self, flow: str, limit: int) -> Iterator[Reading]:
         """Gives a flow's readings, the latest instants first."""
         found = self._db.execute(

@@ -33,6 +33,7 @@ from assent.backend.outcomes import Accepted, Gateway, Rejected
 from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
 from assent.backend.subscriber.connection import Broker, Connection, Message
+from assent.backend.subscriber.losses import Losses
 from assent.cosekey import decode_seal_public_key, decode_verifying_key
 from assent.errors import AssentError, UplinkError
 
@@ -64,6 +65,8 @@ class Subscriber:
         self._group: list[Message] = []
         self._oldest = 0.0
         self._rested = True
+        self._losses = Losses()
+        self._stood_since: float | None = None
 
     @property
     def offers(self) -> int:
@@ -78,12 +81,13 @@ class Subscriber:
             ready: called whenever the subscription stands.
         """
         pause = _BACKOFF_S[0]
+        self._stood_since = None
         while not stop.is_set():
             try:
                 self._connection.connect()
                 self._serve(stop, ready)
             except (OSError, UplinkError) as exc:
-                _log.warning("event=broker-lost error=%r", str(exc))
+                self._tell_loss(str(exc))
             except AssentError as exc:  # the disk or a key: somebody must act
                 _log.error("event=not-serving code=%s error=%r", exc.code, exc.message)
             except Exception as exc:  # noqa: BLE001  # a mistake of ours ends no process
@@ -105,7 +109,7 @@ class Subscriber:
                 self._oldest = time.monotonic()
             self._group += came
             if self._connection.is_ready and not told:
-                told = True
+                told, self._stood_since = True, time.monotonic()
                 _log.info("event=subscribed terms=%d", self.offers)
                 ready()
             if self._group and (not came or self._is_full()):
@@ -117,6 +121,14 @@ class Subscriber:
         if self._group:
             self._commit()
         self._send()
+
+    def _tell_loss(self, reason: str) -> None:
+        now, since = time.monotonic(), self._stood_since
+        self._stood_since = None
+        tries = self._losses.note(reason, now, stood_s=now - since if since is not None else 0.0)
+        if tries is not None:
+            broker = self._connection.broker
+            _log.warning("event=broker-lost broker=%s tries=%d error=%r", broker, tries, reason)
 
     def _patience(self) -> float:
         if self._group:

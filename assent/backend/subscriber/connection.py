@@ -56,6 +56,10 @@ class Broker:
     certificate: pathlib.Path
     key: pathlib.Path
 
+    def __str__(self) -> str:
+        """`host:port`, as a person knows it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Message:
@@ -98,7 +102,7 @@ class Connection:
         Raises:
             KeyStoreError: a certificate or its key is missing or unusable.
         """
-        self._broker = broker
+        self.broker = broker
         self._inbox: list[Message] = []
         self._failed: str | None = None
         self._since = 0.0
@@ -128,8 +132,8 @@ class Connection:
         properties.ReceiveMaximum = _RECEIVE_MAXIMUM
         properties.MaximumPacketSize = _MAX_PACKET
         self._client.connect(
-            self._broker.host,
-            self._broker.port,
+            self.broker.host,
+            self.broker.port,
             _KEEPALIVE_S,
             clean_start=False,
             properties=properties,

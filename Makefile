@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fmt setup broker units vectors matrix pins clean
+.PHONY: help demo test check bench fmt setup broker units systemd-root vectors matrix pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ broker:
 
 units:
 	@sh tools/units.sh
+
+systemd-root: ## make the Debian in which a test boots the units (root, once, 300 MB)
+	@sh tools/systemd-root.sh "$${ASSENT_SYSTEMD_ROOT:-$$HOME/.cache/assent/systemd-root}"
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(CWT) demo/run build dist ./*.egg-info .hypothesis .import_linter_cache \

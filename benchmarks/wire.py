@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--series", action="append", help="only this one (repeatable)")
     options = parser.parse_args(arguments)
     if not options.data.is_dir():
-        sys.stderr.write(f"wire: no recorded series in {options.data}; their figures stay as kept\n")
+        sys.stderr.write(f"wire: no series in {options.data}; their figures stay as kept\n")
         return 0
     found = [
         series

@@ -5,15 +5,19 @@ Law:
   - what the permit does not carry is never held: a compiled take picks the wanted values out of a
     sample before anything else;
   - rows leave for settling only when their instant lies within the yes and the epoch; what lies
-    before or after is dropped and counted, what belongs to a later epoch stays.
+    before or after is dropped and counted, what belongs to a later epoch stays;
+  - two devices never have one pseudonym: hardware with a serial that another device of the lane
+    has (a maker's "0000123") goes by its serial and its id, and that is logged once.
 
-Limits: shapes beyond MAX_SHAPES are taken apart, so that memory stays bounded whatever a device
-sends.
+Limits: which of two devices with one serial goes by the serial alone is the one that came first;
+it may be the other one in the next lane. Shapes beyond MAX_SHAPES are taken apart, so that memory
+stays bounded whatever a device sends.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
@@ -31,6 +35,8 @@ Take: TypeAlias = Callable[[int, Sequence[Value]], None]
 _Row: TypeAlias = tuple[int, object, int]
 
 MAX_SHAPES: Final = 1_024  # a gateway has some tens; at 1 kB each they cost a megabyte at most
+
+log = logging.getLogger(__name__)
 
 
 class _Shape:
@@ -83,6 +89,7 @@ class Intake:
         self._shapes: dict[tuple[Device, tuple[str, ...]], _Shape] = {}
         self._last_urgent: dict[tuple[Device, str], Value] = {}
         self._arrivals = itertools.count()
+        self._owners: dict[bytes, str] = {}  # pseudonym -> id of the device that has it
 
     @property
     def oldest_ms(self) -> int | None:
@@ -148,10 +155,20 @@ class Intake:
     def _shape(self, device: Device, wanted: tuple[str, ...]) -> _Shape:
         shape = self._shapes.get((device, wanted))
         if shape is None:
-            pseudonym = device_pseudonym(self._device_key, device)
+            pseudonym = self._pseudonym(device)
             plan = tuple(self._compiled[name] for name in wanted)
             shape = self._shapes[device, wanted] = _Shape(device, pseudonym, plan)
         return shape
+
+    def _pseudonym(self, device: Device) -> bytes:
+        pseudonym = device_pseudonym(self._device_key, device)
+        if self._owners.setdefault(pseudonym, device.id) == device.id:
+            return pseudonym
+        mixed = device_pseudonym(self._device_key, device, is_shared=True)
+        if mixed not in self._owners:
+            log.warning("two devices have one serial flow=%s", self._permit.flow)
+        self._owners[mixed] = device.id
+        return mixed
 
     def _hurrying(
         self, take: Take, device: Device, names: tuple[str, ...], hurry: list[str]

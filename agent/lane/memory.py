@@ -4,6 +4,7 @@
 Law:
   - readings of one attribute of one device are taken in the order of time, those of one instant in
     the order in which they came, whichever shapes of sample brought them;
+  - every device has a memory of its own, whatever pseudonym it goes by;
   - nothing here outlives its lane, so that nothing joins two epochs.
 """
 
@@ -65,7 +66,7 @@ class Memory:
         self._dropped = dropped
         self._deltas: dict[tuple[Device, str], Delta] = {}
         self._windows: dict[tuple[Device, str], tuple[bytes, Compiled, Window]] = {}
-        self._ended: dict[tuple[bytes, int], dict[str, tuple[Compiled, Out, int]]] = {}
+        self._ended: dict[tuple[bytes, int, Device], dict[str, tuple[Compiled, Out, int]]] = {}
 
     @property
     def absorbed(self) -> int:
@@ -95,8 +96,8 @@ class Memory:
 
     def end_by(self, now_ms: int) -> None:
         """Ends the windows whose time is over."""
-        for pseudonym, compiled, window in self._windows.values():
-            self._note(pseudonym, compiled, window, window.end_by(now_ms, self._dropped))
+        for key, (_, _, window) in self._windows.items():
+            self._note(key, window.end_by(now_ms, self._dropped))
 
     def drop(self) -> None:
         """Gives up all open windows; their readings are counted."""
@@ -109,7 +110,8 @@ class Memory:
         Args:
             held: what waits; windows of one device with the same start become one row.
         """
-        for (pseudonym, start), values in sorted(self._ended.items()):
+        # A device has no order of its own: what differs in nothing but its kind stays as it came.
+        for (pseudonym, start, _), values in sorted(self._ended.items(), key=_place):
             row = [values[name] for name in sorted(values)]
             plan = tuple(compiled for compiled, _, _ in row)
             since = min(length for _, _, length in row) + start
@@ -135,14 +137,18 @@ class Memory:
             self._windows[key] = (pseudonym, compiled, compiled.window(*self._span))
         window = self._windows[key][2]
         values: list[Out] = cells  # type: ignore[assignment]  # reasons were taken out above
-        self._note(pseudonym, compiled, window, window.absorb(times, values, self._dropped))
+        self._note(key, window.absorb(times, values, self._dropped))
 
-    def _note(
-        self, pseudonym: bytes, compiled: Compiled, window: Window, ended: list[tuple[int, Out]]
-    ) -> None:
+    def _note(self, key: tuple[Device, str], ended: list[tuple[int, Out]]) -> None:
+        pseudonym, compiled, window = self._windows[key]
         for start, value in ended:
-            row = self._ended.setdefault((pseudonym, start), {})
+            row = self._ended.setdefault((pseudonym, start, key[0]), {})
             row[compiled.name] = (compiled, value, window.length)
+
+
+def _place(item: tuple[tuple[bytes, int, Device], object]) -> tuple[bytes, int]:
+    (pseudonym, start, _), _ = item
+    return pseudonym, start
 
 
 def _merged(parts: list[tuple[Run, int]]) -> tuple[list[int], list[Cell], list[int] | None]:

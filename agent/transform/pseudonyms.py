@@ -101,7 +101,7 @@ def pseudonym(key: bytes, identifier: str) -> bytes:
     return hmac.digest(key, identifier.encode(), _HASH)[:PSEUDONYM_BYTES]
 
 
-def device_pseudonym(key: bytes, device: Device) -> bytes:
+def device_pseudonym(key: bytes, device: Device, *, is_shared: bool = False) -> bytes:
     """Gives the pseudonym under which a device's tables travel.
 
     It rests on the serial where the device has one, so that it outlives a new configuration, else
@@ -110,9 +110,12 @@ def device_pseudonym(key: bytes, device: Device) -> bytes:
     Args:
         key: of `pseudonym_key` for `DEVICE_KIND`.
         device: whose tables they are.
+        is_shared: whether another device has its serial; the pseudonym then rests on both.
 
     Returns:
         16 bytes.
     """
     serial = canonical("serial", device.serial or "")
-    return pseudonym(key, serial if serial is not None else "id:" + device.id)
+    if serial is None:
+        return pseudonym(key, "id:" + device.id)
+    return pseudonym(key, f"{serial}\0id:{device.id}" if is_shared else serial)

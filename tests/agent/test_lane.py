@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import hmac
 import math
+import re
 from collections import Counter, defaultdict
 from fractions import Fraction
 from typing import Any
@@ -710,3 +711,37 @@ def test_the_types_of_the_path_are_frozen() -> None:
     (batch,) = closed(busy)
     with pytest.raises(dataclasses.FrozenInstanceError):
         batch.stream = 8  # type: ignore[misc]
+
+
+TWINS = (Device("left", "meter", "0000123"), Device("right", "meter", " 0000123 "))
+
+
+def test_two_devices_with_one_serial_are_two(caplog: pytest.LogCaptureFixture) -> None:
+    busy = lane({"appliance.power": "window(1m, mean)"})
+    for minute in range(2):
+        for device, watts in zip(TWINS, (100.0, 900.0), strict=True):
+            feed(busy, sample(NOW + minute * MINUTE, {"appliance.power": watts}, device))
+    tables = [table for batch in closed(busy) for table in batch.tables]
+    by_serial = pseudonym_by_hand(SECRET, "device", THIS_EPOCH, "0000123")
+    by_both = pseudonym_by_hand(SECRET, "device", THIS_EPOCH, "0000123\0id:right")
+    assert {table.device: list(table.columns[0].values) for table in tables} == {
+        by_serial: [1000],
+        by_both: [9000],
+    }
+    assert not busy.dropped
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "one serial" in line
+    assert not {"0000123", "left", "right"} & set(re.split(r"\W+", line))
+
+
+def test_a_device_that_came_back_is_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """The twin: one id, so one device, also when its kind was corrected meanwhile."""
+    busy = lane({"appliance.power": "window(1m, mean)"})
+    for kind, watts in (("meter", 100.0), ("washer", 300.0)):
+        device = Device("left", kind, "0000123")
+        feed(busy, sample(NOW, {"appliance.power": watts}, device))
+        feed(busy, sample(NOW + MINUTE, {"appliance.power": watts}, device))
+    (table,) = [table for batch in closed(busy) for table in batch.tables]
+    assert table.device == pseudonym_by_hand(SECRET, "device", THIS_EPOCH, "0000123")
+    assert sorted(table.columns[0].values) == [1000, 3000]  # neither window is lost
+    assert caplog.records == []

@@ -41,8 +41,9 @@ def test_what_the_kernel_held_does_not_leave() -> None:
             assert held > 0
             assert dissolve(ours)
             assert unsent(listener.getsockname()[1]) == {}
-            assert read(theirs) <= sent - held
-            with pytest.raises(OSError, match="reset|Broken|not connected"):
+            # Some of it had arrived, and its confirmation was on the way.
+            assert read(theirs) < sent - held // 2
+            with pytest.raises(OSError, match=r"reset|Broken|not connected"):
                 ours.send(b"more")
 
 

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from assent.errors import AssentError
+from assent.policy.signing import load_policy
 from demo.stage import RECIPIENTS, REPO, Stage, StageError, wait_until
 
 RECORDING = REPO / "demo" / "recording" / "washing-machine.csv"
@@ -122,7 +123,7 @@ def travel(stage: Stage) -> None:
         return all(have[recipient].get(flow) for flow, recipient in expected.items())
 
     wait_until(all_arrived, "something of every flow has arrived", patience_s=30.0)
-    status = stage.status()
+    status, have = agreed(stage)
     head("What was read, and what was held back")
     for device in status["devices"]:
         say(f"  {device['id']} ({device['kind']}): {device['samples']} samples, {device['state']}")
@@ -132,29 +133,52 @@ def travel(stage: Stage) -> None:
     for flow in status["flows"]:
         sealed = flow["sealed"]
         say(
-            f"  {flow['flow']} to {flow['recipient']}: {sealed['readings']} readings in "
-            f"{sealed['messages']} messages, {sealed['bytes']} bytes"
+            f"  {flow['flow']} to {flow['recipient']}: {counted(sealed['readings'], 'reading')} in "
+            f"{counted(sealed['messages'], 'message')}, {sealed['bytes']} bytes"
         )
     head("The gateway's own log of what left (assent sent)")
     for line in stage.assent("sent", "--limit", "3").splitlines():
         say(f"  {line}")
     head("What each recipient stored")
     for recipient in RECIPIENTS:
-        tell_stored(stage, recipient)
+        tell_stored(stage, recipient, have[recipient])
 
 
-def tell_stored(stage: Stage, recipient: str) -> None:
+def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
+    """The agent's status and the stores at an instant when all that left had arrived."""
+    seen: tuple[Json, dict[str, dict[str, int]]] = ({}, {})
+
+    def all_of_it_arrived() -> bool:
+        nonlocal seen
+        seen = stage.status(), {recipient: stored(stage, recipient) for recipient in RECIPIENTS}
+        status, have = seen
+        return all(
+            have[flow["recipient"]].get(flow["flow"], 0) == flow["sealed"]["readings"]
+            for flow in status["flows"]
+        )
+
+    wait_until(all_of_it_arrived, "what left is what is stored", patience_s=60.0)
+    return seen
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its word."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def tell_stored(stage: Stage, recipient: str, counts: dict[str, int]) -> None:
     """A recipient's rows, read by its own program, held against the policy."""
-    terms = stage_terms(stage)
-    for flow, count in stored(stage, recipient).items():
+    terms, units = stage_terms(stage), stage_units(stage)
+    for flow, count in counts.items():
         rows = stage.show(recipient, "data", "--flow", flow, "--limit", "2000")
         names = {row["attribute"] for row in rows}
         strange = names - terms[flow]
         require(not strange, f"{recipient} stored {strange}, which {flow} does not list")
-        say(f"  {recipient}: {count} readings of {flow}")
+        say(f"  {recipient}: {counted(count, 'reading')} of {flow}")
         for name in sorted(names):
             row = next(row for row in rows if row["attribute"] == name)
-            say(f"    {name} = {row['value']}   (pseudonym {row['pseudonym'][:8]}…)")
+            unit = f" {units[name]}" if name in units else ""
+            say(f"    {name} = {row['value']}{unit}   (pseudonym {row['pseudonym'][:8]}…)")
 
 
 def no_identifier_left(stage: Stage) -> None:
@@ -217,6 +241,12 @@ def stage_terms(stage: Stage) -> dict[str, set[str]]:
     return {flow["flow"]: set(flow["attributes"]) for flow in shown["flows"]}
 
 
+def stage_units(stage: Stage) -> dict[str, str]:
+    """The unit of each attribute that has one, from the published policy."""
+    policy = load_policy((stage.published / "policy.toml").read_bytes())
+    return {name: one.unit for name, one in policy.attributes.items() if one.unit}
+
+
 def main() -> int:
     """Tells the story; the exit code says whether it held."""
     began = time.monotonic()
@@ -242,6 +272,9 @@ def main() -> int:
     say(f"  {place}/gateway/consent.toml     the household's form")
     say(f"  {place}/published/policy.toml    the maker's policy, signed beside it")
     say(f"  {place}/logs/                    what each program said")
+    say("To look further:")
+    say(f"  .venv/bin/assent-backend show {place}/maker")
+    say(f"  .venv/bin/assent status --config {place}/gateway")
     return 0
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,12 @@ def demo(house: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def looked(house: Path, program: str, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Types what the demo says to look further with."""
+    found = Path(sys.executable).with_name(program)
+    return subprocess.run([found, *words], cwd=house, capture_output=True, text=True, timeout=60)
+
+
 def replace(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
@@ -45,7 +52,7 @@ def replace(file: Path, old: str, new: str) -> None:
 
 def the_ledger_forgets_every_no(house: Path) -> None:
     replace(
-        house / "agent/ledger.py",
+        house / "agent/records/standing.py",
         "if record := entry.record:",
         "if (record := entry.record) and record.state.is_yes:",
     )
@@ -75,6 +82,22 @@ def test_the_demo_holds_and_can_be_run_twice(house: Path) -> None:
         done = demo(house)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "All of it held" in done.stdout
+    assert not re.search(r"\b1 (?:messages|readings)\b", done.stdout)
+    left = dict(re.findall(r"^  (\S+) to \S+: (\d+) readings? in ", done.stdout, re.MULTILINE))
+    arrived = {
+        flow: count
+        for count, flow in re.findall(
+            r"^  \S+: (\d+) readings? of (\S+)$", done.stdout, re.MULTILINE
+        )
+    }
+    assert left == arrived
+    assert set(left) == {"service", "remote-diagnosis", "partner-energy-advice"}
+    assert re.search(r"^    appliance\.power = [\d.]+ W   \(pseudonym", done.stdout, re.MULTILINE)
+    for line in re.findall(r"^  \.venv/bin/(\S.*)$", done.stdout, re.MULTILINE):
+        program, *words = line.split()
+        said = looked(house, program, words)
+        assert said.returncode == 0, said.stderr
+        assert "remote-diagnosis" in said.stdout
 
 
 @pytest.mark.parametrize(

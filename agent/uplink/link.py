@@ -34,8 +34,9 @@ from assent.wire import MAX_MESSAGE
 
 # Keepalives a CONNACK or a PUBACK may take: then the broker is there, and not working.
 _PATIENCE: Final = 2
-# Seconds we stay for the answer to a control message when no lane is open.
-_ANSWER_S: Final = 30.0
+# Seconds we stay for the answer to a control message when no lane is open: a round trip. Whoever
+# watches the broker sees us that much longer after the last no.
+_ANSWER_S: Final = 2.0
 _UNANSWERED: Final = "the broker hung up before it answered; has it admitted us?"
 _STOPPED: Final = "the uplink has stopped"
 _DEAF: Final = "the broker does not let us read our mailbox"

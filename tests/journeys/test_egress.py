@@ -43,7 +43,7 @@ _WATCH_S = 1.5
 _SILENCE_S = 3.0
 # The uplink stays for 30 s to hear the answer to what was said without a permit, such as the
 # greeting, although no flow is open any more.
-_ANSWER_S = 35.0
+_ANSWER_S = 15.0
 # Bytes: no sealed message is smaller than the key it begins with (draft-ietf-hpke-pq, 1,120).
 _SMALLEST = 1_120
 

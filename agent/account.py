@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.ledger import Ledger
-from agent.path import Permit, Refusal
+from agent.path import Permit, Reason, Refusal
 from agent.pipeline.running import Running
 from agent.pipeline.tally import Tally
 from agent.site import Site
@@ -208,9 +208,14 @@ def _done(flow: str, running: Running) -> Json:
 
 
 def _verdict(verdict: Permit | Refusal | None) -> Json:
-    if isinstance(verdict, Refusal):
-        return {"on": False, "reason": verdict.reason.value, "detail": verdict.detail}
-    return {"on": verdict is not None, "reason": None, "detail": ""}
+    match verdict:
+        case Permit():
+            return {"on": True, "reason": None, "detail": ""}
+        case Refusal(reason=reason, detail=detail):
+            return {"on": False, "reason": reason.value, "detail": detail}
+        case None:  # Pipeline.denied
+            detail = "the ledger did not take this no yet"
+            return {"on": False, "reason": Reason.REFUSED.value, "detail": detail}
 
 
 def _flow_terms(policy: Policy, name: str, flow: Flow) -> Json:
@@ -268,7 +273,7 @@ def _held_back(
         if not listing:
             held[name] = "no flow of the policy lists it"
         elif not any(_carries(verdicts.get(flow), name) for flow in listing):
-            reasons = (f"{flow} is off: {_why(verdicts.get(flow))}" for flow in listing)
+            reasons = (f"{flow}: {_why(verdicts.get(flow))}" for flow in listing)
             held[name] = "; ".join(reasons)
     return held
 
@@ -278,9 +283,8 @@ def _carries(verdict: Permit | Refusal | None, name: str) -> bool:
 
 
 def _why(verdict: Permit | Refusal | None) -> str:
-    if isinstance(verdict, Refusal):
-        return verdict.reason.value
-    return "left out by the household" if verdict else "no decision"
+    reason: str | None = _verdict(verdict)["reason"]
+    return reason or "left out by the household"
 
 
 def _uplink(recipient: str, health: LinkHealth) -> Json:

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from agent.pipeline import Pipeline
 from agent.records import Decision, State, state_of_no
 from agent.settings import load_settings
 from agent.site import FORM, with_policy
+from agent.spool.log import KEPT
 from assent import durable
 from assent.errors import (
     AssentError,
@@ -69,6 +71,10 @@ class Desk:
         Raises:
             AssentError: the request is not one, or is refused.
         """
+        try:
+            json.dumps(request, ensure_ascii=False).encode()
+        except UnicodeEncodeError as exc:
+            raise UsageError("a request is Unicode text, and this is none") from exc
         told = self._tell(request)
         if told is not None:
             return told
@@ -93,7 +99,7 @@ class Desk:
             case {"verb": "history"}:
                 return history_of(ledger)
             case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
-                return sent_of(pipeline.spool, limit, flow)
+                return sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow)
         return None
 
     def status(self) -> Json:
@@ -157,7 +163,6 @@ class Desk:
             ConfigError: the form does not validate; no yes of it was recorded.
             LedgerError: it cannot be recorded; a no of it is in force until the agent ends.
             RefusedError: there is no policy to decide about.
-            UsageError: it is no Unicode text.
         """
         policy = self._pipeline.site.policy
         if policy is None:
@@ -165,12 +170,8 @@ class Desk:
             raise RefusedError(
                 f"there is no policy to decide about: {trouble.sentence if trouble else 'none'}"
             )
-        try:
-            data, name = text.encode(), file.encode(errors="replace").decode()
-        except UnicodeEncodeError as exc:
-            raise UsageError("a form is Unicode text, and this is none") from exc
         with self._settling():
-            acts = self._record(data, name)
+            acts = self._record(text.encode(), file)
         outcome = self._pipeline.settle()
         told = [_told(act) for act in acts] or ["this form has acted before; nothing changed"]
         if any(act.later for act in acts) and Path(file) != self._watched():

@@ -21,6 +21,7 @@ from typing import Any
 
 from agent.desk import Desk
 from agent.enrol import enrol
+from agent.fence import Carrier
 from agent.pipeline import Pipeline
 from agent.settings import load_settings
 from agent.site import SPOOL, Site, open_site
@@ -227,16 +228,38 @@ def replaced(old: str, new: str, then: Edit = newer) -> Edit:
     return edit
 
 
+class Nobody:
+    """The uplink of a gateway that has none: what was shut cannot leave by it."""
+
+    def is_there(self) -> bool:
+        """It is not."""
+        return False
+
+    def cut(self) -> bool:
+        """It is gone already."""
+        return True
+
+
+NOBODY = Nobody()
+
+
 class House:
     """A gateway at work on a bench: path, desk, and the other ends.
 
     Args:
         directory: the configuration directory.
         clock: moved by the test.
+        carrier: the uplink; None where nobody knows it.
         maker: the other ends.
     """
 
-    def __init__(self, directory: Path, clock: ManualClock, maker: Maker = MAKER) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        clock: ManualClock,
+        carrier: Carrier | None = NOBODY,
+        maker: Maker = MAKER,
+    ) -> None:
         self.directory = directory
         self.maker = maker
         self.clock = clock
@@ -244,7 +267,7 @@ class House:
         self.path = settings.state / SPOOL
         site = open_site(settings, clock.now())
         self.spool = Spool.open(self.path)
-        self.pipeline = Pipeline(site, self.spool, clock)
+        self.pipeline = Pipeline(site, self.spool, clock, carrier)
         self.desk = Desk(self.pipeline, running=True)
         self._closed = False
 
@@ -370,9 +393,11 @@ class House:
 
 
 @contextlib.contextmanager
-def living(directory: Path, clock: ManualClock | None = None) -> Iterator[House]:
+def living(
+    directory: Path, clock: ManualClock | None = None, carrier: Carrier | None = NOBODY
+) -> Iterator[House]:
     """A house that works for as long as the block."""
-    house = House(directory, clock or ManualClock(flowing=True))
+    house = House(directory, clock or ManualClock(), carrier)
     try:
         yield house.start()
     finally:

@@ -293,7 +293,7 @@ class RealWaits(ManualClock):
 def test_when_a_no_returns_the_uplink_holds_nothing_of_the_flow(
     installed: Path, tmp_path: Path, way: str
 ) -> None:
-    with living(copied(installed, tmp_path / "gateway"), RealWaits()) as house:
+    with living(copied(installed, tmp_path / "gateway"), RealWaits(), None) as house:
         house.decide(YES)
         house.bring(*({POWER: watts, FAULT: "heater"} for watts in range(3)))
         house.turn(2 * MINUTE)
@@ -311,20 +311,35 @@ def test_when_a_no_returns_the_uplink_holds_nothing_of_the_flow(
 
 
 @pytest.mark.clause("C28")
-def test_an_uplink_that_does_not_answer_holds_a_no_up_for_a_second_at_most(
-    agreed: House, caplog: pytest.LogCaptureFixture
+def test_an_uplink_that_does_not_answer_holds_a_no_up_for_a_second_and_that_is_told(
+    installed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    clock = ManualClock(flowing=True)
+    with living(copied(installed, tmp_path / "gateway"), clock, None) as house:
+        house.decide(YES)
+        house.powers(1, 2)
+        house.pipeline.flush()
+        before = clock.now().mono_ms
+        with caplog.at_level(logging.WARNING):
+            told = house.desk.say_no(DIAGNOSIS)
+        assert 1_000 <= clock.now().mono_ms - before <= 2_100
+        assert "uplink did not answer in time" in caplog.text
+        assert (told["uplink"], told["certain"]) == ("silent", False)
+        assert "what it holds may still leave" in told["told"][0]
+        assert house.batches(DIAGNOSIS) == []
+
+
+def test_the_twin_where_nobody_is_there_a_no_is_certain_at_once(agreed: House) -> None:
     before = agreed.clock.now().mono_ms
-    with caplog.at_level(logging.WARNING):
-        agreed.desk.say_no(DIAGNOSIS)
-    assert 1_000 <= agreed.clock.now().mono_ms - before <= 1_100
-    assert "uplink did not answer in time" in caplog.text
-    assert agreed.batches(DIAGNOSIS) == []
+    told = agreed.desk.say_no(DIAGNOSIS)
+    assert agreed.clock.now().mono_ms == before
+    assert (told["uplink"], told["certain"]) == ("absent", True)
+    assert told["told"][0] == "remote-diagnosis: withdrawn; nothing of it leaves any more"
 
 
 def test_the_real_uplink_lets_a_no_return_at_once(installed: Path, tmp_path: Path) -> None:
     clock = RealWaits()
-    with living(copied(installed, tmp_path / "gateway"), clock) as house:
+    with living(copied(installed, tmp_path / "gateway"), clock, None) as house:
         house.decide({CORE: '"accepted"', DIAGNOSIS: '"refused"'})
         house.spool.set_targets([])  # nobody is dialled
         with uplink_at(house.path):
@@ -378,6 +393,7 @@ def test_a_no_that_the_ledger_does_not_take_is_told_and_in_force_until_the_agent
     }
     agreed.desk.reload()
     assert DIAGNOSIS not in agreed.pipeline.running.lanes()
+    assert agreed.on() == {CORE: None, DIAGNOSIS: "refused", ADVICE: None}
     # The twin: when the ledger takes a later word, that counts.
     agreed.decide({DIAGNOSIS: '{ decision = "given", until = 2027-11-22 }'})
     assert agreed.on() == dict.fromkeys(FLOWS)
@@ -702,8 +718,16 @@ def test_a_request_that_is_none_is_refused_and_changes_nothing(
         {"verb": "withdraw", "flow": "\ud800"},
         {"verb": "apply", "text": "\x00" * 100, "file": ""},
         {"verb": "withdraw", "flow": "x" * 100_000},
+        {"verb": "sent", "flow": "\ud800", "limit": 3},
     ],
-    ids=["no Unicode in a form", "nor in its name", "nor in a flow", "NULs", "a long name"],
+    ids=[
+        "no Unicode in a form",
+        "nor in its name",
+        "nor in a flow",
+        "NULs",
+        "a long name",
+        "nor in a question",
+    ],
 )
 def test_strange_text_is_an_error_of_ours_that_can_be_told(
     agreed: House, request_: dict[str, Any]
@@ -714,10 +738,18 @@ def test_strange_text_is_an_error_of_ours_that_can_be_told(
     assert agreed.on() == dict.fromkeys(FLOWS)
 
 
+@pytest.mark.parametrize("limit", [-1, 0, 10**30, True], ids=str)
+def test_a_strange_limit_is_no_end_of_the_agent(agreed: House, limit: int) -> None:
+    answer = agreed.desk.answer({"verb": "sent", "flow": None, "limit": limit})
+    assert answer == {"sent": []}
+
+
 def every_answer(house: House) -> dict[str, Json]:
     return {
         "status": house.desk.answer({"verb": "status"}),
         "consent": house.desk.answer({"verb": "consent"}),
+        "history": house.desk.answer({"verb": "history"}),
+        "sent": house.desk.answer({"verb": "sent", "flow": None, "limit": 100}),
         "apply": house.desk.answer({"verb": "apply", "text": form(YES), "file": "consent.toml"}),
         "withdraw": house.desk.answer({"verb": "withdraw", "flow": DIAGNOSIS}),
         "refuse": house.desk.answer({"verb": "refuse", "flow": DIAGNOSIS}),

@@ -16,8 +16,9 @@ help: ## show this list
 demo: broker $(VENV)/ready ## watch one household's readings travel, sealed, and a withdrawal bite
 	@$(BIN)/python -m demo.demo
 
+# Journeys wait more than they work: three at a time keep two cores busy.
 test: setup check ## run the checks, then every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/ready ## style, types, floors of the house
 	@$(BIN)/ruff check .

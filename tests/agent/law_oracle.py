@@ -1,0 +1,495 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The law of consent read a second time, from the design and the clauses and not from the gate.
+
+It keeps a list of words: who said yes or no to which flow, under which terms, and when the ledger
+took it in. From that list, the policy in force, the form that lies there and the clock it says
+which flows are open and which readings may leave. Its types are its own; it opens no file and
+imports nothing of the agent.
+
+Law, as it is read here:
+  - a flow is open while the newest word about exactly this flow is a yes of the owner that has not
+    ended, was said to the terms in force or to wider ones, and leaves something of them; the policy
+    that lies there is usable; the clock is trusted; and no broken form lies there, unless the flow
+    is core;
+  - a form acts once; within it a no always acts; after a no only a yes with an instant of its own
+    acts that is later than the no; nothing said before a ledger was lost acts again;
+  - a reading may leave while its flow is open, if its instant lies in the unbroken yes, what it
+    tells is carried now, and nothing finer than what is agreed now;
+  - what was sealed waits, as long as nobody touched its own flow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+
+OWNER = "owner"
+DAY = 86_400_000
+KEPT_DAYS = 7
+"""How long the gateway keeps what waits, in every policy of this world."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Grain:
+    """How an attribute leaves: rounded to a step, or the last value of a window of minutes."""
+
+    way: str
+    size: int
+
+    def tells_no_more_than(self, other: Grain) -> bool:
+        return self.way == other.way and self.size % other.size == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What a yes is said to; every field but the two last has to be the same."""
+
+    controller: str
+    function: str
+    purpose: str
+    recipient: str
+    region: str
+    keep_days: int
+    attributes: Mapping[str, Grain]
+
+    def covers(self, now: Terms) -> bool:
+        """Whether a yes to these is a yes to those: the same, fewer, coarser, shorter."""
+        return (
+            (self.controller, self.function, self.purpose, self.recipient, self.region)
+            == (now.controller, now.function, now.purpose, now.recipient, now.region)
+            and now.keep_days <= self.keep_days
+            and all(
+                name in self.attributes and grain.tells_no_more_than(self.attributes[name])
+                for name, grain in now.attributes.items()
+            )
+        )
+
+    def less(self, without: Iterable[str]) -> Terms:
+        """The same without some attributes: what a permit lets through."""
+        left = {name: grain for name, grain in self.attributes.items() if name not in without}
+        return dataclasses.replace(self, attributes=left)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A policy as the maker signed it: terms by flow."""
+
+    serial: int
+    version: str
+    flows: Mapping[str, Terms]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of a form."""
+
+    yes: bool
+    until_ms: int | None = None
+    without: tuple[str, ...] = ()
+    on_ms: int | None = None
+    accepts: bool = False
+    """Whether its word is the one of a core flow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """A form; `number` stands for its bytes."""
+
+    number: int
+    version: str
+    by: str
+    recorded_ms: int
+    lines: Mapping[str, Line]
+    readable: bool = True
+
+    def decided_ms(self, flow: str) -> int:
+        on_ms = self.lines[flow].on_ms
+        return self.recorded_ms if on_ms is None else on_ms
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A yes or a no as the ledger took it in."""
+
+    flow: str
+    yes: bool
+    at_ms: int
+    decided_ms: int
+    terms: Terms | None
+    until_ms: int | None = None
+    without: tuple[str, ...] = ()
+    paper: int | None = None
+    moment: int = 0
+    """Its place in the order of all that happened, which no clock can change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One sample of every attribute; `number` can be read back from each value."""
+
+    number: int
+    at_ms: int
+    moment: int
+    live: bool
+    """Whether its instant is when it came; else a device handed it over late."""
+
+
+@dataclasses.dataclass
+class Oracle:
+    """What was said, what lies there, and what follows."""
+
+    now_ms: int
+    trusted: bool = True
+    words: list[Word] = dataclasses.field(default_factory=list)
+    policy: Policy | None = None
+    highest: int = 0
+    papers_done: set[int] = dataclasses.field(default_factory=set)
+    first_read: dict[int, int] = dataclasses.field(default_factory=dict)
+    lost_ms: int | None = None
+    loss_is_dated: bool = True
+    ledger_is_damaged: bool = False
+    form_is_broken: bool = False
+    moment: int = 0
+    seen_ms: int = 0
+    """The latest that a trusted clock ever said."""
+    taken: dict[tuple[str, int], Terms] = dataclasses.field(default_factory=dict)
+    """Under which terms a flow took a reading."""
+    unsealed: dict[str, list[Reading]] = dataclasses.field(default_factory=dict)
+    waiting: dict[str, list[Reading]] = dataclasses.field(default_factory=dict)
+    """Readings that have to be there, by flow: nothing that happened took them away."""
+    basis: dict[str, Terms] = dataclasses.field(default_factory=dict)
+
+    # -- what happens --------------------------------------------------------------------------
+
+    def tell_time(self) -> None:
+        """The files are about to be read: a trusted clock puts right what a wrong one dated.
+
+        A loss counts from then on, and a no that lies in the future was said by then.
+        """
+        self.moment += 1
+        newest = [self.newest(flow) for flow in {word.flow for word in self.words}]
+        in_doubt = not self.loss_is_dated or any(
+            word is not None and self._is_a_no_to_come(word) for word in newest
+        )
+        if not self.trusted or not in_doubt:
+            return
+        if not self.loss_is_dated:
+            self.lost_ms, self.loss_is_dated = self.now_ms, True
+        self.words = [
+            dataclasses.replace(
+                word,
+                at_ms=min(word.at_ms, self.now_ms),
+                decided_ms=min(word.decided_ms, self.now_ms),
+            )
+            if self._is_a_no_to_come(word)
+            else word
+            for word in self.words
+        ]
+
+    def _is_a_no_to_come(self, word: Word) -> bool:
+        return not word.yes and max(word.at_ms, word.decided_ms) > self.now_ms
+
+    def read_policy(self, lying: Policy | None) -> None:
+        """The files are read; None is a policy that does not verify."""
+        self.moment += 1
+        self.policy = lying if lying is not None and lying.serial >= self.highest else None
+        if self.policy is not None:
+            self.highest = self.policy.serial
+
+    def read_form(self, lying: Paper | None) -> None:
+        """The form that lies there is read, or there is none."""
+        if self.policy is None:
+            self.form_is_broken = False  # every flow is off already
+        else:
+            self.form_is_broken = lying is not None and not self.read(lying)
+
+    def read(self, paper: Paper) -> bool:
+        """A form is read; tells whether it validates."""
+        self.moment += 1
+        assert self.policy is not None
+        if not paper.readable:
+            return False
+        if paper.number in self.papers_done:
+            return True
+        if self.lost_ms is not None and paper.recorded_ms < self.lost_ms:
+            self.papers_done.add(paper.number)
+            return True  # it speaks of a time of which nothing is known
+        sound = not any(self._is_wrong(paper, flow) for flow in paper.lines)
+        said, later = [], False
+        for flow, line in paper.lines.items():
+            if any(word.paper == paper.number and word.flow == flow for word in self.words):
+                continue
+            word = self._yes(paper, flow, sound) if line.yes else self._no(paper, flow)
+            if word is None:
+                later = later or self._may_act_later(paper, flow, sound)
+            else:
+                said.append(word)
+        self.words += said
+        self.first_read.setdefault(paper.number, len(self.words))
+        if sound and not later:
+            self.papers_done.add(paper.number)
+        return sound
+
+    def say_no(self, flow: str) -> None:
+        """Somebody present says no by command."""
+        self.moment += 1
+        self.words.append(self._word(flow, yes=False, decided_ms=self.now_ms))
+
+    def open_ledger(self, lost_ms: int, highest: int) -> None:
+        """A damaged ledger is moved aside: nothing is known of what was said before.
+
+        Both numbers are what could still be read of it; the first is never before now.
+        """
+        self.moment += 1
+        if self.ledger_is_damaged:
+            self.ledger_is_damaged = False
+            self.words.clear()
+            self.papers_done.clear()
+            self.first_read.clear()
+            self.lost_ms, self.loss_is_dated = max(lost_ms, self.now_ms), False
+            self.highest = min(highest, self.highest)
+            self.unsealed.clear()
+            self.waiting.clear()
+            self.basis.clear()
+
+    def lose_spool(self) -> None:
+        """What waited is gone."""
+        self.unsealed.clear()
+        self.waiting.clear()
+
+    def die(self) -> None:
+        """What was in memory is gone."""
+        self.unsealed.clear()
+
+    def take(self, reading: Reading) -> None:
+        """A reading comes to every open flow."""
+        for flow in self.open_flows():
+            terms = self.agreed(flow)
+            assert terms is not None
+            self.taken[flow, reading.number] = terms
+            is_sure = flow not in self.doubtful_flows()
+            if reading.live and is_sure and self.is_in_the_yes(flow, reading):
+                self.unsealed.setdefault(flow, []).append(reading)
+
+    def seal(self) -> None:
+        """The open batches are closed."""
+        for flow, readings in self.unsealed.items():
+            self.waiting.setdefault(flow, []).extend(readings)
+        self.unsealed.clear()
+
+    def settle(self) -> None:
+        """Time passed or something was said: forgets what need not be there any more."""
+        self.moment += 1
+        if self.trusted:
+            self.seen_ms = max(self.seen_ms, self.now_ms)
+        for flow in self.doubtful_flows():
+            self.waiting.pop(flow, None)
+            self.unsealed.pop(flow, None)
+        for flow in {*self.waiting, *self.unsealed, *self.basis}:
+            if self.is_paused(flow):
+                self.waiting.setdefault(flow, []).extend(self.unsealed.pop(flow, []))
+                continue
+            terms = self.agreed(flow) if flow in self.open_flows() else None
+            if terms is None or terms != self.basis.get(flow, terms):
+                self.waiting.pop(flow, None)
+                self.unsealed.pop(flow, None)
+                self.basis.pop(flow, None)
+        for flow in self.open_flows():
+            terms = self.agreed(flow)
+            assert terms is not None
+            self.basis[flow] = terms
+        for places in (self.waiting, self.unsealed):
+            for flow in places.keys() & self.open_flows():
+                # An end may have come, or a no been said, while nobody was at home.
+                kept = [one for one in places[flow] if self.is_in_the_yes(flow, one)]
+                places[flow] = [one for one in kept if not self._is_too_old(one)]
+
+    # -- what follows --------------------------------------------------------------------------
+
+    def open_flows(self) -> set[str]:
+        """The flows that may run now."""
+        if self.policy is None or not self.trusted:
+            return set()
+        return {
+            flow
+            for flow in self.policy.flows
+            if self.agreed(flow) is not None and not self._is_held_by_the_form(flow)
+        }
+
+    def doubtful_flows(self) -> set[str]:
+        """Open flows whose end had come once, before the clock was set back.
+
+        The design keeps a floor of time, behind which an end stays come; the agent has none yet.
+        Until then such a flow may be open, as the clock says, or shut, as it was.
+        """
+        newest = {flow: self.newest(flow) for flow in self.open_flows()}
+        return {
+            flow
+            for flow, word in newest.items()
+            if word is not None and word.until_ms is not None and word.until_ms <= self.seen_ms
+        }
+
+    def is_paused(self, flow: str) -> bool:
+        """Whether it is off though nobody took anything back: what waits is kept."""
+        if self.policy is None:
+            return True
+        if not self.trusted:
+            newest = self.newest(flow)
+            return (
+                newest is not None and newest.yes and self.agreed(flow, judge_end=False) is not None
+            )
+        return self.agreed(flow) is not None and self._is_held_by_the_form(flow)
+
+    def agreed(self, flow: str, *, judge_end: bool = True) -> Terms | None:
+        """What the household lets through of the terms in force; None when it is nothing."""
+        newest = self.newest(flow)
+        if self.policy is None or flow not in self.policy.flows or newest is None:
+            return None
+        terms = self.policy.flows[flow]
+        if not newest.yes or newest.terms is None or not newest.terms.covers(terms):
+            return None
+        if judge_end and newest.until_ms is not None and newest.until_ms <= self.now_ms:
+            return None
+        left = terms.less(newest.without)
+        return left if left.attributes else None
+
+    def newest(self, flow: str) -> Word | None:
+        return next((word for word in reversed(self.words) if word.flow == flow), None)
+
+    def may_leave(self, flow: str, attribute: str, reading: Reading) -> str | None:
+        """Why one value may not leave now, in words; None when it may."""
+        agreed = self.agreed(flow)
+        if agreed is None or flow not in self.open_flows():
+            return "the flow is not open"
+        if attribute not in agreed.attributes:
+            return "the attribute is not carried"
+        taken = self.taken.get((flow, reading.number))
+        if taken is None:
+            return "the flow was not open when it came"
+        if not agreed.covers(taken):
+            return "it was taken under wider terms"
+        if not self.is_in_the_yes(flow, reading):
+            return "it lies outside the unbroken yes"
+        return None
+
+    def is_in_the_yes(self, flow: str, reading: Reading) -> bool:
+        """Whether a reading lies within the unbroken yes to the terms in force."""
+        run = list(self._unbroken(flow))
+        if not run:
+            return False
+        first, last = run[-1], run[0]
+        return (
+            first.at_ms <= reading.at_ms
+            and (last.until_ms is None or reading.at_ms < last.until_ms)
+            and (not reading.live or self._order_begins(flow) < reading.moment)
+        )
+
+    def begins_ms(self, flow: str) -> int:
+        """When the unbroken yes to the terms in force began."""
+        return list(self._unbroken(flow))[-1].at_ms
+
+    def _order_begins(self, flow: str) -> int:
+        return list(self._unbroken(flow, by_the_clock=False))[-1].moment
+
+    def _unbroken(self, flow: str, *, by_the_clock: bool = True) -> Iterator[Word]:
+        """The yeses that reach up to now without a hole, newest first."""
+        assert self.policy is not None
+        later: Word | None = None
+        for word in reversed([word for word in self.words if word.flow == flow]):
+            if not word.yes or word.terms is None:
+                return
+            if not word.terms.covers(self.policy.flows[flow]):
+                return
+            if later is not None:
+                if by_the_clock and word.at_ms > later.at_ms:
+                    return  # a clock was wrong; the later word counts by itself
+                if word.until_ms is not None and word.until_ms < later.at_ms:
+                    return
+                if not set(word.without) <= set(later.without):
+                    return
+            yield word
+            later = word
+
+    # -- forms ---------------------------------------------------------------------------------
+
+    def _is_wrong(self, paper: Paper, flow: str) -> bool:
+        """Whether a line can never be right under the policy that its form names."""
+        assert self.policy is not None
+        line = paper.lines[flow]
+        if paper.version != self.policy.version:
+            return False
+        if flow not in self.policy.flows:
+            return line.yes or self.newest(flow) is None
+        word_is_wrong = line.accepts != (self.policy.flows[flow].function == "core")
+        ends_early = line.until_ms is not None and line.until_ms <= paper.decided_ms(flow)
+        nothing = not self.policy.flows[flow].less(line.without).attributes
+        strange = not set(line.without) <= set(self.policy.flows[flow].attributes)
+        return line.yes and (word_is_wrong or ends_early or nothing or strange)
+
+    def _no(self, paper: Paper, flow: str) -> Word | None:
+        assert self.policy is not None
+        if flow not in self.policy.flows and self.newest(flow) is None:
+            return None
+        decided_ms = paper.decided_ms(flow)
+        if self.trusted:
+            decided_ms = min(decided_ms, self.now_ms)
+        return self._word(flow, yes=False, decided_ms=decided_ms, paper=paper.number)
+
+    def _yes(self, paper: Paper, flow: str, sound: bool) -> Word | None:
+        if self._may_act_later(paper, flow, sound) or paper.by != OWNER:
+            return None
+        if self._was_overtaken(paper, flow):
+            return None
+        line, newest, decided_ms = paper.lines[flow], self.newest(flow), paper.decided_ms(flow)
+        if newest is not None and not newest.yes:
+            if line.on_ms is None or decided_ms <= self._said_no_ms(flow):
+                return None
+        elif newest is not None:
+            if decided_ms < newest.decided_ms:
+                return None
+            if decided_ms == newest.decided_ms and self._is_more(line, flow, newest):
+                return None
+        return dataclasses.replace(
+            self._word(flow, yes=True, decided_ms=decided_ms, paper=paper.number),
+            until_ms=line.until_ms,
+            without=tuple(sorted(line.without)),
+        )
+
+    def _may_act_later(self, paper: Paper, flow: str, sound: bool) -> bool:
+        """Whether a line that says nothing now may say it at another time."""
+        assert self.policy is not None
+        if paper.version != self.policy.version:
+            return paper.lines[flow].yes or flow not in self.policy.flows
+        if not paper.lines[flow].yes or paper.by != OWNER or self._was_overtaken(paper, flow):
+            return False
+        in_future = max(paper.recorded_ms, paper.decided_ms(flow)) > self.now_ms
+        return not sound or not self.trusted or in_future
+
+    def _was_overtaken(self, paper: Paper, flow: str) -> bool:
+        since = self.words[self.first_read.get(paper.number, len(self.words)) :]
+        return any(word.flow == flow and not word.yes for word in since)
+
+    def _said_no_ms(self, flow: str) -> int:
+        """When the no was said: not before what was said earlier, whatever the clock was then."""
+        said = [word for word in self.words if word.flow == flow]
+        earlier = [ms for word in said for ms in (word.at_ms, word.decided_ms) if ms <= self.now_ms]
+        return max(said[-1].at_ms, said[-1].decided_ms, *earlier, 0)
+
+    def _is_more(self, line: Line, flow: str, newest: Word) -> bool:
+        assert self.policy is not None
+        longer = newest.until_ms is not None and (
+            line.until_ms is None or line.until_ms > newest.until_ms
+        )
+        covered = newest.terms is not None and newest.terms.covers(self.policy.flows[flow])
+        return longer or not covered or not set(newest.without) <= set(line.without)
+
+    def _word(self, flow: str, *, yes: bool, decided_ms: int, paper: int | None = None) -> Word:
+        terms = self.policy.flows.get(flow) if self.policy else None
+        return Word(flow, yes, self.now_ms, decided_ms, terms, paper=paper, moment=self.moment)
+
+    def _is_held_by_the_form(self, flow: str) -> bool:
+        assert self.policy is not None
+        return self.form_is_broken and self.policy.flows[flow].function != "core"
+
+    def _is_too_old(self, reading: Reading) -> bool:
+        return reading.at_ms + KEPT_DAYS * DAY <= self.now_ms

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -863,11 +864,12 @@ def test_a_pause_while_no_agent_runs_keeps_what_waits(asleep: House) -> None:
 
 def test_a_yes_while_no_agent_runs_opens_nothing(installed: Path, tmp_path: Path) -> None:
     directory = copied(installed, tmp_path / "gateway")
+    now_ms = time.time_ns() // 1_000_000  # a command has the machine's clock
     with at_the_desk(load_settings(directory)) as desk:
-        desk.apply(form(YES), "consent.toml")
+        desk.apply(form(YES, now_ms), "consent.toml")
         assert all(flow["on"] for flow in desk.status()["flows"])
     assert lanes(directory) == {}
-    with living(directory) as house:
+    with living(directory, ManualClock(now_ms + HOUR)) as house:
         assert set(states(house).values()) == {LaneState.OPEN}
 
 

@@ -20,7 +20,7 @@ import pytest
 from agent.control import FILE_NAME, NotRunningError, ask
 from agent.offline import at_the_desk
 from agent.settings import load_settings
-from demo.stage import free_port
+from demo.stage import free_port, wait_until
 from tests.agent.installed import (
     ADVICE,
     CORE,
@@ -57,7 +57,7 @@ source = "replay"
 port = "recording.csv"
 profile = "replay-washing-machine"
 every = "20ms"
-speed = 50.0
+speed = 100.0
 """
 
 
@@ -124,7 +124,7 @@ class Agent:
 
     def reads(self, rows: int = 20) -> None:
         """Waits until the device has said something."""
-        eventually(lambda: self.status()["devices"][0]["samples"] >= rows)
+        wait_until(lambda: self.status()["devices"][0]["samples"] >= rows, f"{rows} rows are read")
 
     @property
     def log(self) -> str:
@@ -246,7 +246,7 @@ def test_sighup_reads_the_files_anew_and_a_bad_agent_toml_changes_nothing(shared
     (shared.directory / "policy.toml").write_bytes(text)
     (shared.directory / "policy.toml.cose").write_bytes(signature)
     shared.running.send_signal(signal.SIGHUP)
-    eventually(lambda: shared.status()["policy"]["serial"] == 18)
+    wait_until(lambda: shared.status()["policy"]["serial"] == 18, "the newer policy is in force")
     assert all(flow["on"] for flow in shared.status()["flows"])
     (shared.directory / "agent.toml").write_text("[gateway]\nstat = 3\n")
     shared.running.send_signal(signal.SIGHUP)

@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Control:
         """Begins to listen; the caller holds the instance lock, so a left-over socket is dead."""
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        listener.bind(str(self._path))
+        with _short(self._path) as address:
+            listener.bind(address)
         self._path.chmod(0o600)
         listener.listen(_BACKLOG)
         self._listener = listener
@@ -132,7 +133,8 @@ def ask(
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(patience_s)
         try:
-            connection.connect(str(state / FILE_NAME))
+            with _short(state / FILE_NAME) as address:
+                connection.connect(address)
         except OSError as exc:
             raise NotRunningError("no agent runs here", hint="start it with: assent run") from exc
         try:
@@ -159,6 +161,16 @@ class AnsweredError(ControlError):
     def __init__(self, message: str, *, hint: str | None, exit_code: int) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code  # type: ignore[misc]  # the agent's own code, not the class's
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Names a socket by way of its open directory: a path in unix(7) has at most 107 bytes."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def _may_ask(connection: socket.socket) -> bool:

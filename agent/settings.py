@@ -30,8 +30,6 @@ SourceName = Literal["host", "replay"]
 # 64 MB hold a week of three flows at ten readings a second several times over (about 1 byte each).
 _QUOTA = Size(64_000_000)
 _SMALLEST_QUOTA = Size(1_000_000)
-# unix(7): the path of a socket has at most 107 bytes; /control.sock takes 13 of them.
-_LONGEST_STATE = 94
 
 
 class _Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,9 +183,6 @@ def _lint(document: Document, file: _File, directory: Path) -> list[Finding]:
                 f"expected a quota of at least {_SMALLEST_QUOTA}, got {file.gateway.quota}",
             )
         )
-    if len(str(directory / file.gateway.state)) > _LONGEST_STATE:
-        message = f"a state directory of at most {_LONGEST_STATE} characters was expected"
-        findings.append(document.finding(("gateway", "state"), message))
     seen = Counter(table.id for table in file.device)
     for index, table in enumerate(file.device):
         findings.extend(_lint_device(document, table, index, directory, twice=seen[table.id] > 1))

@@ -89,6 +89,17 @@ def test_a_stopped_agent_does_not_answer(tmp_path: Path) -> None:
         ask(tmp_path, "hello")
 
 
+def test_a_long_path_is_no_hindrance(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120) / ("e" * 120)
+    deep.mkdir(parents=True)
+    control = Control(deep, answer)
+    control.start()
+    try:
+        assert ask(deep, "hello")
+    finally:
+        control.stop()
+
+
 def test_a_left_over_socket_does_not_stop_the_next_one(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(tmp_path / FILE_NAME))

@@ -232,7 +232,7 @@ def test_a_no_while_collect_is_stopped_acts_at_once_and_is_recorded_later(pair: 
     time.sleep(1.5)
     assert pair.stored(FLOW) == reached
     pair.stage.send("collect", signal.SIGCONT)
-    wait_until(lambda: pair.state_of(FLOW) == "withdrawn", "the no is recorded", 15)
+    wait_until(lambda: pair.state_of(FLOW) == "withdrawn", "the no is recorded", 45)
     pair.nothing_more_of_it()
     assert pair.stored(FLOW) == reached
 

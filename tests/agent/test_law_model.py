@@ -8,7 +8,12 @@ open are those that the oracle names, and what the recipients would read of what
 what may leave, and all that has to be there.
 
 The everyday run is short. `LAW_EXAMPLES=2000` makes a long one; hypothesis prints the steps that
-failed as a program, and `@reproduce_failure` or `--hypothesis-seed` repeats them.
+failed as a program, and `@reproduce_failure` or `--hypothesis-seed` repeats them; `LAW_SHRINK=1`
+looks for fewer steps.
+
+Limits: the clock has no floor yet, so a yes whose end had come may stand again when the clock was
+set back (`Oracle.doubtful_flows`); an older ledger put back whole is not noticed; what a no said
+past an agent that does not run leaves in the spool is another test's business.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -76,7 +81,8 @@ SERVICE, DIAGNOSIS, ADVICE, TRIAL = FLOWS = (
     "trial",
 )
 POWER, HEAT, BOARD = NAMES = ("appliance.power", "appliance.temperature", "host.temperature")
-EXAMPLES: Final = int(os.environ.get("LAW_EXAMPLES", "70"))
+SHRINKS: Final = "LAW_SHRINK" in os.environ
+EXAMPLES: Final = int(os.environ.get("LAW_EXAMPLES", "60"))
 STRANGER: Final = SigningKey.generate()
 
 
@@ -243,7 +249,7 @@ wishes = st.builds(
     on=st.sampled_from([None, None, 0, 0, -30 * MINUTE, -DAY, HOUR]),
     right_word=st.sampled_from([True] * 19 + [False]),
 )
-kills = st.sampled_from([None] * 20 + list(range(10)))
+kills = st.sampled_from([None] * 40 + list(range(10)))
 
 
 # -- the power --------------------------------------------------------------------------------
@@ -560,7 +566,7 @@ class LawMachine(RuleBasedStateMachine):
 
     # --- the household
 
-    @initialize(yes=st.sampled_from([True, True, True, False]), trial=st.booleans())
+    @initialize(yes=st.sampled_from([True] * 7 + [False]), trial=st.booleans())
     def moves_in(self, yes: bool, trial: bool) -> None:
         if trial:
             self.edition = dataclasses.replace(self.edition, with_trial=True)
@@ -635,13 +641,23 @@ class LawMachine(RuleBasedStateMachine):
         flows=st.sets(st.sampled_from(FLOWS[:3]), min_size=1),
         as_file=st.booleans(),
         kill=kills,
+        by=st.sampled_from([OWNER] * 4 + ["resident"]),
+        on=st.sampled_from([0, 0, 0, None, -HOUR]),
     )
-    def say_yes(self, wish: Wish, flows: set[str], as_file: bool, kill: int | None) -> None:
-        """The owner says yes now, to what lies there."""
-        wish = dataclasses.replace(wish, on=0, right_word=True, without=wish.without[:1])
+    def say_yes(
+        self,
+        wish: Wish,
+        flows: set[str],
+        as_file: bool,
+        kill: int | None,
+        by: str = OWNER,
+        on: int | None = 0,
+    ) -> None:
+        """A yes is said to what lies there, with nothing wrong about the form."""
+        wish = dataclasses.replace(wish, on=on, right_word=True, without=wish.without[:1])
         self.write_a_form(
             lines=dict.fromkeys(sorted(flows), wish),
-            by=OWNER,
+            by=by,
             recorded=0,
             serials=0,
             readable=True,
@@ -686,7 +702,7 @@ class LawMachine(RuleBasedStateMachine):
 
     def nothing_was_added(self, before: set[str]) -> None:
         if self.house is not None:
-            assert self.open_lanes() <= before
+            assert self.open_lanes() - before <= self.oracle.doubtful_flows()
 
     # --- the maker
 
@@ -838,7 +854,48 @@ class LawMachine(RuleBasedStateMachine):
         for oracle in self.oracles:
             oracle.lose_spool()
 
-    # --- nights in which much happens
+    # --- days and nights in which much happens
+
+    @rule(yes=st.sets(st.sampled_from(FLOWS[:3]), min_size=1))
+    def a_good_day(self, yes: set[str]) -> None:
+        """Everything is put right, the owner says yes, and the appliance is used."""
+        self.clock.trusted = True
+        for oracle in self.oracles:
+            oracle.now_ms, oracle.trusted = self.now_ms, True
+        self.publish()
+        self.lay_paper(None)
+        if self.house is None:
+            self.begin(None)
+        self.clock.advance(MINUTE)
+        self.look()
+        self.reload(None)
+        wish = Wish(yes=True, until_days=None, without=(), on=0, right_word=True)
+        self.say_yes(wish, yes, as_file=False, kill=None)
+        self.readings_come(count=1, late=0, seal=True)
+
+    @precondition(lambda self: self.house is not None and self.oracle.open_flows())
+    @rule(how=st.sampled_from(["unsigned", "altered", "a stranger's", "older"]))
+    def the_policy_is_spoilt_for_a_while(self, how: str) -> None:
+        self.spoil_the_policy(how, None)
+        self.the_law_holds()
+        self.mend_the_policy(None)
+
+    @precondition(lambda self: self.house is not None and self.oracle.open_flows())
+    @rule(
+        data=st.data(),
+        by=st.sampled_from([OWNER, OWNER, "resident"]),
+        on=st.sampled_from([None, 0]),
+    )
+    def somebody_says_no_and_somebody_says_yes(
+        self, data: st.DataObject, by: str, on: int | None
+    ) -> None:
+        flow = data.draw(st.sampled_from(sorted(self.oracle.open_flows())))
+        self.say_no(flow, None)
+        self.the_law_holds()
+        without = data.draw(st.sampled_from([(), (HEAT,)]))
+        wish = Wish(yes=True, until_days=None, without=without, on=on, right_word=True)
+        self.say_yes(wish, {flow}, as_file=data.draw(st.booleans()), kill=None, by=by, on=on)
+        self.readings_come(count=1, late=0, seal=True)
 
     @up
     @rule(flow=st.sampled_from(FLOWS[:3]), kill=st.integers(0, 9))
@@ -1032,8 +1089,10 @@ def _over(some: list[Any], others: list[Any]) -> list[Any]:
 
 LawMachine.TestCase.settings = settings(
     max_examples=EXAMPLES,
-    stateful_step_count=35,
+    stateful_step_count=30,
     deadline=None,
+    # Shrinking takes up to five minutes; what failed is printed without it, too.
+    phases=[phase for phase in Phase if SHRINKS or phase not in {Phase.shrink, Phase.explain}],
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

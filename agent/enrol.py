@@ -174,7 +174,7 @@ def _thumbprint(bundle: Bundle) -> str:
 
 
 def _write_policy(directory: Path, bundle: Bundle, policy: Policy) -> list[Path]:
-    """Files first, policy last: a crash in between leaves the old policy or one that verifies."""
+    """Files first, policy last: a crash in between pauses the flows until it is taken in again."""
     written = []
     try:
         for name, content in {

@@ -29,7 +29,7 @@ from agent.inbox import Rejected, read_inbound
 from agent.path import Permit, Refusal
 from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.hardware import Hardware
-from agent.pipeline.running import Running
+from agent.pipeline.running import PAUSES, Running
 from agent.site import Site
 from agent.spool import Inbound, Purged, Spool
 from agent.spool.schema import DamagedError
@@ -212,7 +212,11 @@ class Pipeline:
 
     def _verdicts(self) -> dict[str, Permit | Refusal]:
         verdicts = self.site.verdicts(self.clock.now())
-        return {flow: verdict for flow, verdict in verdicts.items() if flow not in self.denied}
+        return {
+            flow: verdict
+            for flow, verdict in verdicts.items()
+            if flow not in self.denied or _is_no(verdict)
+        }
 
     def _close_row(self, flow: str) -> None:
         def close() -> None:
@@ -281,3 +285,8 @@ class Pipeline:
             log.warning("message from below refused reason=%s", read.reason)
             return ()
         return read.streams
+
+
+def _is_no(verdict: Permit | Refusal) -> bool:
+    """Whether the gate itself says no for good, so that its reason can be told."""
+    return isinstance(verdict, Refusal) and verdict.reason not in PAUSES

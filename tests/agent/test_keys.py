@@ -229,7 +229,10 @@ def test_destroying_one_secret_leaves_every_other_as_it_was(place: Path) -> None
 
 
 def test_destroying_what_is_not_there_is_no_error(place: Path) -> None:
-    Keys.open(place).destroy_flow_secret("maker", "service")
+    keys = Keys.open(place)
+    kept = keys.flow_secret("maker", "another")
+    keys.destroy_flow_secret("maker", "service")
+    assert Keys.open(place).flow_secret("maker", "another") == kept
 
 
 @pytest.mark.parametrize("writes", range(1, 7))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.lock import instance_lock
+from agent.lock import FILE_NAME, instance_lock
 from assent.errors import RefusedError
 
 HOLD = """
 import sys, pathlib, signal
-from agent.lock import instance_lock
+from agent.lock import FILE_NAME, instance_lock
 with instance_lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     signal.pause()
@@ -29,7 +29,7 @@ def test_the_lock_is_free_again_after_the_block(tmp_path: Path) -> None:
     with instance_lock(tmp_path):
         pass
     with instance_lock(tmp_path):
-        pass
+        assert (tmp_path / FILE_NAME).exists()
 
 
 def test_a_killed_holder_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -799,6 +799,18 @@ def test_a_no_is_heard_while_the_disk_refuses_and_the_door_is_full(agreed: House
         assert done.is_set()
 
 
+def test_a_no_on_record_tells_its_own_reason_also_where_the_lane_was_found_shut(
+    agreed: House,
+) -> None:
+    agreed.pipeline.denied.add(DIAGNOSIS)
+    agreed.pipeline.decide()
+    assert DIAGNOSIS not in agreed.pipeline.verdicts
+    agreed.desk.say_no(DIAGNOSIS)
+    agreed.pipeline.denied.add(DIAGNOSIS)
+    agreed.pipeline.decide()
+    assert agreed.pipeline.verdicts[DIAGNOSIS].reason.value == "withdrawn"
+
+
 def test_a_lane_that_another_process_shut_is_off_and_does_not_hold_up_the_others(
     agreed: House, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,13 +21,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from agent.account import consent_of, history_of, sent_of, status_of
 from agent.form import Act, is_broken, is_final, judge, parse_form
 from agent.pipeline import Pipeline
+from agent.questions import status_told, tell
 from agent.records import Decision, State, state_of_no
 from agent.settings import load_settings
 from agent.site import FORM, with_policy
-from agent.spool.log import KEPT
 from assent import durable
 from assent.errors import (
     AssentError,
@@ -75,7 +74,7 @@ class Desk:
             json.dumps(request, ensure_ascii=False).encode()
         except UnicodeEncodeError as exc:
             raise UsageError("a request is Unicode text, and this is none") from exc
-        told = self._tell(request)
+        told = tell(self._pipeline, request, is_running=self._running)
         if told is not None:
             return told
         match request:
@@ -85,37 +84,13 @@ class Desk:
                 return self.say_no(flow)
             case {"verb": "reload"}:
                 return self.reload()
+            case {"verb": "flush"}:
+                return self.flush()
         raise ControlError("the request is not one this agent knows")
-
-    def _tell(self, request: Mapping[str, Any]) -> Json | None:
-        """Answers a question; None when the request is none."""
-        pipeline = self._pipeline
-        ledger = pipeline.site.ledger
-        match request:
-            case {"verb": "status"}:
-                return self.status()
-            case {"verb": "consent"}:
-                return consent_of(pipeline.site, ledger, pipeline.verdicts)
-            case {"verb": "history"}:
-                return history_of(ledger)
-            case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
-                return sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow)
-        return None
 
     def status(self) -> Json:
         """Everything `assent status` prints."""
-        pipeline = self._pipeline
-        return status_of(
-            pipeline.site,
-            pipeline.spool,
-            pipeline.clock.now(),
-            verdicts=pipeline.verdicts,
-            devices=pipeline.health(),
-            delivered=pipeline.delivered(),
-            is_running=self._running,
-            running_lanes=pipeline.running,
-            rejected=pipeline.rejected,
-        )
+        return status_told(self._pipeline, is_running=self._running)
 
     def say_no(self, flow: str, said_ms: int | None = None) -> Json:
         """Records a no to one flow; when this returns nothing of it leaves any more.
@@ -212,6 +187,13 @@ class Desk:
             log.error("consent form not usable, optional flows pause")
         pipeline.site = dataclasses.replace(pipeline.site, form_trouble=trouble)
 
+    def flush(self) -> Json:
+        """Closes the open batches into the spool, so that nothing waits for a batch's age."""
+        before = self._sealed()
+        self._pipeline.flush()
+        messages, readings = (now - then for then, now in zip(before, self._sealed(), strict=True))
+        return {"running": self._running, "messages": messages, "readings": readings}
+
     def reload(self) -> Json:
         """Reads settings, profiles, policy and form anew; closes the open batches first."""
         pipeline = self._pipeline
@@ -237,6 +219,10 @@ class Desk:
         pipeline.reread()
         pipeline.settle()
         return {"told": told}
+
+    def _sealed(self) -> tuple[int, int]:
+        tallies = self._pipeline.running.tallies.values()
+        return sum(one.messages for one in tallies), sum(one.readings for one in tallies)
 
     def _judge(self, data: bytes, file: str) -> tuple[bytes, tuple[Act, ...]]:
         site = self._pipeline.site

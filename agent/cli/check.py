@@ -8,7 +8,7 @@ import datetime as dt
 from pathlib import Path
 
 from agent.cli.office import office
-from agent.cli.say import result
+from agent.cli.say import counted, result
 from agent.inspection import inspect, read_files
 from agent.settings import FILE_NAME, load_settings
 from agent.site import POLICY
@@ -59,13 +59,9 @@ def _sum(directory: Path, findings: list[Finding], errors: list[Finding]) -> str
     if not findings:
         return f"no mistakes in {', '.join(read_files(directory))} and the profiles in use"
     warnings = len(findings) - len(errors)
-    line = f"{_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}"
+    line = f"{counted(len(errors), 'error')}, {counted(warnings, 'warning')}"
     if any(
         finding.file.endswith(FILE_NAME) and "no such file" in finding.message for finding in errors
     ):
         line += "; write a first configuration with: assent init --config DIR"
     return line
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

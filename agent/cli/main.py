@@ -93,6 +93,16 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "deliver what waits until SIGTERM, in a process that reads no key but its TLS keys",
         "  assent uplink\n  systemctl start assent-uplink         the same, as its own user",
     ),
+    "explain": (
+        "agent.cli.explain",
+        "tell of an attribute which flows carry it, how, to whom and why, or why not",
+        "  assent explain appliance.power\n  assent explain device.serial --json",
+    ),
+    "flush": (
+        "agent.cli.flush",
+        "seal the open batches now, without waiting for their age",
+        "  assent flush\n  assent flush --json",
+    ),
     "status": (
         "agent.cli.status",
         "tell each flow's state: on, or off and why; what waits; what was acknowledged",

@@ -41,6 +41,11 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def counted(count: int, what: str) -> str:
+    """A number with its noun: `1 reading`, `2 readings`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def emphasised(text: str) -> str:
     """Bold on a terminal that wants it (NO_COLOR is honoured), plain elsewhere."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):

@@ -208,7 +208,7 @@ class Pipeline:
 
     def delivered(self) -> dict[str, frozenset[str]]:
         """What each usable device can deliver, wanted or not, by device id."""
-        return self._hardware.delivered()
+        return self._hardware.delivered(self.site.settings)
 
     def _verdicts(self) -> dict[str, Permit | Refusal]:
         verdicts = self.site.verdicts(self.clock.now())

@@ -73,9 +73,7 @@ class Hardware:
     def _start(self, devices: tuple[DeviceSettings, ...]) -> None:
         self._usable, self._unusable = self._sort(devices)
         self._devices = devices
-        self._delivered = {
-            device.id: registry.attributes(device.source, config) for device, config in self._usable
-        }
+        self._delivered = _delivered(self._usable)
         ended = self._ended = threading.Event()
         configured = [self._configured(device, config) for device, config in self._usable]
         self._supervisor = Supervisor(
@@ -94,9 +92,11 @@ class Hardware:
         """How each device does; those that are not usable come last."""
         return [*self._supervisor.health(), *self._unusable] if self._supervisor else []
 
-    def delivered(self) -> dict[str, frozenset[str]]:
-        """What each usable device can deliver, by device id."""
-        return dict(self._delivered)
+    def delivered(self, settings: Settings) -> dict[str, frozenset[str]]:
+        """What each usable device can deliver, by device id; opens none."""
+        if settings.devices == self._devices:
+            return dict(self._delivered)
+        return _delivered(self._sort(settings.devices)[0])
 
     def _sort(self, devices: tuple[DeviceSettings, ...]) -> tuple[_Usable, list[Health]]:
         usable: _Usable = []
@@ -128,6 +128,10 @@ class Hardware:
             make=lambda: registry.make(device.source, config, self._clock),
             fresh_ms=device.fresh_ms,
         )
+
+
+def _delivered(usable: _Usable) -> dict[str, frozenset[str]]:
+    return {device.id: registry.attributes(device.source, config) for device, config in usable}
 
 
 def source_config(device: DeviceSettings) -> SourceConfig:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be asked without changing anything: from a request to its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agent.account import consent_of, history_of, sent_of, status_of
+from agent.explain import explain
+from agent.pipeline import Pipeline
+from agent.spool.log import KEPT
+
+Json = dict[str, Any]
+
+
+def tell(pipeline: Pipeline, request: Mapping[str, Any], *, is_running: bool) -> Json | None:
+    """Answers a question; None when the request is none.
+
+    Args:
+        pipeline: the path; the caller is its owner.
+        request: a JSON object with `verb` and what goes with it.
+        is_running: whether hardware and uplink are at work.
+
+    Raises:
+        AssentError: the question has no answer here.
+    """
+    site = pipeline.site
+    match request:
+        case {"verb": "status"}:
+            return status_told(pipeline, is_running=is_running)
+        case {"verb": "consent"}:
+            return consent_of(site, site.ledger, pipeline.verdicts)
+        case {"verb": "history"}:
+            return history_of(site.ledger)
+        case {"verb": "explain", "attribute": str(attribute)}:
+            told = explain(attribute, site, pipeline.verdicts, pipeline.delivered())
+            return dict(msgspec.to_builtins(told))
+        case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
+            return sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow)
+    return None
+
+
+def status_told(pipeline: Pipeline, *, is_running: bool) -> Json:
+    """Everything `assent status` prints."""
+    return status_of(
+        pipeline.site,
+        pipeline.spool,
+        pipeline.clock.now(),
+        verdicts=pipeline.verdicts,
+        devices=pipeline.health(),
+        delivered=pipeline.delivered(),
+        is_running=is_running,
+        running_lanes=pipeline.running,
+        rejected=pipeline.rejected,
+    )

@@ -19,6 +19,8 @@ FORMAT: Final = 1
 
 MAX_MESSAGE: Final = 120_000
 """Longest sealed message in bytes: below 128 kB, the smallest limit of the large MQTT clouds."""
+MAX_SENT_BUNDLE: Final = 118_000
+"""Longest bundle that goes down as a message; a hybrid seal and the signature add some 1,400."""
 
 
 class Direction(enum.IntEnum):
@@ -37,11 +39,13 @@ class Kind(enum.IntEnum):
     ACKNOWLEDGEMENT = 1
     REQUEST = 2
     STATUS = 3
+    POLICY = 4
 
     @property
     def direction(self) -> Direction:
         """The one way this kind travels."""
-        return Direction.DOWN if self is Kind.ACKNOWLEDGEMENT else Direction.UP
+        comes_down = self in {Kind.ACKNOWLEDGEMENT, Kind.POLICY}
+        return Direction.DOWN if comes_down else Direction.UP
 
 
 class Algorithm(enum.IntEnum):

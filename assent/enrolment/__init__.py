@@ -11,6 +11,7 @@ Law:
   - an admission is signed by the recipient's ack key, which the policy names;
   - a bundle names files by relative paths of its own, keys and certificates only, so that no
     policy, form or setting can be written by bringing one;
+  - to a gateway that is enrolled a newer bundle may also come as a message: the same bytes;
   - a bundle proves nothing by itself: `assent.policy.signing.open_policy` does, with the policy
     key that the technician compares.
 

@@ -50,7 +50,7 @@ from assent.errors import (
     WireError,
 )
 from assent.header import sealed_data, signed_data, write_batch
-from assent.wire import HEADER_ASSENT
+from assent.wire import HEADER_ASSENT, MAX_SENT_BUNDLE
 
 MAILBOX = "00112233445566778899aabbccddeeff"
 OTHER_MAILBOX = "ff112233445566778899aabbccddeeff"
@@ -217,6 +217,15 @@ def test_an_acknowledgement_comes_down() -> None:
     assert opened == Control(Kind.ACKNOWLEDGEMENT, b"body")
 
 
+@pytest.mark.parametrize("key", [CLASSICAL, HYBRID], ids=["classical", "hybrid"])
+def test_the_longest_bundle_that_is_sent_comes_down_whole(key: SealPrivateKey) -> None:
+    body = bytes(range(256)) * (MAX_SENT_BUNDLE // 256 + 1)
+    signed = sign_message(Kind.POLICY, body[:MAX_SENT_BUNDLE], ACK, MAILBOX)
+    data = seal(signed, key.public, MAILBOX)
+    opened = open_down(data, key=key, signer=ACK.public, mailbox=MAILBOX)
+    assert opened == Control(Kind.POLICY, body[:MAX_SENT_BUNDLE])
+
+
 def test_a_detached_signature_verifies_over_its_bytes_only() -> None:
     signature = sign_detached(b"policy", ACK, b"purpose")
     assert len(signature) <= 128
@@ -322,9 +331,11 @@ def test_what_went_up_does_not_come_down() -> None:
         assert verify_message(signed, ACK.public, MAILBOX, Direction.UP) == (kind, b"body")
         with pytest.raises(BadSignatureError):
             verify_message(signed, ACK.public, MAILBOX, Direction.DOWN)
-    signed = sign_message(Kind.ACKNOWLEDGEMENT, b"body", ACK, MAILBOX)
-    with pytest.raises(BadSignatureError):
-        verify_message(signed, ACK.public, MAILBOX, Direction.UP)
+    for kind in (Kind.ACKNOWLEDGEMENT, Kind.POLICY):
+        signed = sign_message(kind, b"body", ACK, MAILBOX)
+        assert verify_message(signed, ACK.public, MAILBOX, Direction.DOWN) == (kind, b"body")
+        with pytest.raises(BadSignatureError):
+            verify_message(signed, ACK.public, MAILBOX, Direction.UP)
 
 
 def test_a_kind_signed_for_the_wrong_way_is_refused() -> None:

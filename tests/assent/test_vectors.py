@@ -118,6 +118,7 @@ def test_the_bodies_read_as_they_were_written() -> None:
     assert read == generate.ACKNOWLEDGEMENT
     assert messages.decode_request(bodies["request"]) == generate.REQUEST
     assert messages.decode_status(bodies["status"]) == generate.STATUS
+    assert enrolment.decode_bundle(bodies["policy"]) == generate.bundle()
 
 
 def test_the_files_read_as_they_were_written() -> None:

@@ -25,6 +25,7 @@ LIMITS = {
     "COSE_Key, bytes": MAX_KEY_BYTES,
     "detached signature, bytes": cose.MAX_DETACHED,
     "bundle, bytes": enrolment.MAX_BUNDLE,
+    "bundle in a message, bytes": wire.MAX_SENT_BUNDLE,
     "files in a bundle": enrolment.MAX_FILES,
     "request or admission, bytes": enrolment.MAX_ENROLMENT,
 }

@@ -222,6 +222,7 @@ def positive(old: dict[str, Vector]) -> list[Vector]:
         ("acknowledgement", Kind.ACKNOWLEDGEMENT, ACKNOWLEDGEMENT.encode(), "ack", "gateway-classical"),
         ("request", Kind.REQUEST, REQUEST.encode(), "gateway", "recipient-classical"),
         ("status", Kind.STATUS, STATUS.encode(), "gateway", "recipient-classical"),
+        ("policy", Kind.POLICY, enrolment.encode_bundle(bundle()), "ack", "gateway-classical"),
     ]  # fmt: skip
     for name, kind, body, signer, reader in bodies:
         signed = envelope.sign_message(kind, body, SIGNERS[signer], MAILBOX)

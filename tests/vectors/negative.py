@@ -178,7 +178,8 @@ def signatures() -> list[Bad]:
         ("another flow than signed", "bad-signature", altered(lambda p: p.__setitem__(0, claims))),
         ("crit in the signed header", "malformed", signed(fields() | {2: [TERMS]})),
         ("no header of ours", "malformed", signed({})),
-        ("kind 4", "unknown-suite", signed({TERMS: [4]})),
+        ("kind 5", "unknown-suite", signed({TERMS: [5]})),
+        ("a policy going up", "unknown-suite", signed({TERMS: [4]}, payload=b"\x80")),
         ("an acknowledgement going up", "unknown-suite", signed({TERMS: [1]}, payload=b"\x80")),
         ("a batch without fields", "malformed", signed({TERMS: [0]})),
         ("a status with fields", "malformed", signed({TERMS: [3, 0]}, payload=b"\x80")),
@@ -258,17 +259,24 @@ def enrolments() -> list[Bad]:
 
 
 def coming_down() -> list[Bad]:
-    """What must not be taken for an acknowledgement."""
+    """What must not be taken for an acknowledgement or a policy."""
     body, ack = made.ACKNOWLEDGEMENT.encode(), made.SIGNERS["ack"]
     up = envelope.sign_message(Kind.REQUEST, made.REQUEST.encode(), ack, made.MAILBOX)
     by_gateway = envelope.sign_message(
         Kind.ACKNOWLEDGEMENT, body, made.SIGNERS["gateway"], made.MAILBOX
     )
     batch = signed(fields(), signer="ack", direction=Direction.DOWN)
+    bundle = enrolment.encode_bundle(made.bundle())
+    by_the_maker = envelope.sign_message(Kind.POLICY, bundle, made.SIGNERS["policy"], made.MAILBOX)
+    elsewhere = envelope.sign_message(Kind.POLICY, bundle, ack, made.OTHER_MAILBOX)
+    more = signed({TERMS: [4, 17]}, payload=bundle, signer="ack", direction=Direction.DOWN)
     rows = [
         ("a request sent back by the recipient", "bad-signature", up),
         ("an acknowledgement signed by the gateway", "bad-signature", by_gateway),
         ("a batch coming down", "unknown-suite", batch),
+        ("a policy signed by the policy key and by no recipient", "bad-signature", by_the_maker),
+        ("a policy signed for another mailbox", "bad-signature", elsewhere),
+        ("a policy with fields in its header", "malformed", more),
     ]
     return [
         Bad(name, code, made.seal(name, data, "gateway-classical"), "down")

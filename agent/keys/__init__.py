@@ -29,8 +29,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from agent.keys.credential import unit_credential
 from agent.keys.ledger_key import LedgerKey, decoded, encoded_new
-from agent.keys.wrapped import KEY_BYTES, LOST, WrappedStore, ours
+from agent.keys.ring import KEY_BYTES
+from agent.keys.wrapped import LOST, WrappedStore, ours
 from assent import cbor, durable
 from assent.cosekey import (
     SealPrivateKey,
@@ -98,9 +100,10 @@ class Keys:
             directory: their directory; made with mode 0710 when missing.
 
         Raises:
-            KeyStoreError: unreadable, of a wrong owner or mode, or a part of it is lost.
+            KeyStoreError: unreadable, of a wrong owner or mode, or a part of it is lost; or shut
+                under a credential of the unit (`agent.keys.credential`) that is not here.
         """
-        store = WrappedStore.open(directory)
+        store = WrappedStore.open(directory, unit_credential())
         return cls(directory, store, _open_ledger_key(store))
 
     @property

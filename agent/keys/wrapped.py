@@ -9,6 +9,8 @@ Law:
   - `destroy` removes a file and changes the wrapping key: first both keys are kept, then every
     file is wrapped under the new one, then the old one goes; a crash between is finished by the
     next opening;
+  - where the unit has a credential, the wrapping key is shut under it (`agent.keys.ring`); a store
+    that was made without one moves to it, under a new wrapping key, because the old one lay open;
   - fail closed: a wrong owner, mode, length or tag is a KeyStoreError, never a value.
 
 Standards: RFC 8439 (ChaCha20-Poly1305).
@@ -17,7 +19,8 @@ Security: the directory is its user's; nobody else may write in it. Its group ma
 (the uplink reads a TLS key below), not list it.
 Limits: flash keeps old blocks until it needs them. What was destroyed is safe from what the store
 and the copies of its secrets hold, not from a laboratory that finds an old wrapping key on the
-chip.
+chip, nor from a copy of the whole directory made before, wrapping key included: that opens by
+itself, or, where there is a credential, with that credential.
 """
 
 from __future__ import annotations
@@ -33,15 +36,14 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from agent.keys import ring
+from agent.keys.ring import KEY_BYTES, NONCE_BYTES
 from assent import cbor, durable
 from assent.errors import KeyStoreError
 
-KEY_BYTES: Final = 32
-"""Length of a wrapping key and of every secret drawn at random."""
 LOST: Final = "only the files it was made with help; or empty the store and enrol again"
 """Hint of what to do when a part of the store is gone."""
 
-_NONCE_BYTES: Final = 12  # RFC 8439 §2.3; random, because one key sees some hundred files at most
 _FORMAT: Final = b"\x01"
 _MAX_BYTES: Final = 65_536  # a chain of certificates is some 4 kB, a wrapped pair 2 kB
 _WRAPPING: Final = "wrapping.key"
@@ -60,24 +62,27 @@ class WrappedStore:
 
     Args:
         directory: where it lies.
+        credential: what the wrapping key is shut under, or None.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, credential: bytes | None) -> None:
         self._directory = directory
+        self._credential = credential
         self._owners = {os.geteuid()}
         self._wrapping: tuple[bytes, ...] = ()
 
     @classmethod
-    def open(cls, directory: Path) -> WrappedStore:
+    def open(cls, directory: Path, credential: bytes | None = None) -> WrappedStore:
         """Opens the store, makes it where there is nothing yet, finishes what a crash left.
 
         Args:
             directory: made with mode 0710 when missing.
+            credential: what the wrapping key is shut under, or None to leave it plain.
 
         Raises:
             KeyStoreError: unreadable, of a wrong owner or mode, or without its wrapping key.
         """
-        store = cls(directory)
+        store = cls(directory, credential)
         with ours("the key store cannot be opened"):
             durable.make_dirs(directory, 0o710)
             store._inspect_directory()
@@ -115,7 +120,7 @@ class WrappedStore:
         Raises:
             KeyStoreError: the disk refused; the old file is untouched.
         """
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+        nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = ChaCha20Poly1305(self._wrapping[0]).encrypt(nonce, secret, _bound(name))
         path = self._path(name)
         with ours(f"{path.name} cannot be written"):
@@ -133,8 +138,7 @@ class WrappedStore:
         """
         with ours("the secret cannot be destroyed"):
             durable.remove(self._path(name))
-            self._keep((secrets.token_bytes(KEY_BYTES), *self._wrapping))
-            self._wrap_anew()
+            self._change()
 
     def is_empty(self) -> bool:
         """Whether no secret is held; the wrapping key is none."""
@@ -162,15 +166,34 @@ class WrappedStore:
             return
         self._inspect(path, _PRIVATE)
         raw = durable.read(path, _MAX_BYTES)
-        if not raw or len(raw) % KEY_BYTES:
-            raise KeyStoreError(f"expected a wrapping key of 32 bytes, got {len(raw)}")
-        self._wrapping = tuple(raw[at : at + KEY_BYTES] for at in range(0, len(raw), KEY_BYTES))
-        if len(self._wrapping) > 1:
+        self._wrapping = ring.decoded(raw, self._credential)
+        if self._credential is not None and not ring.is_shut(raw):
+            self._expect_ours()
+            self._change()
+        elif len(self._wrapping) > 1:
             self._wrap_anew()
 
     def _keep(self, wrapping: tuple[bytes, ...]) -> None:
-        durable.write(self._directory / _WRAPPING, b"".join(wrapping))
+        path = self._directory / _WRAPPING
+        durable.write(path, ring.encoded(wrapping, self._credential))
         self._wrapping = wrapping
+
+    def _expect_ours(self) -> None:
+        # A wrapping key of another time, put back by mistake, must not take the right one's place.
+        names = self._names()
+        if names and not any(self._opens(name) for name in names):
+            raise ShutError("the wrapping key opens none of the secrets", hint=LOST)
+
+    def _opens(self, name: str) -> bool:
+        try:
+            self._unwrap(name, durable.read(self._path(name), _MAX_BYTES))
+        except ShutError:
+            return False
+        return True
+
+    def _change(self) -> None:
+        self._keep((secrets.token_bytes(KEY_BYTES), *self._wrapping))
+        self._wrap_anew()
 
     def _wrap_anew(self) -> None:
         for name in self._names():
@@ -188,8 +211,8 @@ class WrappedStore:
         ]
 
     def _unwrap(self, name: str, data: bytes) -> bytes:
-        nonce, sealed = data[1 : 1 + _NONCE_BYTES], data[1 + _NONCE_BYTES :]
-        if data[:1] == _FORMAT and len(nonce) == _NONCE_BYTES:
+        nonce, sealed = data[1 : 1 + NONCE_BYTES], data[1 + NONCE_BYTES :]
+        if data[:1] == _FORMAT and len(nonce) == NONCE_BYTES:
             for key in self._wrapping:
                 with contextlib.suppress(InvalidTag):
                     return ChaCha20Poly1305(key).decrypt(nonce, sealed, _bound(name))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import logging
@@ -39,6 +38,7 @@ from assent.errors import (
     SpoolError,
     UsageError,
 )
+from assent.nearest import nearest
 from assent.policy.terms import Terms, terms_of
 
 # A form of a thousand flows is some 100 kB.
@@ -300,8 +300,9 @@ class Desk:
         known = set(site.policy.policy.flows) if site.policy else set()
         if flow in known or site.ledger.history(flow) or flow in self._pipeline.spool.lanes():
             return
-        near = [f"did you mean {name}?" for name in difflib.get_close_matches(flow, known, n=1)]
-        raise UsageError(f"the policy has no flow {flow!r}", hint=near[0] if near else None)
+        raise UsageError(
+            f"the policy has no flow {flow!r}", hint=nearest(flow, known, quoted=False)
+        )
 
 
 def _told(act: Act) -> str:

@@ -7,7 +7,6 @@ not exist for the road, and that is said too (policy C23).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,6 +18,7 @@ from agent.path import Permit, Refusal
 from agent.records import Record
 from agent.site import Site
 from assent.errors import RefusedError, UsageError
+from assent.nearest import nearest
 from assent.policy.model import Policy
 
 _LEFT_OUT: Final = "left out by the household"
@@ -108,10 +108,9 @@ def explain(
     policy = site.policy.policy
     known = policy.attributes.get(attribute)
     if known is None:
-        near = difflib.get_close_matches(attribute, policy.attributes, n=1)
         raise UsageError(
             f"the policy's dictionary has no attribute {attribute!r}; it cannot leave",
-            hint=f"did you mean {near[0]}?" if near else None,
+            hint=nearest(attribute, policy.attributes, quoted=False),
         )
     return Explanation(
         attribute=attribute,

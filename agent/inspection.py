@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from agent.settings import FILE_NAME, DeviceSettings, Settings, load_settings
 from agent.site import FORM, POLICY
 from assent.errors import ConfigError, Finding, Severity
 from assent.located import open_document, read
+from assent.nearest import nearest
 from assent.policy.lints import lint
 from assent.policy.model import Policy
 from firmware_bridge.profile import Profile, load_profile
@@ -38,6 +38,7 @@ def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
     """
     findings: list[Finding] = []
     settings = policy = None
+    is_sound = False
     try:
         settings = load_settings(directory)
     except ConfigError as exc:
@@ -47,7 +48,9 @@ def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
         try:
             document = open_document(path)
             policy = read(document, Policy)
-            findings += lint(policy, document, now.date())
+            lints = lint(policy, document, now.date())
+            findings += lints
+            is_sound = not any(one.severity is Severity.ERROR for one in lints)
         except ConfigError as exc:
             findings += exc.findings
     if settings is not None:
@@ -55,7 +58,9 @@ def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
         findings += _recordings(settings)
         if policy is not None:
             findings += _brokers(settings, policy)
-    return [*findings, *_form(directory, policy, now)]
+    # A policy that does not load has no terms that a form could be held against.
+    findings += _form(directory, policy if is_sound else None, now)
+    return list(dict.fromkeys(findings))
 
 
 def read_files(directory: Path) -> list[str]:
@@ -80,11 +85,10 @@ def _strangers(path: Path, profile: Profile, policy: Policy) -> Iterator[Finding
     for index, field in enumerate(profile.fields):
         if field.attribute in policy.attributes:
             continue
-        near = difflib.get_close_matches(field.attribute, policy.attributes, n=1)
         yield document.finding(
             ("field", index, "attribute"),
             f"the policy's dictionary has no attribute {field.attribute!r}; it never leaves",
-            f"did you mean {near[0]!r}?" if near else None,
+            nearest(field.attribute, policy.attributes),
             Severity.WARNING,
         )
 
@@ -105,17 +109,16 @@ def _brokers(settings: Settings, policy: Policy) -> Iterator[Finding]:
     for recipient, broker in settings.brokers.items():
         known = policy.recipients.get(recipient)
         if known is None:
-            near = difflib.get_close_matches(recipient, policy.recipients, n=1)
             yield document.finding(
                 ("uplink", recipient),
                 f"the policy has no recipient {recipient!r}",
-                f"did you mean {near[0]!r}?" if near else None,
+                nearest(recipient, policy.recipients),
             )
         elif broker not in known.brokers:
             yield document.finding(
                 ("uplink", recipient, "broker"),
                 f"the policy names no such broker for {recipient!r}, so it is not connected to",
-                f"expected one of {', '.join(known.brokers)}",
+                f"expected one of {', '.join(known.brokers)}" if known.brokers else None,
             )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import difflib
 import enum
 import functools
 import math
@@ -20,6 +19,7 @@ from typing import Final
 
 from msgspec import inspect as shape
 
+from assent.nearest import nearest
 from assent.places import Path
 
 
@@ -98,7 +98,7 @@ class Converter:
         if made is not BAD and _within(made, kind):
             return made
         message = f"expected {expected}, got {_came(value)}"
-        return self._note(path, message, _nearest(value, _words(kind)))
+        return self._note(path, message, _near(value, kind))
 
     def _union(
         self, value: object, kind: shape.UnionType, path: Path, expected: str | None
@@ -113,8 +113,7 @@ class Converter:
     def _parsed(self, value: object, cls: type, path: Path) -> object:
         parser = _parser(cls)
         if parser is None or not isinstance(value, str):
-            noun = f"a {cls.__name__.lower()} in quotes"
-            return self._note(path, f"expected {noun}, got {_came(value)}")
+            return self._note(path, f"expected {_noun(cls)}, got {_came(value)}")
         try:
             return parser(value)
         except ValueError as exc:
@@ -144,7 +143,7 @@ class Converter:
     def _unknown(self, path: Path, key: str, known: Iterable[str]) -> None:
         names = sorted(known)
         message = f"unknown key {_cut(key)!r}, expected one of {', '.join(names)}"
-        self._note(path, message, _nearest(key, names))
+        self._note(path, message, nearest(key, names))
 
     def _dict(self, value: object, kind: shape.DictType, path: Path) -> object:
         if not isinstance(value, dict):
@@ -157,7 +156,8 @@ class Converter:
 
     def _sequence(self, value: object, kind: _Sequence, path: Path) -> object:
         if not isinstance(value, list):
-            return self._note(path, f"expected a list in square brackets, got {_came(value)}")
+            hint = f"[[{path[-1]}]], in double brackets" if isinstance(value, dict) else None
+            return self._note(path, f"expected {_expected(kind)}, got {_came(value)}", hint)
         made = [
             self._any(inner, kind.item_type, (*path, index), None)
             for index, inner in enumerate(value)
@@ -178,9 +178,7 @@ class Converter:
         return made
 
 
-@functools.cache
-def _describe(kind: type) -> shape.Type:
-    return shape.type_info(kind)
+_describe = functools.cache(shape.type_info)
 
 
 def _parser(cls: type) -> Callable[[str], object] | None:
@@ -278,10 +276,9 @@ def _words(kind: shape.Type) -> tuple[object, ...]:
     return ()
 
 
-def _nearest(word: object, known: Iterable[object]) -> str | None:
-    names = [name for name in known if isinstance(name, str)]
-    near = difflib.get_close_matches(_cut(word), names, 1) if isinstance(word, str) else []
-    return f"did you mean {near[0]!r}?" if near else None
+def _near(value: object, kind: shape.Type) -> str | None:
+    known = [word for word in _words(kind) if isinstance(word, str)]
+    return nearest(value, known) if isinstance(value, str) else None
 
 
 def _cut(text: str) -> str:
@@ -306,11 +303,16 @@ def _expected(kind: shape.Type) -> str:
     if words:
         return f"one of {', '.join(repr(word) for word in words)}"
     if isinstance(kind, shape.CustomType | shape.StructType) and _parser(kind.cls):
-        return f"a {kind.cls.__name__.lower()} in quotes"
+        return _noun(kind.cls)
     if isinstance(kind, _Sequence):
         return "a list in square brackets"
     limits = [f"{word} {limit}" for word, limit in _limits(kind) if limit is not None]
     return " ".join([_EXPECTED.get(type(kind), "a text in quotes"), *limits[:2]])
+
+
+def _noun(cls: type) -> str:
+    example = f" such as '{cls.EXAMPLE}'" if hasattr(cls, "EXAMPLE") else ""
+    return f"a {cls.__name__.lower()} in quotes{example}"
 
 
 def _limits(kind: shape.Type) -> tuple[tuple[str, object], ...]:

@@ -36,6 +36,26 @@ MAX_BYTES: Final = 1_048_576  # a policy of 1,000 flows is half of it; tomllib r
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
+_TWICE: Final = "this key or table stands twice"
+_WORDS: Final = {
+    "Cannot overwrite a value": _TWICE,
+    "Cannot declare": _TWICE,
+    "Cannot redefine": _TWICE,
+    "Duplicate inline table key": _TWICE,
+    "Cannot mutate immutable namespace": "a table in braces is complete where it stands",
+    "Illegal character '\\n'": "a text in quotes does not end on its line",
+    'Expected "\'"': "a text in quotes does not end on its line",
+    "Unterminated string": "a text in quotes does not end",
+    "Unclosed array": "a list does not end: expected ]",
+    "Unclosed inline table": "a table in braces does not end: expected }",
+    "Expected '=' after a key": "expected = after a key",
+    "Invalid statement": "expected a line such as key = value, or a table such as [gateway]",
+    "Invalid value": "expected a value: a text in quotes, a number, true or false, a date, a list",
+    "Invalid initial character for a key part": "expected a key; one with spaces stands in quotes",
+    "Unescaped '\\'": "a backslash means something else in double quotes; use single quotes",
+}
+"""What tomllib says, by its beginning, and what a person is told."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
@@ -206,10 +226,18 @@ def _decode(data: bytes, file_name: str) -> str:
 
 def _not_toml(file_name: str, stopped: tuple[int, int], said: str) -> ConfigError:
     match = _AT.search(said)
-    message = said[: match.start()] if match else said
+    message = _in_words(said[: match.start()] if match else said)
     # An open string ends with the document; where it begins is where our own scan stopped.
     place = (int(match[1]), int(match[2])) if match and match[1] else stopped
-    return _refuse(file_name, place, message[:1].lower() + message[1:])
+    return _refuse(file_name, place, message)
+
+
+def _in_words(said: str) -> str:
+    """What tomllib said, for somebody who has not read its grammar."""
+    for begin, words in _WORDS.items():
+        if said.startswith(begin):
+            return words
+    return said[:1].lower() + said[1:]
 
 
 def _refuse(

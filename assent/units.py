@@ -12,7 +12,7 @@ Limits: a duration is at most 36,525 days (a century), a size at most 1,000,000 
 from __future__ import annotations
 
 import re
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 _NUMBER = re.compile(r"([0-9]{1,15}) ?([A-Za-z]{1,2})")
 
@@ -52,6 +52,7 @@ class Duration(int):
     """
 
     __slots__ = ()
+    EXAMPLE: ClassVar = "15m"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -66,7 +67,7 @@ class Duration(int):
         Raises:
             ValueError: with a sentence that says what was expected and what came.
         """
-        return cls(_count(text, _DURATIONS, "duration", "15m", _LONGEST_MS))
+        return cls(_count(text, _DURATIONS, "duration", cls.EXAMPLE, _LONGEST_MS))
 
     def __str__(self) -> str:
         number, unit = _largest_unit(int(self), _DURATIONS, "s")
@@ -83,6 +84,7 @@ class Size(int):
     """
 
     __slots__ = ()
+    EXAMPLE: ClassVar = "64 MB"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -97,7 +99,7 @@ class Size(int):
         Raises:
             ValueError: with a sentence that says what was expected and what came.
         """
-        return cls(_count(text, _SIZES, "size", "64 MB", _LARGEST_BYTES))
+        return cls(_count(text, _SIZES, "size", cls.EXAMPLE, _LARGEST_BYTES))
 
     def __str__(self) -> str:
         number, unit = _largest_unit(int(self), _SIZES, "B")

@@ -9,7 +9,6 @@ quick.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import NoReturn, Protocol, cast
 
 from agent.cli.say import complain
 from assent.errors import AssentError, UsageError
+from assent.nearest import nearest
 
 DEFAULT_CONFIG = Path("/etc/assent")
 
@@ -179,8 +179,7 @@ def _without_verb(words: list[str]) -> int:
         parser.print_help()
         return UsageError.exit_code
     if not words[0].startswith("-"):
-        near = difflib.get_close_matches(words[0], _VERBS, n=1)
-        hint = f"did you mean: assent {near[0]}?" if near else "see: assent --help"
+        hint = nearest(words[0], _VERBS, quoted=False) or "see: assent --help"
         complain(UsageError(f"there is no verb {words[0]!r}", hint=hint))
         return UsageError.exit_code
     parser.parse_args(words)

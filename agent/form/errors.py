@@ -9,12 +9,12 @@ Law:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
 from agent.form.paper import Answer, Form
 from assent.errors import Finding
+from assent.nearest import nearest
 from assent.policy.model import Policy
 
 _YES: Final[dict[str, Answer]] = {"core": "accepted", "optional": "given"}
@@ -68,8 +68,7 @@ def _limit_error(form: Form, flow: str, carried: frozenset[str]) -> Finding | No
 
 def _nearest(word: str, known: Iterable[str], lead: str) -> str:
     names = list(known)
-    near = difflib.get_close_matches(word[:64], names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"{lead} {', '.join(names)}"
+    return nearest(word, names) or f"{lead} {', '.join(names)}"
 
 
 def _finding(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import difflib
 import fcntl
 import json
 import logging
@@ -45,6 +44,7 @@ from assent.errors import (
     UsageError,
     WireError,
 )
+from assent.nearest import nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,6 +133,11 @@ def _publish(arguments: argparse.Namespace) -> int:
     head = adopted.signed.policy.policy
     pin = thumbprint_text(decode_verifying_key(adopted.bundle.policy_key).thumbprint)
     _talk(f"published {head.id} {head.version}, serial {head.serial}, under the policy key {pin}")
+    if adopted.too_long:
+        _talk(
+            f"the bundle is {adopted.too_long} bytes too long to be sent: gateways that run an"
+            " older policy need it as a file (assent enrol)"
+        )
     files = [str(path) for path in adopted.written]
     if arguments.json:
         print(json.dumps({"files": files, "serial": head.serial, "policy_key": pin}, indent=2))
@@ -255,11 +260,10 @@ def _published(here: Directory) -> set[str]:
 def _check_flow(flow: str, known: set[str]) -> None:
     if flow in known:
         return
-    near = difflib.get_close_matches(flow, known, n=1)
     names = ", ".join(sorted(known)) or "none yet"
     raise UsageError(
         f"no flow {flow!r} is published or stored here",
-        hint=f"did you mean {near[0]}?" if near else f"flows here: {names}",
+        hint=nearest(flow, known, quoted=False) or f"flows here: {names}",
     )
 
 

@@ -13,13 +13,13 @@ Each module of the table has `make(config, clock) -> Source`, which touches no h
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from types import ModuleType
 from typing import Final
 
 import msgspec
 
+from assent.nearest import nearest
 from assent.units import Duration
 from firmware_bridge.clock import Clock
 from firmware_bridge.profile import Profile
@@ -63,9 +63,8 @@ def unknown(name: str) -> tuple[str, str | None]:
     Returns:
         (message, hint), ready for a Finding; the hint names the nearest source, if one is near.
     """
-    near = difflib.get_close_matches(name[:40], NAMES, 1)
     message = f"unknown source {name[:40]!r}, expected one of {', '.join(NAMES)}"
-    return message, f"did you mean {near[0]!r}?" if near else None
+    return message, nearest(name, NAMES)
 
 
 def make(name: str, config: SourceConfig, clock: Clock) -> Source:

@@ -189,7 +189,7 @@ def test_a_yes_ends_as_the_day_begins_where_the_form_was_recorded(ledger: Ledger
 @pytest.mark.parametrize(
     ("form", "finding"),
     [
-        ("policy = ", "consent.toml:1:10: invalid value"),
+        ("policy = ", "consent.toml:1:10: expected a value"),
         (text(GIVEN, more="note = 1"), "consent.toml:6:1: unknown key 'note'"),
         (text(GIVEN, more='recorder = ""'), "did you mean 'recorded_by'?"),
         (text(GIVEN).replace("method", "methods"), "did you mean 'method'?"),

@@ -176,7 +176,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "a number in place of a duration": (
         '"15m"',
         "15",
-        "f.toml:4:1: expected a duration in quotes, got the number 15",
+        "f.toml:4:1: expected a duration in quotes such as '15m', got the number 15",
     ),
     "a duration without its unit": (
         '"15m"',
@@ -277,12 +277,15 @@ def test_a_day_is_no_instant() -> None:
 
 
 NO_TOML: dict[str, tuple[str | bytes, str]] = {
-    "a statement without a value": ("a = 1\nb =\n", "f.toml:2:4: invalid value"),
+    "a statement without a value": (
+        "a = 1\nb =\n",
+        "f.toml:2:4: expected a value: a text in quotes, a number, true or false, a date, a list",
+    ),
     "a text that never closes is named where it opens": (
         'a = 1\nb = """x\ny\nz\n',
-        "f.toml:2:5: unterminated string",
+        "f.toml:2:5: a text in quotes does not end",
     ),
-    "a key written twice": ("a = 1\na = 2\n", "f.toml:2:6: cannot overwrite a value"),
+    "a key written twice": ("a = 1\na = 2\n", "f.toml:2:6: this key or table stands twice"),
     "a NUL": ("a = '\0'", "f.toml:1:6: found invalid character '\\x00'"),
     "bytes that are no UTF-8": (
         "a = 1\nb = 'é\xff".encode("latin-1"),

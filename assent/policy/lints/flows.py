@@ -7,8 +7,9 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import Final
 
+from assent.nearest import nearest
 from assent.policy.expressions import Op
-from assent.policy.lints.nits import Lint, Nit, carried, error, nearest, warning
+from assent.policy.lints.nits import Lint, Nit, carried, error, warning
 from assent.policy.model import CORE_BASES, CORE_ROLES, Flow, Policy
 from assent.units import Duration
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from assent.errors import Severity
@@ -71,17 +70,3 @@ def error(check: Check) -> Lint:
 def warning(check: Check) -> Lint:
     """Makes a lint that keeps the policy from being signed."""
     return Lint(Severity.WARNING, check)
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Suggests the nearest known name.
-
-    Args:
-        name: what came.
-        known: what there is.
-
-    Returns:
-        A hint, or None when nothing is near.
-    """
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else None

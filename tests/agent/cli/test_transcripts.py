@@ -60,7 +60,7 @@ def test_no_words_print_the_overview_and_are_a_usage_error(
 @pytest.mark.parametrize(
     ("line", "code", "err"),
     [
-        ("stats", 2, "assent: there is no verb 'stats'\n  did you mean: assent status?\n"),
+        ("stats", 2, "assent: there is no verb 'stats'\n  did you mean status?\n"),
         ("xyzzy", 2, "assent: there is no verb 'xyzzy'\n  see: assent --help\n"),
         (
             "status --jso --config DIR",
@@ -168,7 +168,10 @@ def test_check_names_a_form_that_cannot_be_read_and_a_bad_policy_once(
     code, out, _ = typed("check --config DIR", config, capsys)
     assert code == 1
     assert out.splitlines() == [
-        "DIR/policy.toml:1:10: invalid value",
+        (
+            "DIR/policy.toml:1:10: expected a value: a text in quotes, a number, true or false, a "
+            "date, a list"
+        ),
         "DIR/consent.toml:1:1: expected a readable file, got: not a regular file",
         "2 errors, 0 warnings",
     ]

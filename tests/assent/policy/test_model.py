@@ -142,7 +142,11 @@ def test_a_name_that_travels_has_a_strict_shape(name: str) -> None:
         ('"DE"', '"de"', "expected an ISO 3166 code"),
         ('"DE"', '"EU1"', "expected an ISO 3166 code"),
         ("en = ", "EN = ", "expected a language tag"),
-        ('gateway = "7d"', "gateway = 7", "expected a duration in quotes, got the number 7"),
+        (
+            'gateway = "7d"',
+            "gateway = 7",
+            "expected a duration in quotes such as '15m', got the number 7",
+        ),
         ('"delta"', '"detla"', "expected a transform"),
         ("quantum = 0.1", "quantum = nan", "expected a number, got the number nan"),
         ("quantum = 0.1", "quantum = 0.1\nscale = 2", "unknown key 'scale'"),

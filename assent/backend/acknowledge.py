@@ -49,10 +49,12 @@ class Letter:
     Attributes:
         topic: where it goes.
         data: signed and sealed.
+        expires_s: for how many seconds the broker keeps it for one who is away; None for no limit.
     """
 
     topic: str
     data: bytes
+    expires_s: int | None = None
 
 
 @dataclasses.dataclass(slots=True)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publishes a maker's bundle in recipients' directories: rows may stand under its terms.
 
-Path: bundle → verify → **policies/ID-SERIAL.toml**, its signature, the policy key → subscriber.
+Path: bundle → verify → **policies/ID-SERIAL.toml**, its signature, the bundle, the policy key →
+subscriber, which sends the bundle to gateways that run an older policy.
 Law:
   - everything is checked for every directory before one byte is written in any;
   - the first bundle's policy key is trusted because a person brought it; a later one's is the same;
@@ -22,10 +23,11 @@ from typing import Final
 from assent import durable
 from assent.backend.directory import Directory
 from assent.cosekey import SealPublicKey, decode_verifying_key
-from assent.enrolment import MAX_BUNDLE, Bundle, decode_bundle
+from assent.enrolment import MAX_BUNDLE, Bundle, decode_bundle, encode_bundle
 from assent.enrolment.kinds import wrong_file
 from assent.errors import KeyStoreError, PolicyError, RefusedError, WireError
 from assent.policy.signing import SignedPolicy, open_policy
+from assent.wire import MAX_SENT_BUNDLE
 
 _POLICY_KEY: Final = "policy.pub.cose"
 
@@ -40,11 +42,13 @@ class Adopted:
         bundle: what it held.
         signed: its policy.
         written: the files that were written; none when all were there.
+        too_long: by how many bytes it is too long to be sent to gateways; 0 when it is not.
     """
 
     bundle: Bundle
     signed: SignedPolicy
     written: tuple[pathlib.Path, ...]
+    too_long: int = 0
 
 
 def publish(path: pathlib.Path, directories: Sequence[Directory]) -> Adopted:
@@ -72,7 +76,8 @@ def publish(path: pathlib.Path, directories: Sequence[Directory]) -> Adopted:
             durable.write(file, data, mode=0o644)
         except OSError as exc:
             raise PolicyError(f"{file} cannot be written: {exc.strerror}") from exc
-    return Adopted(bundle, signed, tuple(missing))
+    too_long = max(0, len(encode_bundle(bundle)) - MAX_SENT_BUNDLE)
+    return Adopted(bundle, signed, tuple(missing), too_long)
 
 
 def _opened(path: pathlib.Path) -> tuple[Bundle, SignedPolicy]:
@@ -130,8 +135,12 @@ def _files(here: Directory, bundle: Bundle, signed: SignedPolicy) -> _Files:
             f"{here.root} trusts another policy key than the bundle brings",
             hint=f"nothing was published; whose key it is, stands in {key}",
         )
-    signature = policy.with_name(f"{policy.name}.cose")
-    return {key: bundle.policy_key, signature: bundle.signature, policy: bundle.policy}
+    return {
+        key: bundle.policy_key,
+        policy.with_suffix(".bundle"): encode_bundle(bundle),
+        policy.with_name(f"{policy.name}.cose"): bundle.signature,
+        policy: bundle.policy,
+    }
 
 
 def _holds(file: pathlib.Path, data: bytes) -> bool:

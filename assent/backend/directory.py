@@ -12,6 +12,7 @@
     tls/backend.pem, .key     for the subscriber
     public/                   copies under the names they have beside a policy
     policies/*.toml, .cose    the policies that are published: rows may stand under their terms
+    policies/*.bundle         the same with all they name, as they are sent to gateways
     store.db, custody.db      the store
 
 Law:
@@ -47,10 +48,12 @@ from assent.cosekey import (
     decode_signing_key,
     decode_verifying_key,
 )
-from assent.enrolment import MAX_POLICY
-from assent.errors import AssentError, KeyStoreError, RefusedError
+from assent.enrolment import MAX_POLICY, decode_bundle
+from assent.errors import AssentError, KeyStoreError, RefusedError, WireError
+from assent.policy.model import Policy
 from assent.policy.signing import load_policy, verify
 from assent.policy.terms import terms_of
+from assent.wire import MAX_SENT_BUNDLE
 
 _MAX_SIGNATURE: Final = 16_384  # a COSE_Sign1 of Ed25519 has some 80 bytes
 
@@ -60,16 +63,31 @@ _PUBLIC_NAMES: Final = {"key": "seal.cose", "ack_key": "ack.cose", "ca": "ca.pem
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Sendable:
+    """A published policy as a message takes it.
+
+    Attributes:
+        serial: of the policy.
+        bundle: the policy with everything it names, not longer than a message allows.
+    """
+
+    serial: int
+    bundle: bytes = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Published:
     """What this recipient has published.
 
     Attributes:
         offers: by flow and hash of the terms.
         troubles: one sentence for each policy that publishes nothing.
+        newest: by id of the policy, the newest of those that can be sent to gateways.
     """
 
     offers: Mapping[tuple[str, bytes], Offer]
     troubles: tuple[str, ...] = ()
+    newest: Mapping[str, Sendable] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,10 +175,12 @@ class Directory:
         """
         key = self.policy_key()
         offers: dict[tuple[str, bytes], Offer] = {}
+        newest: dict[str, Sendable] = {}
         troubles: list[str] = []
         for path in sorted(self.root.glob("policies/*.toml")):
             try:
-                found = _offers_of(path, key, self.recipient)
+                policy, sendable = _published_in(path, key)
+                found = _offers_of(policy, self.recipient)
             except OSError as exc:
                 troubles.append(f"{path.name}: {exc.strerror or exc}")
             except AssentError as exc:
@@ -169,7 +189,10 @@ class Directory:
                 for offer in found:
                     name = offer.flow, offer.terms.hash
                     offers[name] = offer.beside(offers.get(name))
-        return Published(offers, tuple(troubles))
+                if sendable is not None:
+                    both = [sendable, newest.get(policy.policy.id, sendable)]
+                    newest[policy.policy.id] = max(both, key=lambda one: one.serial)
+        return Published(offers, tuple(troubles), newest)
 
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """Tells whether anything in `policies/` changed: another value, read it again."""
@@ -269,11 +292,20 @@ def _new_files(
     return files
 
 
-def _offers_of(path: pathlib.Path, key: VerifyingKey, recipient: str) -> list[Offer]:
+def _published_in(path: pathlib.Path, key: VerifyingKey) -> tuple[Policy, Sendable | None]:
     data = durable.read(path, MAX_POLICY)
     signature = durable.read(path.with_name(f"{path.name}.cose"), _MAX_SIGNATURE)
     verify(data, signature, key)
     policy = load_policy(data, path.name)
+    try:
+        bundle = durable.read(path.with_suffix(".bundle"), MAX_SENT_BUNDLE)
+        is_of_it = decode_bundle(bundle).policy == data
+    except (OSError, WireError):  # none was published with it, or it is too long for a message
+        is_of_it = False
+    return policy, Sendable(policy.policy.serial, bundle) if is_of_it else None
+
+
+def _offers_of(policy: Policy, recipient: str) -> list[Offer]:
     head = policy.policy
     return [
         Offer(name, terms_of(policy, name), head.version, head.serial, flow.batch.readings)

@@ -24,6 +24,7 @@ from assent.backend.subscriber import Subscriber
 from assent.backend.subscriber.connection import Broker as Address
 from assent.cosekey import SealPublicKey
 from assent.enrolment import decode_admission
+from assent.envelope import Kind, open_down
 from assent.messages import StreamAck, down_topic
 from tests.backend.parts import Hand
 from tests.simulators import broker as simulated
@@ -126,6 +127,14 @@ class Post:
             ack = self.told()
             if ack.watermark >= watermark:
                 return ack
+
+    def sent_policy(self) -> bytes:
+        """Waits for a policy; opens and verifies the message, not what is in it."""
+        data = self.inbox.get(timeout=PATIENCE_S)
+        box, key = self.hand.mailbox, self.hand.seal
+        control = open_down(data, key=key, signer=self._ack_key, mailbox=box)
+        assert control.kind is Kind.POLICY
+        return control.body
 
     def close(self) -> None:
         self._client.disconnect()

@@ -8,7 +8,9 @@ import pytest
 from assent.backend import adoption, directory, publishing
 from assent.backend.directory import Directory
 from assent.cosekey import SealPrivateKey
+from assent.enrolment import Bundle, decode_bundle, encode_bundle
 from assent.errors import AssentError, RefusedError
+from assent.wire import MAX_SENT_BUNDLE
 from tests.backend.parts import NOW, POLICY
 
 
@@ -43,6 +45,9 @@ def test_a_published_bundle_is_verified_by_the_key_it_brings(
         assert path in told.written
         assert one.published().troubles == ()
         assert one.published().offers
+        sendable = one.published().newest["example-appliances"]
+        assert (sendable.serial, sendable.bundle) == (17, bundled.read_bytes())
+    assert told.too_long == 0
     # Once more is no change.
     assert adoption.publish(bundled, list(made.values())).written == ()
 
@@ -86,3 +91,53 @@ def test_a_file_that_is_no_bundle_publishes_nothing(
     path = bundled.with_name(name)
     with pytest.raises(AssentError, match=f"{path} is no bundle"):
         adoption.publish(path, [made["maker"]])
+
+
+def test_a_bundle_that_is_too_long_for_a_message_is_published_and_said_so(
+    bundled: Path, made: dict[str, Directory]
+) -> None:
+    brought = decode_bundle(bundled.read_bytes())
+    more = {f"keys/more-{n}.pem": bytes(60_000) for n in range(2)}
+    brought = Bundle(brought.policy, brought.signature, brought.policy_key, brought.files | more)
+    bundled.write_bytes(encode_bundle(brought))
+    told = adoption.publish(bundled, [made["maker"]])
+    assert told.too_long == bundled.stat().st_size - MAX_SENT_BUNDLE > 0
+    found = made["maker"].published()
+    assert found.offers
+    assert found.newest == {}
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"\xff" * 80, None], ids=["empty", "garbage", "another"])
+def test_a_bundle_that_is_not_of_its_policy_is_not_sent_and_its_terms_stay_published(
+    bundled: Path, made: dict[str, Directory], spoilt: bytes | None
+) -> None:
+    maker = made["maker"]
+    adoption.publish(bundled, [maker])
+    (path,) = maker.root.glob("policies/*.bundle")
+    if spoilt is None:
+        brought = decode_bundle(bundled.read_bytes())
+        other = Bundle(b"#", brought.signature, brought.policy_key, brought.files)
+        spoilt = encode_bundle(other)
+    path.write_bytes(spoilt)
+    found = maker.published()
+    assert found.newest == {}
+    assert found.troubles == ()
+    assert found.offers
+    # The twin: publishing it again mends it.
+    assert adoption.publish(bundled, [maker]).written == (path,)
+    assert maker.published().newest.keys() == {"example-appliances"}
+
+
+def test_of_two_published_policies_the_newer_is_the_one_to_send(
+    bundled: Path, made: dict[str, Directory], tmp_path: Path
+) -> None:
+    maker = made["maker"]
+    adoption.publish(bundled, [maker])
+    later = tmp_path / "later.toml"
+    # Its file comes first in the folder: the serial counts, not the name.
+    later.write_text(POLICY.replace("serial = 17", "serial = 100"))
+    publishing.sign_policy(later, maker.key("policy.key.cose"), tmp_path, NOW.date())
+    path = tmp_path / "later.bundle"
+    path.write_bytes(publishing.bundle(later, maker.key("policy.pub.cose"), tmp_path))
+    adoption.publish(path, [maker])
+    assert maker.published().newest["example-appliances"].serial == 100

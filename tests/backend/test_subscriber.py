@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from assent.backend import publishing
+from assent.backend import adoption, publishing
 from assent.backend.directory import Directory
 from assent.backend.store import Settled, Store, Taken
 from assent.backend.subscriber import Subscriber
@@ -222,6 +222,50 @@ def test_a_request_is_answered_and_a_status_recorded(
         status = Status("example-appliances", 17)
         post.send(post.hand.control(key, MessageKind.STATUS, status.encode()))
         until(lambda: serial_of(maker, post.hand.mailbox) == 17, "status recorded")
+
+
+def newer_bundle(directory: Directory, root: Path) -> Path:
+    """Signs a newer policy and bundles it; nothing is published."""
+    policy, bundle = root / "newer.toml", root / "newer.bundle"
+    policy.write_text(POLICY.replace("serial = 17", "serial = 18"))
+    publishing.sign_policy(policy, directory.key("policy.key.cose"), root, NOW.date())
+    bundle.write_bytes(publishing.bundle(policy, directory.key("policy.pub.cose"), root))
+    return bundle
+
+
+def test_a_policy_is_sent_to_who_says_it_runs_an_older_one(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key, bundle = public_key(maker), newer_bundle(maker, tmp_path)
+    adoption.publish(bundle, [maker])
+    with (
+        subscribed(maker, broker.port),
+        posting(maker, broker.port, tmp_path) as older,
+        posting(maker, broker.port, tmp_path) as newest,
+    ):
+        for post, serial in ((newest, 18), (older, 17), (older, 17)):
+            status = Status("example-appliances", serial).encode()
+            post.send(post.hand.control(key, MessageKind.STATUS, status))
+        assert older.sent_policy() == bundle.read_bytes()
+        # Whatever else would be sent to either comes before what is asked for now.
+        for post in (older, newest):
+            post.send(post.hand.batch(key, power(1)))
+            assert post.told() == StreamAck(1, 1)
+
+
+def test_a_policy_that_is_published_reaches_who_is_connected(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key, bundle = public_key(maker), newer_bundle(maker, tmp_path)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        status = Status("example-appliances", 17).encode()
+        post.send(post.hand.control(key, MessageKind.STATUS, status))
+        until(lambda: serial_of(maker, post.hand.mailbox) == 17, "status recorded")
+        assert post.inbox.empty()
+        adoption.publish(bundle, [maker])  # nothing comes up meanwhile
+        assert post.sent_policy() == bundle.read_bytes()
 
 
 def serial_of(directory: Directory, mailbox: str) -> int | None:

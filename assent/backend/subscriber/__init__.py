@@ -8,7 +8,8 @@ Law:
   - messages that are there together are stored together, up to 64 or 50 ms;
   - one thread does everything: no callback can die unseen, and no store is shared. Whatever goes
     wrong ends the connection, is logged, and is tried again after a pause with jitter;
-  - a policy that appears in `policies/` is published without a restart.
+  - a policy that appears in `policies/` is published without a restart, and is sent to the gateways
+    that run an older one (`assent.backend.mailing`).
 
 Security: reads bytes from anybody the broker lets publish. Logs counts and reasons; never a
 mailbox, a topic or a value.
@@ -18,6 +19,7 @@ Limits: one subscriber per recipient: a second one with the same name takes its 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import random
 import threading
@@ -29,6 +31,7 @@ from typing import Final
 from assent.backend.acknowledge import Acknowledger
 from assent.backend.directory import Directory
 from assent.backend.ingest import Desk, judge, place_of
+from assent.backend.mailing import Mailing
 from assent.backend.outcomes import Accepted, Gateway, Rejected
 from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
@@ -41,6 +44,7 @@ GROUP: Final = 64  # messages per commit: two fsyncs shared by 64 cost each less
 GROUP_S: Final = 0.05  # a batch has waited minutes on the gateway
 _GAP_S: Final = 0.005  # nothing more within this: the broker waits for PUBACKs
 _IDLE_S: Final = 0.25  # how soon a stop is noticed
+_LOOK_S: Final = 2.0  # how soon a new policy is, while nothing comes up
 _BACKOFF_S: Final = (1.0, 60.0)
 
 _log = logging.getLogger(__name__)
@@ -60,10 +64,12 @@ class Subscriber:
         self._store = store
         self._keys = directory.seal_keys()
         self._acknowledger = Acknowledger(directory.ack_key(), self._position)
+        self._mailing = Mailing(directory.ack_key(), self._gateway)
         self._connection = Connection(broker, directory.user)
         self._desk = self._publish()
         self._group: list[Message] = []
         self._oldest = 0.0
+        self._look_again = 0.0
         self._rested = True
         self._losses = Losses()
         self._stood_since: float | None = None
@@ -117,6 +123,7 @@ class Subscriber:
             elif not self._group and not self._rested:
                 self._store.rest()
                 self._rested = True
+            self._look()
             self._send()
         if self._group:
             self._commit()
@@ -133,16 +140,17 @@ class Subscriber:
     def _patience(self) -> float:
         if self._group:
             return _GAP_S
-        due = self._acknowledger.wait(time.monotonic())
-        return _IDLE_S if due is None else min(due, _IDLE_S)
+        now = time.monotonic()
+        due = [self._acknowledger.wait(now), self._mailing.wait(now)]
+        return min([_IDLE_S, *(one for one in due if one is not None)])
 
     def _is_full(self) -> bool:
         return len(self._group) >= GROUP or time.monotonic() - self._oldest >= GROUP_S
 
     def _commit(self) -> None:
         """Judges and stores what has come; then, and only then, the broker may forget it."""
-        if self._directory.fingerprint() != self._policies:
-            self._desk = self._publish()
+        self._look_again = 0.0
+        self._look()
         group, self._group = self._group, []
         now_ms = time.time_ns() // 1_000_000
         settled = self._store.put(
@@ -154,12 +162,23 @@ class Subscriber:
         for message in group:
             self._connection.acknowledge(message)
         self._acknowledger.note(settled)
+        self._mailing.note(settled)
         self._rested = False
         _tell(settled)
 
+    def _look(self) -> None:
+        """Notices a policy that was published meanwhile."""
+        now = time.monotonic()
+        if now < self._look_again:
+            return
+        self._look_again = now + _LOOK_S
+        if self._directory.fingerprint() != self._policies:
+            self._desk = self._publish()
+
     def _send(self) -> None:
-        for letter in self._acknowledger.letters(time.monotonic()):
-            self._connection.publish(letter.topic, letter.data)
+        now = time.monotonic()
+        for letter in itertools.chain(self._acknowledger.letters(now), self._mailing.letters(now)):
+            self._connection.publish(letter.topic, letter.data, letter.expires_s)
 
     def _publish(self) -> Desk:
         """Reads the published policies; what does not verify publishes nothing, and is logged."""
@@ -168,6 +187,7 @@ class Subscriber:
         for trouble in published.troubles:
             _log.error("event=policy-not-published error=%r", trouble)
         self._store.publish(published.offers.values())
+        self._mailing.publish(published.newest, self._store.custody.gateways())
         return Desk(self._directory.recipient, self._keys, published.offers, self._gateway)
 
     def _gateway(self, mailbox: str) -> Gateway | None:

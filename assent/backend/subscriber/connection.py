@@ -159,9 +159,18 @@ class Connection:
         if quality:
             self._client.ack(number, quality)
 
-    def publish(self, topic: str, data: bytes) -> None:
-        """Sends with QoS 1; what waits when the connection ends is sent on the next."""
-        self._client.publish(topic, data, qos=1)
+    def publish(self, topic: str, data: bytes, expires_s: int | None = None) -> None:
+        """Sends with QoS 1; what waits when the connection ends is sent on the next.
+
+        Args:
+            topic: where to.
+            data: the bytes.
+            expires_s: for how many seconds the broker keeps it for one who is away.
+        """
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+        if expires_s is not None:
+            properties.MessageExpiryInterval = expires_s
+        self._client.publish(topic, data, qos=1, properties=properties)
 
     def drop(self) -> None:
         """Ends the connection; what was not acknowledged comes again on the next."""

@@ -32,7 +32,8 @@ from typing import Final
 from firmware_bridge import stamps
 from firmware_bridge.clock import Clock, Pace
 from firmware_bridge.decode.recording import Block, Cell, Row
-from firmware_bridge.profile import ColumnName, Csv, Field, Profile
+from firmware_bridge.profile import Profile
+from firmware_bridge.profile.fields import ColumnName, Csv, Field
 from firmware_bridge.sample import Device, EndOfSource, Instant, Sample, Source, SourceError
 from firmware_bridge.sources.registry import SourceConfig
 

@@ -9,91 +9,33 @@ Law:
 
 Tables:
   - `[profile]`: `source`, `about`, `facts` (the document that the numbers come from), and
-    `serial = { baudrate, parity, stopbits }` for modbus or
-    `csv = { time, time_format, delimiter, header }` for replay;
+    `serial = { baudrate, parity, stopbits }` and `requests = { registers, bits, gap, timeout }`
+    for modbus or `csv = { time, time_format, delimiter, header }` for replay;
   - `[[field]]`: `attribute`, `type`, `scale` (times what was read), `absent` (what means no
-    reading), and `table`, `address`, `word_order`, `byte_order` for modbus or `column` for replay.
+    reading), `unit`, and `column` for replay or, for modbus, `table`, `address`, `length`,
+    `word_order`, `byte_order`, `offset`, `fault`, `bit`, `width`, `events`, `names`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from assent.errors import ConfigError, Finding
 from assent.located import Document, open_document, parse_document, read
 from firmware_bridge import stamps
+from firmware_bridge.profile import registers
+from firmware_bridge.profile.fields import CELL_TYPES, Csv, Field, Requests, Serial
 
-ColumnName = str | Annotated[int, msgspec.Meta(ge=1)]
-"""A column of a recording: its name in the header row, or its number, counted from 1."""
-
-CellType = Literal["number", "integer", "boolean", "text", "position"]
-"""What a cell of a recording holds; a position is `latitude longitude` in degrees."""
-
-WireType = Literal[
-    "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bits", "text"
-]
-"""What registers hold."""
-
-_CELL_TYPES: Final = get_args(CellType)
-_WIRE_TYPES: Final = get_args(WireType)
-_SCALABLE: Final = frozenset(_CELL_TYPES + _WIRE_TYPES) - {"boolean", "text", "position", "bits"}
-_Order = Literal["big", "little"]
-
-
-class Serial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the serial line is set; 8 data bits always (Modbus over serial line V1.02 §2.5.1)."""
-
-    baudrate: Annotated[int, msgspec.Meta(ge=50, le=4_000_000)] = 9600
-    parity: Literal["N", "E", "O"] = "N"
-    stopbits: Literal[1, 2] = 1
-
-
-class Csv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a recording is written.
-
-    Attributes:
-        time: the column of the time; a list of two is joined by a space (date, time of day).
-        time_format: see `firmware_bridge.stamps`.
-        delimiter: one character between cells.
-        header: whether the first row names the columns.
-    """
-
-    time: ColumnName | list[ColumnName]
-    time_format: str = "iso"
-    delimiter: Annotated[str, msgspec.Meta(min_length=1, max_length=1)] = ","
-    header: bool = True
-
-
-class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One attribute and where its value stands; what does not belong to the source is None.
-
-    Attributes:
-        attribute: its name in the data dictionary.
-        type: a CellType for replay, a WireType for modbus.
-        scale: the reading times this is the value.
-        absent: readings that mean there is none.
-        unit: of the value; for people, the dictionary's counts.
-        column: replay: the column.
-        table: modbus: which of the four tables.
-        address: modbus: zero-based.
-        word_order: modbus: of values longer than a register.
-        byte_order: modbus: within a register.
-    """
-
-    attribute: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-    type: Literal[CellType, WireType] = "number"
-    scale: float = 1.0
-    absent: list[str | int | float] = []
-    unit: str | None = None
-    column: ColumnName | None = None
-    table: Literal["input", "holding", "coil", "discrete"] | None = None
-    address: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
-    word_order: _Order | None = None
-    byte_order: _Order | None = None
+# What has a scale: numbers.
+_SCALABLE: Final = frozenset({"number", "integer", "bcd", *registers.FORMATS})
+_NOT_OF_A_CELL: Final = (
+    "table", "address", "length", "word_order", "byte_order", "offset", "fault", "bit", "width",
+    "events", "names",
+)  # fmt: skip
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -104,6 +46,7 @@ class Profile(msgspec.Struct, frozen=True):
     facts: str
     serial: Serial | None
     csv: Csv | None
+    requests: Requests
     fields: tuple[Field, ...]
 
     @property
@@ -118,6 +61,7 @@ class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     facts: str
     serial: Serial | None = None
     csv: Csv | None = None
+    requests: Requests | None = None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,7 +93,15 @@ def _checked(document: Document) -> Profile:
     if findings:
         raise ConfigError(tuple(sorted(findings)))
     head = file.profile
-    return Profile(head.source, head.about, head.facts, head.serial, head.csv, tuple(file.field))
+    return Profile(
+        source=head.source,
+        about=head.about,
+        facts=head.facts,
+        serial=head.serial,
+        csv=head.csv,
+        requests=head.requests or Requests(),
+        fields=tuple(file.field),
+    )
 
 
 def _lint_head(document: Document, head: _Head) -> Iterator[Finding]:
@@ -161,7 +113,10 @@ def _lint_head(document: Document, head: _Head) -> Iterator[Finding]:
     if head.csv is not None:
         at: tuple[str | int, ...] = ("profile", "csv")
         yield from _lint_csv(document, head.csv, at)
-    for key, source in (("csv", "replay"), ("serial", "modbus")):
+    if head.requests is not None and head.requests.timeout <= 0:
+        message = "expected a timeout above zero, got 0s"
+        yield document.finding(("profile", "requests", "timeout"), message)
+    for key, source in (("csv", "replay"), ("serial", "modbus"), ("requests", "modbus")):
         if getattr(head, key) is not None and head.source != source:
             message = f"{key!r} is for source {source!r}, this is {head.source!r}"
             yield document.finding(("profile", key), message)
@@ -185,7 +140,7 @@ def _lint_csv(document: Document, csv: Csv, at: tuple[str | int, ...]) -> Iterat
 def _lint_fields(document: Document, file: _File) -> Iterator[Finding]:
     first: dict[str, int] = {}
     has_names = file.profile.csv is None or file.profile.csv.header
-    lint = _lint_cell if file.profile.source == "replay" else _lint_register
+    requests = file.profile.requests or Requests()
     for index, field in enumerate(file.field):
         at = ("field", index)
         if first.setdefault(field.attribute, index) != index:
@@ -195,7 +150,12 @@ def _lint_fields(document: Document, file: _File) -> Iterator[Finding]:
             yield document.finding((*at, "scale"), "a scale of zero leaves nothing of the reading")
         if field.scale != 1 and field.type not in _SCALABLE:
             yield document.finding((*at, "scale"), f"a {field.type} has no scale")
-        yield from lint(document, field, at)
+        if file.profile.source == "replay":
+            yield from _lint_cell(document, field, at)
+        else:
+            yield from _needed(document, field, at, ("table", "address"))
+            yield from _strange(document, field, at, ("column",))
+            yield from registers.lint(document, field, at, requests)
         if isinstance(field.column, str) and not has_names:
             message = "without a header row a column has a number, counted from 1"
             yield document.finding((*at, "column"), message)
@@ -203,14 +163,10 @@ def _lint_fields(document: Document, file: _File) -> Iterator[Finding]:
 
 def _lint_cell(document: Document, field: Field, at: tuple[str, int]) -> Iterator[Finding]:
     yield from _needed(document, field, at, ("column",))
-    yield from _strange(document, field, at, ("table", "address", "word_order", "byte_order"))
-    yield from _typed(document, field, at, _CELL_TYPES)
-
-
-def _lint_register(document: Document, field: Field, at: tuple[str, int]) -> Iterator[Finding]:
-    yield from _needed(document, field, at, ("table", "address"))
-    yield from _strange(document, field, at, ("column",))
-    yield from _typed(document, field, at, _WIRE_TYPES)
+    yield from _strange(document, field, at, _NOT_OF_A_CELL)
+    if field.type not in CELL_TYPES:
+        message = f"expected one of {', '.join(CELL_TYPES)}, got {field.type!r}"
+        yield document.finding((*at, "type"), message)
 
 
 def _needed(
@@ -224,14 +180,7 @@ def _needed(
 def _strange(
     document: Document, field: Field, at: tuple[str, int], keys: tuple[str, ...]
 ) -> Iterator[Finding]:
+    plain = Field(attribute=field.attribute)
     for key in keys:
-        if getattr(field, key) is not None:
+        if getattr(field, key) != getattr(plain, key):
             yield document.finding((*at, key), f"{key!r} does not belong to this source")
-
-
-def _typed(
-    document: Document, field: Field, at: tuple[str, int], known: tuple[str, ...]
-) -> Iterator[Finding]:
-    if field.type not in known:
-        message = f"expected one of {', '.join(known)}, got {field.type!r}"
-        yield document.finding((*at, "type"), message)

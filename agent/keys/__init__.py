@@ -12,10 +12,11 @@ Law:
     is a KeyStoreError; the ledger's key knows whether there ever was a ledger.
 
 Files: `wrapping.key`, `ledger.key`, `policy.key`, `gateways/<recipient>.key`,
-`flows/<recipient>/<flow>.key`, and for the uplink `tls/<recipient>/{key,cert}.pem`, mode 0640.
+`flows/<recipient>/<flow>.key`, and those of `agent.keys.tls`.
 
-Security: whoever reads the wrapping key beside the files reads all of them; without a TPM that is
-whoever takes the card. No secret is in a repr, a message or a log.
+Security: where the unit has a credential (`agent.keys.credential`), the files open with it alone.
+Otherwise whoever reads the wrapping key beside them reads all; that is whoever takes the card. No
+secret is in a repr, a message or a log.
 Limits: one owner, under the instance lock.
 """
 
@@ -32,8 +33,9 @@ from typing import Final
 from agent.keys.credential import unit_credential
 from agent.keys.ledger_key import LedgerKey, decoded, encoded_new
 from agent.keys.ring import KEY_BYTES
-from agent.keys.wrapped import LOST, WrappedStore, ours
-from assent import cbor, durable
+from agent.keys.tls import TlsKeys
+from agent.keys.wrapped import LOST, WrappedStore
+from assent import cbor
 from assent.cosekey import (
     SealPrivateKey,
     SigningKey,
@@ -66,14 +68,6 @@ class Gateway:
     seal: SealPrivateKey
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TlsPaths:
-    """Where the uplink finds what it shows to a broker, there or not yet."""
-
-    certificate: Path
-    key: Path
-
-
 class Keys:
     """The secrets of one gateway. Made by `open`.
 
@@ -86,6 +80,7 @@ class Keys:
     def __init__(self, directory: Path, store: WrappedStore, ledger_key: LedgerKey) -> None:
         self._directory = directory
         self._store = store
+        self._tls = TlsKeys(directory, store)
         self._gateways: dict[str, Gateway] = {}
         self.ledger_key = ledger_key
 
@@ -191,71 +186,56 @@ class Keys:
     def tls_request(self, recipient: str) -> bytes:
         """A certificate request for the recipient's broker; its common name is the mailbox.
 
-        The TLS key is made when there is none; a certificate for an earlier one is removed then.
+        It is for a new TLS key, which waits; what is in use stays so until `admit`.
 
         Args:
             recipient: id of the recipient.
 
         Returns:
-            PEM (RFC 2986), signed with the TLS key.
+            PEM (RFC 2986), signed with the key that waits.
 
         Raises:
             KeyStoreError: the key cannot be read or written.
         """
-        # x509 costs 8 MiB: only who enrols pays for it
-        from agent.keys import certificates  # noqa: PLC0415 (loaded lazily)
+        return self._tls.request(_checked(recipient), self.gateway(recipient).mailbox)
 
-        mailbox = self.gateway(recipient).mailbox
-        paths = self.tls_paths(recipient)
-        with ours("the TLS key cannot be used"):
-            if not paths.key.exists():
-                durable.make_dirs(paths.key.parent, 0o2750)  # files take the directory's group
-                durable.remove(paths.certificate)
-                durable.write(paths.key, certificates.new_key(), mode=0o640)
-            return certificates.request(self._store.read_plain(paths.key), mailbox)
-
-    def admit(self, recipient: str, certificate: bytes) -> None:
-        """Keeps the certificate a recipient issued; durable when this returns.
+    def admit(self, recipient: str, certificate: bytes, now_ms: int | None = None) -> None:
+        """Puts the certificate a recipient issued and its key in use; durable when this returns.
 
         Args:
             recipient: id of the recipient.
             certificate: PEM, this gateway's first, the chain after it.
+            now_ms: the present in ms since 1970 UTC, or None where it is not known.
 
         Raises:
-            KeyStoreError: it is not for this gateway's TLS key and mailbox.
+            KeyStoreError: it has ended, or is not for this gateway's mailbox and the TLS key that
+                waits; where none waits, the one in use.
         """
-        from agent.keys import certificates  # noqa: PLC0415 (as in tls_request)
-
         mailbox = self.gateway(recipient).mailbox
-        paths = self.tls_paths(recipient)
-        with ours("the certificate cannot be kept"):
-            certificates.check(certificate, self._store.read_plain(paths.key), mailbox)
-            durable.write(paths.certificate, certificate, mode=0o640)
+        self._tls.keep(_checked(recipient), mailbox, certificate, now_ms)
 
-    def tls_paths(self, recipient: str) -> TlsPaths:
-        """Where the TLS key and the certificate for a recipient lie, there or not.
+    def tls_pair(self, recipient: str) -> Path:
+        """Where the certificate and the TLS key for a recipient lie in one file, there or not.
 
         Raises:
             KeyStoreError: the id is no name.
         """
-        place = self._directory / "tls" / _checked(recipient)
-        return TlsPaths(certificate=place / "cert.pem", key=place / "key.pem")
+        return self._tls.pair(_checked(recipient))
 
     def admitted(self, recipient: str) -> bool:
         """Whether the recipient has admitted this gateway, and certificate and key can be read."""
-        paths = self.tls_paths(recipient)
-        try:
-            return all(self._store.read_plain(path) for path in (paths.certificate, paths.key))
-        except (OSError, KeyStoreError):
-            return False
+        return self._tls.is_in_use(_checked(recipient))
+
+    def certificate_ends_ms(self, recipient: str) -> int | None:
+        """When the certificate in use ends, in ms since 1970 UTC; None where none can be read."""
+        return self._tls.ends_ms(_checked(recipient))
 
     def _open_gateway(self, recipient: str) -> Gateway:
         name = f"gateways/{recipient}"
         raw = self._store.read(name)
         if raw is None:
-            with ours("the TLS keys cannot be looked at"):
-                if self.tls_paths(recipient).key.parent.exists():
-                    raise KeyStoreError(f"the gateway key for {recipient!r} is lost", hint=LOST)
+            if self._tls.is_known(recipient):
+                raise KeyStoreError(f"the gateway key for {recipient!r} is lost", hint=LOST)
             return self._new_gateway(name)
         with _decoding(f"the gateway key for {recipient!r}"):
             match cbor.decode(raw, max_bytes=_MAX_BYTES):

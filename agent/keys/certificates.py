@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TLS key of a gateway: made, asked a certificate for, matched with the one that came.
 
-Law: a certificate is kept only when it is for this very key and for this mailbox.
+Law: a certificate is kept only when it is for this very key, for this mailbox, and not over.
 
 Standards: RFC 2986 (certificate request), RFC 5958 (private key), NIST P-256 with SHA-256: what
 every broker's TLS stack takes.
@@ -14,6 +14,7 @@ Limits: x509 costs 8 MiB of memory, so that it is imported in here and this room
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Final
 
 from cryptography import x509
@@ -60,27 +61,43 @@ def request(key: bytes, mailbox: str) -> bytes:
     return builder.sign(_load(key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def check(chain: bytes, key: bytes, mailbox: str) -> None:
-    """Returns when the first certificate of the chain is for this key and this mailbox.
+def checked(chain: bytes, key: bytes, mailbox: str, now_ms: int | None) -> bytes:
+    """Returns the chain when its first certificate is for this key and this mailbox.
 
     Args:
         chain: PEM, the gateway's certificate first.
         key: PEM of the TLS key.
         mailbox: the common name it must have.
+        now_ms: the present in ms since 1970 UTC, or None where it is not known. A certificate may
+            begin later: the clock of a new gateway is behind.
+
+    Returns:
+        PEM of its certificates, and of nothing else that stood between them.
 
     Raises:
-        KeyStoreError: it is no certificate, for another key, or for another name.
+        KeyStoreError: it is no certificate, for another key, for another name, or has ended.
     """
     try:
-        leaf = x509.load_pem_x509_certificates(chain)[0]
+        certificates = x509.load_pem_x509_certificates(chain)
+        leaf = certificates[0]
         names = [name.value for name in leaf.subject]
         public = leaf.public_key().public_bytes(*_SPKI)
     except (ValueError, TypeError) as exc:
         raise KeyStoreError("the admission holds no certificate that can be read") from exc
     if public != _load(key).public_key().public_bytes(*_SPKI):
-        raise KeyStoreError("the certificate is for another TLS key than this gateway's")
+        raise KeyStoreError(
+            "the certificate is for another TLS key than the one it was asked for",
+            hint="it answers an older request; give the recipient the newest one",
+        )
     if names != [mailbox]:
         raise KeyStoreError("the certificate is for another mailbox than this gateway's")
+    end = leaf.not_valid_after_utc
+    if now_ms is not None and end < dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC):
+        raise KeyStoreError(
+            f"the certificate has ended on {end:%Y-%m-%d}",
+            hint="ask the recipient to admit the request again",
+        )
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
 
 
 def _load(key: bytes) -> ec.EllipticCurvePrivateKey:

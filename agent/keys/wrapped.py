@@ -140,6 +140,26 @@ class WrappedStore:
             durable.remove(self._path(name))
             self._change()
 
+    def remove(self, name: str) -> None:
+        """Removes a secret that is kept elsewhere, or worth nothing; copies of it still open.
+
+        Args:
+            name: of the secret, there or not.
+
+        Raises:
+            KeyStoreError: the disk refused.
+        """
+        with ours(f"{self._path(name).name} cannot be removed"):
+            durable.remove(self._path(name))
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a file for a secret, readable or not.
+
+        Raises:
+            OSError: that cannot be looked at.
+        """
+        return not _is_missing(self._path(name))
+
     def is_empty(self) -> bool:
         """Whether no secret is held; the wrapping key is none."""
         return not self._names()

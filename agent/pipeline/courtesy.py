@@ -76,15 +76,15 @@ def targets_of(site: Site) -> list[Target]:
         broker = site.broker_of(recipient)
         if broker is None or not site.keys.admitted(recipient):
             continue
-        paths = site.keys.tls_paths(recipient)
+        pair = str(site.keys.tls_pair(recipient))
         targets.append(
             Target(
                 recipient=recipient,
                 broker=broker,
                 mailbox=site.keys.gateway(recipient).mailbox,
                 ca_pem=site.policy.cas[recipient].decode(),
-                cert_path=str(paths.certificate),
-                key_path=str(paths.key),
+                cert_path=pair,
+                key_path=pair,
             )
         )
     return targets

@@ -231,12 +231,12 @@ def test_a_bundle_that_does_not_verify_writes_nothing(
 
 @pytest.mark.parametrize(
     "name",
-    ["keys/unknown.cose", "state/keys/tls/maker/key.pem", "profiles/washer.pem"],
+    ["keys/unknown.cose", "state/keys/tls/maker.pem", "profiles/washer.pem"],
     ids=["an unknown key", "a key of the gateway's own", "another directory"],
 )
 def test_a_file_that_the_policy_does_not_name_is_not_written(gateway: Path, name: str) -> None:
     before = lasting(gateway)
-    own = (gateway / "state/keys/tls/maker/key.pem").read_bytes()
+    own = (gateway / "state/keys/tls/maker.pem").read_bytes()
     bundle = decode_bundle(MAKER.bundle())
     planted = type(bundle)(
         bundle.policy, bundle.signature, bundle.policy_key, bundle.files | {name: b"planted"}
@@ -244,7 +244,7 @@ def test_a_file_that_the_policy_does_not_name_is_not_written(gateway: Path, name
     taken = enrol(gateway, encoded(planted))
     assert gateway / name not in taken.written
     assert lasting(gateway) == before
-    assert (gateway / "state/keys/tls/maker/key.pem").read_bytes() == own
+    assert (gateway / "state/keys/tls/maker.pem").read_bytes() == own
 
 
 def test_an_admission_is_kept_for_its_recipient_only(blank: Path) -> None:

@@ -7,22 +7,26 @@ import datetime as dt
 import logging
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from agent.keys import Keys
+from agent.keys import Keys, certificates
 from assent import cbor, durable
 from assent.cosekey import SigningKey
 from assent.errors import KeyStoreError, RefusedError
 
 Damage = Callable[[Path], None]
+
+UNTIL = dt.datetime(2036, 1, 1, tzinfo=dt.UTC)
 
 
 @pytest.fixture
@@ -39,8 +43,10 @@ def filled(place: Path) -> Keys:
     return keys
 
 
-def certify(csr_pem: bytes, *, common_name: str | None = None, key: object = None) -> bytes:
-    """What a recipient's CA does, by hand."""
+def certify(
+    csr_pem: bytes, *, common_name: str | None = None, key: object = None, end: int = 2036
+) -> bytes:
+    """What a recipient's CA does, by hand; until a new year."""
     csr = x509.load_pem_x509_csr(csr_pem)
     ca = ec.generate_private_key(ec.SECP256R1())
     name = csr.subject
@@ -53,10 +59,26 @@ def certify(csr_pem: bytes, *, common_name: str | None = None, key: object = Non
         .public_key(key or csr.public_key())  # type: ignore[arg-type]
         .serial_number(x509.random_serial_number())
         .not_valid_before(dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
-        .not_valid_after(dt.datetime(2036, 1, 1, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(end, 1, 1, tzinfo=dt.UTC))
         .sign(ca, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def public(csr_pem: bytes) -> str:
+    """The key that a request is for."""
+    return pem_of(x509.load_pem_x509_csr(csr_pem).public_key())
+
+
+def matches(pair: Path) -> str:
+    """The key of a pair, which a TLS stack takes as one."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(pair)
+    return pem_of(x509.load_pem_x509_certificate(pair.read_bytes()).public_key())
+
+
+def pem_of(key: Any) -> str:
+    text = serialization.PublicFormat.SubjectPublicKeyInfo
+    return str(key.public_bytes(serialization.Encoding.PEM, text).decode())
 
 
 def mode_of(path: Path) -> int:
@@ -133,12 +155,14 @@ def test_no_secret_is_readable_in_the_files(place: Path) -> None:
 def test_secrets_are_for_their_owner_alone_and_the_tls_key_for_the_group_too(place: Path) -> None:
     previous = os.umask(0)
     try:
-        filled(place)
+        keys = filled(place)
+        keys.admit("maker", certify(keys.tls_request("maker")))
+        keys.tls_request("maker")
     finally:
         os.umask(previous)
     modes = {p.relative_to(place).as_posix(): mode_of(p) for p in place.rglob("*")}
-    assert modes.pop("tls") == modes.pop("tls/maker") == 0o750
-    assert modes.pop("tls/maker/key.pem") == 0o640
+    assert modes.pop("tls") == 0o750
+    assert modes.pop("tls/maker.pem") == 0o640
     assert {mode for name, mode in modes.items() if name.endswith(".key")} == {0o600}
     assert {mode for name, mode in modes.items() if not name.endswith(".key")} == {0o700}
     assert mode_of(place) == 0o710
@@ -345,18 +369,18 @@ def test_the_store_stays_shut_after(place: Path, damage: Damage, sentence: str) 
         (replace("policy.key", b""), lambda k: k.policy_key),
         (replace("gateways/maker.key", b""), lambda k: k.gateway("maker")),
         (replace("gateways/maker.key"), lambda k: k.gateway("maker")),
+        (replace("requests/maker.key", b""), lambda k: k.tls_request("maker")),
         (expose("flows/maker/service.key", 0o644), lambda k: k.flow_secret("maker", "service")),
-        (expose("tls/maker/key.pem", 0o644), lambda k: k.tls_request("maker")),
-        (replace("tls/maker/key.pem", b"no key"), lambda k: k.tls_request("maker")),
+        (expose("requests/maker.key", 0o644), lambda k: k.tls_request("maker")),
     ],
     ids=[
         "an altered flow secret",
         "an altered policy key",
         "an altered gateway key",
         "a gateway key lost beside its TLS key",
+        "an altered TLS key",
         "a flow secret everyone reads",
         "a TLS key everyone reads",
-        "a TLS key that is none",
     ],
 )
 def test_a_part_stays_shut_and_is_not_made_anew_after(
@@ -464,8 +488,9 @@ def test_openssl_reads_the_request_and_the_key(place: Path) -> None:
         check=True,
     )
     assert keys.gateway("maker").mailbox.encode() in done.stdout
-    key = keys.tls_paths("maker").key
-    done = subprocess.run([openssl, "pkey", "-in", key, "-text", "-noout"], capture_output=True)
+    keys.admit("maker", certify(keys.tls_request("maker")))
+    pair = keys.tls_pair("maker")
+    done = subprocess.run([openssl, "pkey", "-in", pair, "-text", "-noout"], capture_output=True)
     assert b"prime256v1" in done.stdout
 
 
@@ -478,8 +503,10 @@ def test_an_admission_counts_once_its_certificate_is_kept(place: Path) -> None:
     assert keys.admitted("maker")
     assert Keys.open(place).admitted("maker")
     assert not keys.admitted("adviser")
-    assert keys.tls_paths("maker").certificate.read_bytes() == certificate
-    assert mode_of(keys.tls_paths("maker").certificate) == 0o640
+    assert keys.tls_pair("maker").read_bytes().startswith(certificate)
+    assert mode_of(keys.tls_pair("maker")) == 0o640
+    assert keys.certificate_ends_ms("maker") == int(UNTIL.timestamp()) * 1000
+    assert keys.certificate_ends_ms("adviser") is None
 
 
 @pytest.mark.parametrize("case", ["another key", "another mailbox", "no certificate"])
@@ -503,21 +530,70 @@ def test_an_admission_without_a_request_is_refused(place: Path) -> None:
         keys.admit("adviser", certificate)
 
 
-def test_a_new_tls_key_makes_an_old_certificate_worthless(place: Path) -> None:
+def test_a_renewed_certificate_brings_a_new_key_and_the_old_pair_serves_until_then(
+    place: Path,
+) -> None:
     keys = Keys.open(place)
     keys.admit("maker", certify(keys.tls_request("maker")))
-    keys.tls_paths("maker").key.unlink()
+    pair = keys.tls_pair("maker")
+    before, asked = pair.read_bytes(), keys.tls_request("maker")
+    assert public(keys.tls_request("maker")) == public(asked), "a request that waits is repeated"
+    assert pair.read_bytes() == before
+    keys.admit("maker", certify(asked, end=2056))
+    assert matches(pair) == public(asked)
+    assert keys.certificate_ends_ms("maker") == 2_713_910_400_000
+    assert not (place / "requests/maker.key").exists()
+    assert public(keys.tls_request("maker")) != public(asked), "and then there is another key"
+
+
+def test_while_a_request_waits_a_certificate_for_the_key_in_use_is_refused(place: Path) -> None:
+    keys = Keys.open(place)
+    first = keys.tls_request("maker")
+    keys.admit("maker", certify(first))
+    keys.admit("maker", certify(first, end=2046))  # the twin: nothing waits
+    keys.tls_request("maker")
+    before = keys.tls_pair("maker").read_bytes()
+    with pytest.raises(KeyStoreError, match="another TLS key") as caught:
+        keys.admit("maker", certify(first, end=2056))
+    assert caught.value.hint == "it answers an older request; give the recipient the newest one"
+    assert keys.tls_pair("maker").read_bytes() == before
+
+
+def test_a_kill_between_the_new_pair_and_the_end_of_its_request_is_no_matter(place: Path) -> None:
+    keys = Keys.open(place)
+    asked = keys.tls_request("maker")
+    waiting = (place / "requests/maker.key").read_bytes()
+    keys.admit("maker", certify(asked))
+    durable.write(place / "requests/maker.key", waiting)
+    again = Keys.open(place)
+    assert again.admitted("maker")
+    again.admit("maker", certify(asked))
+    assert not (place / "requests/maker.key").exists()
+
+
+def test_a_certificate_that_is_over_is_not_kept(place: Path) -> None:
+    keys = Keys.open(place)
+    asked = keys.tls_request("maker")
+    after_ms = int(UNTIL.timestamp()) * 1000 + 1000
+    with pytest.raises(KeyStoreError, match="has ended on 2036-01-01"):
+        keys.admit("maker", certify(asked), after_ms)
     assert not keys.admitted("maker")
-    csr = keys.tls_request("maker")
-    assert not keys.admitted("maker")
-    keys.admit("maker", certify(csr))
+    keys.admit("maker", certify(asked), after_ms - 2000)
     assert keys.admitted("maker")
+
+
+def test_what_stands_between_the_certificates_is_not_kept(place: Path) -> None:
+    keys = Keys.open(place)
+    asked = keys.tls_request("maker")
+    keys.admit("maker", b"a word\n" + certificates.new_key() + certify(asked))
+    assert matches(keys.tls_pair("maker")) == public(asked)
+    assert b"a word" not in keys.tls_pair("maker").read_bytes()
 
 
 def test_a_certificate_that_others_may_write_is_no_admission(place: Path) -> None:
     keys = Keys.open(place)
     keys.admit("maker", certify(keys.tls_request("maker")))
-    keys.tls_paths("maker").certificate.chmod(0o666)
+    keys.tls_pair("maker").chmod(0o666)
     assert not keys.admitted("maker")
 
 

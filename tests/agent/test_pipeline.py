@@ -349,13 +349,13 @@ def signed_policy(house: House) -> None:
 
 
 def expelled(house: House) -> None:
-    tls = house.directory / "state/keys/tls/maker"
-    (tls / "cert.pem").rename(tls / "away")
+    tls = house.directory / "state/keys/tls"
+    (tls / "maker.pem").rename(tls / "away")
 
 
 def admitted(house: House) -> None:
-    tls = house.directory / "state/keys/tls/maker"
-    (tls / "away").rename(tls / "cert.pem")
+    tls = house.directory / "state/keys/tls"
+    (tls / "away").rename(tls / "maker.pem")
 
 
 def lost_clock(house: House) -> None:

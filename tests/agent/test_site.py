@@ -331,15 +331,12 @@ def test_only_the_policys_brokers_are_used(
 
 
 @pytest.mark.clause("C14")
-@pytest.mark.parametrize("which", ["cert.pem", "key.pem"])
-def test_a_recipient_without_its_certificate_or_key_has_not_admitted_us(
-    gateway: Path, which: str
-) -> None:
+def test_a_recipient_without_its_certificate_and_key_has_not_admitted_us(gateway: Path) -> None:
     with living(gateway) as house:
         house.decide(YES)
     before = opened(gateway).verdicts(CLOCK.now())
     assert all(isinstance(one, Permit) for one in before.values())
-    (gateway / "state/keys/tls/energy-advice" / which).unlink()
+    (gateway / "state/keys/tls/energy-advice.pem").unlink()
     after = opened(gateway).verdicts(CLOCK.now())
     reasons = {flow: None if isinstance(one, Permit) else one.reason for flow, one in after.items()}
     assert reasons == dict.fromkeys(FLOWS[:2]) | {FLOWS[2]: Reason.NOT_ENROLLED}

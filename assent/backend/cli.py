@@ -27,6 +27,7 @@ from assent import durable
 from assent.backend import admission, adoption, directory, publishing
 from assent.backend.broker import Sources, install
 from assent.backend.directory import Directory
+from assent.backend.export import FORMATS
 from assent.backend.grammar import parser
 from assent.backend.keyfiles import owner_hint, read_key
 from assent.backend.report import REPORTS
@@ -251,6 +252,14 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    here = Directory.open(arguments.directory)
+    with contextlib.closing(Store(here.root, writable=False)) as store:
+        _check_flow(arguments.flow, _published(here) | store.readings.names())
+        sys.stdout.writelines(FORMATS[arguments.format](store.readings, arguments.flow))
+    return 0
+
+
 def _published(here: Directory) -> set[str]:
     with contextlib.suppress(AssentError):  # a policy that does not verify hides no row
         return {flow for flow, _ in here.published().offers}
@@ -307,6 +316,7 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "broker": _broker,
     "run": _run,
     "show": _show,
+    "export": _export,
 }
 
 

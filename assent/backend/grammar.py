@@ -12,6 +12,7 @@ import pathlib
 from importlib.metadata import version
 from typing import Final, NoReturn, TypeAlias, get_args
 
+from assent.backend.export import FORMATS
 from assent.backend.report import REPORTS
 from assent.errors import UsageError
 from assent.policy.model import Role
@@ -24,7 +25,8 @@ _EXAMPLES: Final = """\
   assent-backend admit maker maker.request --out maker.admission
   assent-backend broker maker --out /etc/assent-broker         a mosquitto for its gateways
   assent-backend run maker --broker mqtts://localhost:8883     subscribe until SIGTERM
-  assent-backend show maker flows --json"""
+  assent-backend show maker flows --json
+  assent-backend export maker remote-diagnosis >diagnosis.jsonl"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,6 +63,7 @@ def parser() -> Parser:
     _add_broker(verbs)
     _add_run(verbs)
     _add_show(verbs)
+    _add_export(verbs)
     return top
 
 
@@ -212,3 +215,18 @@ def _add_show(verbs: _Verbs) -> None:
         "--limit", type=int, default=50, metavar="N", help="at most so many rows (default 50)"
     )
     _add_json(show)
+
+
+def _add_export(verbs: _Verbs) -> None:
+    export = _add(
+        verbs,
+        "export",
+        "write all readings of a flow to stdout, one a line",
+        "  assent-backend export maker remote-diagnosis >diagnosis.jsonl\n"
+        "  assent-backend export maker remote-diagnosis --format csv >diagnosis.csv",
+    )
+    export.add_argument("directory", type=pathlib.Path, metavar="DIR")
+    export.add_argument("flow", metavar="FLOW")
+    export.add_argument(
+        "--format", default="jsonl", choices=sorted(FORMATS), help="default jsonl: JSON lines"
+    )

@@ -61,7 +61,7 @@ def quarantine(store: Store, _flow: str | None, limit: int) -> Report:
     return Report(
         ("received", "mailbox", "reason", "detail", "bytes"),
         [
-            (_time(one.received_ms), one.mailbox, one.reason, one.detail, one.size)
+            (shown_time(one.received_ms), one.mailbox, one.reason, one.detail, one.size)
             for one in store.custody.quarantined(limit)
         ],
     )
@@ -74,11 +74,11 @@ def gateways(store: Store, _flow: str | None, _limit: int) -> Report:
         [
             (
                 one.mailbox,
-                _time(one.admitted_ms),
+                shown_time(one.admitted_ms),
                 one.policy_id,
                 one.policy_serial,
                 one.format,
-                None if one.status_ms is None else _time(one.status_ms),
+                None if one.status_ms is None else shown_time(one.status_ms),
             )
             for one in store.custody.gateways()
         ],
@@ -96,7 +96,7 @@ def data(store: Store, flow: str | None, limit: int) -> Report:
             value = list(one.value)
         else:
             value = one.value
-        rows.append((_time(one.time_ms), one.pseudonym.hex(), one.attribute, value))
+        rows.append((shown_time(one.time_ms), one.pseudonym.hex(), one.attribute, value))
     return Report(("time", "pseudonym", "attribute", "value"), rows)
 
 
@@ -118,7 +118,7 @@ REPORTS: Final[Mapping[str, Callable[[Store, str | None, int], Report]]] = {
 
 def _batch(one: Received) -> tuple[Json, ...]:
     return (
-        _time(one.received_ms),
+        shown_time(one.received_ms),
         one.mailbox,
         one.flow,
         one.stream.hex(),
@@ -129,7 +129,8 @@ def _batch(one: Received) -> tuple[Json, ...]:
     )
 
 
-def _time(ms: int) -> str:
+def shown_time(ms: int) -> str:
+    """An instant as RFC 3339 text in UTC, to the millisecond."""
     moment = dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

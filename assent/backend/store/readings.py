@@ -193,6 +193,28 @@ class Readings:
                 flow, pseudonym, attribute, time_ms, _value(Kind(kind), values), terms, reference
             )
 
+    def terms(self, flow: str) -> list[bytes]:
+        """The terms of a flow under which rows may stand, as they were published."""
+        found = self._db.execute("SELECT encoded FROM terms WHERE flow = ?", (flow,))
+        return [encoded for (encoded,) in found]
+
+    def every(self, flow: str) -> Iterator[Reading]:
+        """Gives all of a flow's readings, series by series, each in the order of time."""
+        series = self._db.execute(
+            "SELECT series, pseudonym, attribute, kind, terms FROM series WHERE flow = ?"
+            " ORDER BY pseudonym, attribute, terms, kind, quantum",
+            (flow,),
+        ).fetchall()
+        for number, pseudonym, attribute, kind, terms in series:
+            found = self._db.execute(
+                "SELECT time_ms, batch_ref, number, text, bytes, truth, latitude, longitude"
+                " FROM reading WHERE series = ? ORDER BY time_ms, batch_ref, again",
+                (number,),
+            )
+            for time_ms, reference, *values in found:
+                value = _value(Kind(kind), values)
+                yield Reading(flow, pseudonym, attribute, time_ms, value, terms, reference)
+
     def _series(self, bundle: Bundle, table: Table, column: Column) -> int:
         quantum = column.quantum
         resolution = f"{quantum.numerator}/{quantum.denominator}" if quantum else ""

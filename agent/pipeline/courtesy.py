@@ -4,6 +4,7 @@
 Law:
   - only recipients of the policy in force that admitted this gateway, at a broker the policy names;
   - once a connection, a status names the policy in force and nothing of the household;
+  - none of it is worth a connection: it leaves beside an open lane, or not at all;
   - then the backend is asked again about batches that were sent and never acknowledged, so that a
     lost acknowledgement costs a question and not a second transfer.
 """
@@ -62,7 +63,7 @@ class Courtesy:
         signed = envelope.sign_message(kind, body, gateway.sign, gateway.mailbox)
         data = envelope.seal(signed, site.policy.keys[recipient], gateway.mailbox)
         try:
-            self._spool.put_control(recipient, data)
+            self._spool.put_control(recipient, data, courtesy=True)
         except SpoolError as exc:
             log.warning("control message not stored reason=%s", exc.message)
 

@@ -2,7 +2,8 @@
 """The uplink's end of the spool: lease, report the outcome, bring bytes back.
 
 Law:
-  - a lease covers lanes that are open now and whose end has not passed, in one snapshot;
+  - a lease covers lanes that are open now and whose end has not passed, in one snapshot; the end
+    is held against the floor too, so that a clock that was set back opens nothing again;
   - what is leased is known to this connection only. When its process dies, it is leased again;
   - a PUBACK deletes no batch: it becomes due again after 15 minutes, doubling to 6 hours, until the
     backend's acknowledgement deletes it. A reconnect alone makes nothing due;
@@ -16,8 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Final, TypeAlias
 
+from agent.spool.floor import IS_OPEN
 from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES, Mail
-from agent.spool.records import Health, LaneState, Lease
+from agent.spool.records import Health, Lease
 from agent.spool.schema import NEVER
 from assent.errors import SpoolError
 from assent.wire import MAX_MESSAGE
@@ -37,7 +39,13 @@ class Carrier(Mail):
     _turn: int = 0
 
     def lease(
-        self, recipient: str, limit: int, now_ms: int, *, resends: int | None = None
+        self,
+        recipient: str,
+        limit: int,
+        now_ms: int,
+        *,
+        resends: int | None = None,
+        boot_ms: int = 0,
     ) -> list[Lease]:
         """Gives messages that may leave now: control first, then the open lanes in turns.
 
@@ -48,6 +56,7 @@ class Carrier(Mail):
             limit: how many at most.
             now_ms: wall time.
             resends: how many of them at most may be sent again, or None for no limit.
+            boot_ms: time since boot, for the floor below which no clock is believed.
 
         Returns:
             The messages; each is given once until `returned`, `delivered` or `set_aside`.
@@ -56,16 +65,25 @@ class Carrier(Mail):
             SpoolError: the file cannot be read.
         """
         with self._reading() as db:
-            picked = self._control(db, recipient, limit)
+            lanes = db.execute(
+                f"SELECT id, flow, generation, batches > 0 FROM lane WHERE recipient=:r"  # noqa: S608 - no input
+                f" AND {IS_OPEN} ORDER BY id",
+                {"r": recipient, "now": now_ms, "boot": boot_ms},
+            ).fetchall()
+            picked = self._control(db, recipient, limit, courtesies=bool(lanes))
             if len(picked) < limit:
                 room = limit - len(picked)
                 spare = room if resends is None else min(room, resends)
-                picked += self._batches(db, recipient, room, spare, now_ms)
+                filled = [lane[:3] for lane in lanes if lane[3]]
+                picked += self._batches(db, filled, room, spare, now_ms)
         return picked
 
-    def _control(self, db: sqlite3.Connection, recipient: str, limit: int) -> list[Lease]:
+    def _control(
+        self, db: sqlite3.Connection, recipient: str, limit: int, *, courtesies: bool
+    ) -> list[Lease]:
         rows = db.execute(
-            "SELECT -id, data FROM control WHERE recipient=? ORDER BY id", (recipient,)
+            "SELECT -id, data FROM control WHERE recipient=? AND courtesy <= ? ORDER BY id",
+            (recipient, courtesies),
         )
         picked: list[Lease] = []
         for key, data in rows.fetchall():
@@ -75,13 +93,13 @@ class Carrier(Mail):
         return picked
 
     def _batches(
-        self, db: sqlite3.Connection, recipient: str, limit: int, resends: int, now_ms: int
+        self,
+        db: sqlite3.Connection,
+        lanes: Sequence[tuple[int, str, int]],
+        limit: int,
+        resends: int,
+        now_ms: int,
     ) -> list[Lease]:
-        lanes = db.execute(
-            "SELECT id, flow, generation FROM lane WHERE recipient=? AND state=?"
-            " AND batches > 0 AND (not_after IS NULL OR not_after > ?) ORDER BY id",
-            (recipient, LaneState.OPEN, now_ms),
-        ).fetchall()
         self._turn += 1
         queues = []
         for place in range(len(lanes)):
@@ -203,11 +221,12 @@ class Carrier(Mail):
                 values,
             ).rowcount
 
-    def revoked(self, now_ms: int) -> frozenset[int]:
+    def revoked(self, now_ms: int, *, boot_ms: int = 0) -> frozenset[int]:
         """Names the leases that must not leave any more: their lane was shut or has ended.
 
         Args:
             now_ms: wall time.
+            boot_ms: time since boot, for the floor below which no clock is believed.
 
         Returns:
             Their ids; still leased until `returned`.
@@ -217,9 +236,8 @@ class Carrier(Mail):
         with self._reading() as db:
             valid = set(
                 db.execute(
-                    "SELECT flow, generation FROM lane WHERE state=?"
-                    " AND (not_after IS NULL OR not_after > ?)",
-                    (LaneState.OPEN, now_ms),
+                    f"SELECT flow, generation FROM lane WHERE {IS_OPEN}",  # noqa: S608 - no input
+                    {"now": now_ms, "boot": boot_ms},
                 ).fetchall()
             )
         valid.add(("", 0))

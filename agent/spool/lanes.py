@@ -9,6 +9,7 @@ Law:
   - nothing leaves that began before the unbroken yes the lane is opened for, whatever happened to
     the lane, the form or the file in between;
   - a pause keeps what waits;
+  - the last lane of a recipient to be shut takes the courtesies with it that wait for that one;
   - after a lane was closed, paused or purged, `fence_passed` tells when the uplink has let go of
     everything it had leased before.
 """
@@ -274,6 +275,11 @@ def shut(db: sqlite3.Connection, flow: str, state: LaneState) -> None:
         return
     db.execute("UPDATE lane SET state=?, generation=generation+1 WHERE flow=?", (state, flow))
     db.execute("UPDATE spool SET fence=fence+1")
+    db.execute(
+        "DELETE FROM control WHERE courtesy"
+        " AND recipient NOT IN (SELECT recipient FROM lane WHERE state=?)",
+        (LaneState.OPEN,),
+    )
 
 
 def _covered_by(db: sqlite3.Connection, flow: str) -> tuple[bytes, int] | None:

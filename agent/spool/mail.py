@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is no batch: targets, control messages out, the inbox, the uplink's health.
 
+Law:
+  - nobody is dialled for the sake of a courtesy, and none leaves while no lane of its recipient is
+    open; the last lane to be shut takes those that wait with it (`agent/spool/lanes.py`).
+
 Security: what lies in the inbox comes from the network, unread; its count and size are bounded
 here, its signature is checked by the collecting side.
 """
@@ -11,8 +15,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from agent.spool.floor import IS_OPEN, Floors
 from agent.spool.records import Health, Inbound, LaneState, LinkState, Target
-from agent.spool.store import Store
 from assent.errors import SpoolError
 
 # Messages the inbox holds per recipient; an acknowledgement covers hundreds of batches.
@@ -22,10 +26,8 @@ INBOX_BYTES: Final = 4_000_000
 # Control messages that wait per recipient; a status and a few requests are all there should be.
 CONTROL_MESSAGES: Final = 256
 
-_OPEN: Final = f"state={LaneState.OPEN.value} AND (not_after IS NULL OR not_after > ?)"
 
-
-class Mail(Store):
+class Mail(Floors):
     """Targets, control, inbox and health; the first three are the collecting side's."""
 
     def set_targets(self, targets: Iterable[Target]) -> None:
@@ -55,11 +57,12 @@ class Mail(Store):
                 [(recipient, *rest) for recipient, rest in wanted.items()],
             )
 
-    def targets(self, now_ms: int) -> tuple[Target, ...]:
+    def targets(self, now_ms: int, *, boot_ms: int = 0) -> tuple[Target, ...]:
         """Gives the brokers, and whether a connection to each is wanted now.
 
         Args:
             now_ms: wall time; a lane whose end has passed does not count as open.
+            boot_ms: time since boot, for the floor below which no clock is believed.
 
         Returns:
             One target per recipient, in the order of their ids.
@@ -74,28 +77,34 @@ class Mail(Store):
                     ca_pem=ca_pem,
                     cert_path=cert_path,
                     key_path=key_path,
-                    wanted=_is_wanted(db, recipient, now_ms),
+                    wanted=_is_wanted(db, recipient, now_ms, boot_ms),
                 )
                 for recipient, broker, mailbox, ca_pem, cert_path, key_path in rows
             )
 
-    def put_control(self, recipient: str, data: bytes) -> None:
+    def put_control(self, recipient: str, data: bytes, *, courtesy: bool = False) -> None:
         """Stores a message that needs no permit; sent once, forgotten when the broker has it.
 
         Args:
             recipient: id of the recipient.
             data: sealed or signed bytes.
+            courtesy: whether nobody asked for it: then it leaves beside an open lane only, and is
+                not even stored where none of the recipient's is open.
 
         Raises:
             SpoolError: too many wait already, or the disk refuses.
         """
         with self._writing(rings=True) as db:
-            count = db.execute(
-                "SELECT count(*) FROM control WHERE recipient=?", (recipient,)
-            ).fetchone()[0]
+            count, is_met = db.execute(
+                "SELECT (SELECT count(*) FROM control WHERE recipient=?1),"
+                " EXISTS (SELECT 1 FROM lane WHERE recipient=?1 AND state=?2)",
+                (recipient, LaneState.OPEN),
+            ).fetchone()
+            if courtesy and not is_met:
+                return
             if count >= CONTROL_MESSAGES:
                 raise SpoolError(f"{count} control messages wait already, no more are taken")
-            db.execute("INSERT INTO control VALUES (NULL, ?, ?)", (recipient, data))
+            db.execute("INSERT INTO control VALUES (NULL, ?, ?, ?)", (recipient, data, courtesy))
 
     def take_inbox(self, limit: int) -> list[Inbound]:
         """Gives the oldest inbound messages; they stay until `drop_inbox`.
@@ -138,10 +147,10 @@ class Mail(Store):
             }
 
 
-def _is_wanted(db: sqlite3.Connection, recipient: str, now_ms: int) -> bool:
+def _is_wanted(db: sqlite3.Connection, recipient: str, now_ms: int, boot_ms: int) -> bool:
     row = db.execute(
-        f"SELECT EXISTS (SELECT 1 FROM lane WHERE recipient=:r AND {_OPEN.replace('?', ':now')})"  # noqa: S608 - no input
-        " OR EXISTS (SELECT 1 FROM control WHERE recipient=:r)",
-        {"r": recipient, "now": now_ms},
+        f"SELECT EXISTS (SELECT 1 FROM lane WHERE recipient=:r AND {IS_OPEN})"  # noqa: S608 - no input
+        " OR EXISTS (SELECT 1 FROM control WHERE recipient=:r AND NOT courtesy)",
+        {"r": recipient, "now": now_ms, "boot": boot_ms},
     ).fetchone()
     return bool(row[0])

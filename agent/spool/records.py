@@ -22,7 +22,7 @@ class LinkState(enum.Enum):
     """How the uplink stands with one recipient's broker."""
 
     IDLE = "idle"
-    """No open lane and nothing of control waits, so there is no connection."""
+    """No open lane and nothing that was asked for waits, so there is no connection."""
     CONNECTING = "connecting"
     """A connection is being made."""
     CONNECTED = "connected"
@@ -128,7 +128,8 @@ class Target:
         ca_pem: the pinned authority, and the only one.
         cert_path: our certificate chain (PEM); read at each connect.
         key_path: our TLS key (PEM); read at each connect.
-        wanted: a lane is open or control waits. Given by the spool, ignored when set.
+        wanted: a lane is open, or control that was asked for waits. Given by the spool, ignored
+            when set.
     """
 
     recipient: str

@@ -25,7 +25,7 @@ from typing import Final
 from assent import durable
 from assent.errors import SpoolError
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION_ID: Final = 0x61737370  # "assp", for file(1) and for us
 FILE_MODE: Final = 0o660
 
@@ -45,6 +45,7 @@ _TABLES: Final = """
 CREATE TABLE spool (
   id BLOB NOT NULL, fence INTEGER NOT NULL, answered INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE floor (at INTEGER NOT NULL, boot INTEGER NOT NULL) STRICT;
 CREATE TABLE lane (
   id INTEGER PRIMARY KEY, flow TEXT NOT NULL UNIQUE, recipient TEXT NOT NULL,
   state INTEGER NOT NULL, core INTEGER NOT NULL, not_after INTEGER, generation INTEGER NOT NULL,
@@ -75,7 +76,8 @@ CREATE TABLE sent (
 ) STRICT;
 CREATE TABLE refusal (flow TEXT PRIMARY KEY, said INTEGER NOT NULL) STRICT;
 CREATE TABLE control (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL
+  id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL,
+  courtesy INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX control_recipient ON control (recipient);
 CREATE TABLE inbox (
@@ -181,6 +183,30 @@ def lay_out(db: sqlite3.Connection) -> None:
     """
     for statement in _TABLES.split(";"):
         db.execute(statement)
+
+
+def bring_up(db: sqlite3.Connection) -> None:
+    """Makes a spool of version 1 one of this version; what waits in it stays.
+
+    Control of version 1 is forgotten: it was greetings, and who is met is greeted anew.
+
+    Args:
+        db: a connection to a spool that `check` has passed.
+
+    Raises:
+        sqlite3.Error: it is not as version 1 was, or the disk refuses; nothing is changed.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("DROP TABLE control")
+        for statement in _TABLES.split(";"):
+            if "TABLE floor" in statement or "control" in statement:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version={VERSION}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def shape(db: sqlite3.Connection) -> list[tuple[str, str, bytes | None]]:

@@ -50,6 +50,7 @@ _STRANGE: Final = {
     " OR next NOT BETWEEN 0 AND 1 << :shift)"
     " OR EXISTS (SELECT 1 FROM sent WHERE at NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM refusal WHERE said NOT BETWEEN 0 AND :last)"
+    " OR EXISTS (SELECT 1 FROM floor WHERE at NOT BETWEEN 0 AND :last OR boot<0)"
     " OR EXISTS (SELECT 1 FROM inbox WHERE received NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM health WHERE since NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM gap WHERE first NOT BETWEEN 0 AND :last"

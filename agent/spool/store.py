@@ -209,9 +209,12 @@ def _sound(path: Path, *, thorough: bool) -> sqlite3.Connection | None:
         raise DamagedError("the spool is damaged: it was found so while it ran")
     db = schema.connect(path)
     try:
-        if schema.check(db) == 0:
+        version = schema.check(db)
+        if version < schema.VERSION and not (version and thorough):
             db.close()
             return None
+        if version < schema.VERSION:
+            schema.bring_up(db)
         if thorough:
             soundness.examine(db)
     except BaseException:

@@ -5,7 +5,7 @@ Path: spool → **uplink** → broker, and broker → **uplink** → inbox.
 
 Law:
   - it connects to the targets the spool names and to nothing else, and only while a lane is open or
-    control waits;
+    control waits that was asked for;
   - after a lane was shut it lets go of what it held of it, then answers the fence;
   - it never ends by itself: an error of one link ends that connection, an error of the spool is
     waited out.
@@ -54,6 +54,7 @@ class Uplink:
     Args:
         spool_path: the spool; the collecting side makes it.
         wall_ms: wall time in ms since 1970.
+        boot_ms: time since boot in ms, counting sleep.
         monotonic: seconds that never go back.
         rng: for waits; no secret.
         keepalive_s: seconds.
@@ -65,6 +66,9 @@ class Uplink:
         spool_path: Path,
         *,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        boot_ms: Callable[[], int] = lambda: (
+            time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+        ),
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         keepalive_s: int = KEEPALIVE_S,
@@ -72,7 +76,7 @@ class Uplink:
     ) -> None:
         chance = rng or random.Random()  # noqa: S311 - waits, no secrets
         self._path = spool_path
-        self._world = World(wall_ms, monotonic, chance, keepalive_s, self.wake)
+        self._world = World(wall_ms, boot_ms, monotonic, chance, keepalive_s, self.wake)
         self._turned = turned
         self._bell: socket.socket | None = None
         self._links: dict[str, Link] = {}
@@ -171,18 +175,18 @@ class Uplink:
     def _look(self, spool: Spool) -> None:
         # The order is the law: what must stop is read first, let go of, and only then answered.
         fence = spool.fence()
-        now_ms = self._world.wall_ms()
+        now_ms, boot_ms = self._world.wall_ms(), self._world.boot_ms()
         for link in self._links.values():
             link.note()
-        revoked = spool.revoked(now_ms)
+        revoked = spool.revoked(now_ms, boot_ms=boot_ms)
         for link in self._links.values():
             if link.holds(revoked):
                 link.abort("withdrawn")
         spool.answer_fence(fence)
-        self._settle_targets(spool, now_ms)
+        self._settle_targets(spool, now_ms, boot_ms)
 
-    def _settle_targets(self, spool: Spool, now_ms: int) -> None:
-        targets = {target.recipient: target for target in spool.targets(now_ms)}
+    def _settle_targets(self, spool: Spool, now_ms: int, boot_ms: int) -> None:
+        targets = {target.recipient: target for target in spool.targets(now_ms, boot_ms=boot_ms)}
         for recipient, link in list(self._links.items()):
             target = targets.get(recipient)
             if target is None or not _same(target, link):

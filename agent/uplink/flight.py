@@ -119,7 +119,11 @@ class Flight:
             return
         resends = self._resends(now)
         leases = self._spool.lease(
-            self._recipient, free, self._world.wall_ms(), resends=int(resends)
+            self._recipient,
+            free,
+            self._world.wall_ms(),
+            resends=int(resends),
+            boot_ms=self._world.boot_ms(),
         )
         self._again = resends - sum(lease.again for lease in leases)
         if not leases:

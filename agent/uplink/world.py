@@ -14,6 +14,7 @@ class World:
 
     Attributes:
         wall_ms: wall time in ms since 1970.
+        boot_ms: time since boot in ms, counting sleep: what the floor of the spool is reckoned by.
         monotonic: seconds that never go back.
         rng: for waits; no secret comes of it.
         keepalive_s: seconds of silence after which a broker is asked whether it is there.
@@ -21,6 +22,7 @@ class World:
     """
 
     wall_ms: Callable[[], int]
+    boot_ms: Callable[[], int]
     monotonic: Callable[[], float]
     rng: random.Random
     keepalive_s: int

@@ -788,10 +788,10 @@ def test_each_spool_has_an_id_of_its_own(tmp_path: Path) -> None:
 def test_a_spool_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
     Spool.open(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version=2")
+        db.execute("PRAGMA user_version=3")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(SpoolError, match="has version 2, this program knows 1"):
+    with pytest.raises(SpoolError, match="has version 3, this program knows 2"):
         Spool.open(path)
     assert path.read_bytes() == before
 

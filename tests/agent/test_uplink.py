@@ -99,11 +99,13 @@ class Door:
         ("a closed lane", False),
         ("a paused lane", False),
         ("a lane that has ended", False),
+        ("a lane that ended by the floor, on a clock that was set back", False),
         ("an open lane", True),
         ("control", True),
+        ("a courtesy beside a lane that has ended", False),
     ],
 )
-def test_it_connects_only_while_a_lane_is_open_or_control_waits(
+def test_it_connects_only_while_a_lane_is_open_or_control_waits_that_was_asked_for(
     tmp_path: Path, authority: Authority, wish: str, comes: bool
 ) -> None:
     door = Door()
@@ -112,8 +114,14 @@ def test_it_connects_only_while_a_lane_is_open_or_control_waits(
     )
     try:
         if wish not in {"nothing", "control"}:
-            end = NOW - 10**12 if wish == "a lane that has ended" else None
+            end = NOW - 10**12 if wish.endswith("a lane that has ended") else None
             gateway.spool.open_lane("service", "maker", 7, end)
+        if wish == "a courtesy beside a lane that has ended":
+            gateway.spool.put_control("maker", b"status", courtesy=True)
+        if "floor" in wish:
+            boot_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+            gateway.spool.open_lane("service", "maker", 7, 2 * NOW)
+            gateway.spool.set_floor(2 * NOW, boot_ms)
         if wish == "a closed lane":
             gateway.spool.close_lane("service")
         if wish == "a paused lane":

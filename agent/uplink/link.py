@@ -28,6 +28,7 @@ from agent.uplink.protocol import (
     next_version,
     window,
 )
+from agent.uplink.tls import outlived
 from agent.uplink.world import World
 from assent.messages import up_topic
 from assent.wire import MAX_MESSAGE
@@ -246,7 +247,10 @@ class Link:
         if wordless or event.reason == Reason.PACKET_TOO_LARGE:
             self._flight.suspect()
         # TLS 1.3 tells a client only now that its certificate is not liked.
-        why = event.sentence if self._answered or not event.hung_up else _UNANSWERED
+        why = event.sentence
+        if not self._answered:
+            why = _UNANSWERED if event.hung_up else why
+            why += outlived(self.target, self._world.wall_ms())
         self._drop()
         self._not_before = now + wait_s
         log.info("disconnected recipient=%s why=%r wait_s=%.1f", self.target.recipient, why, wait_s)

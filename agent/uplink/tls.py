@@ -3,24 +3,32 @@
 
 Law:
   - the authorities of the system are never loaded;
-  - our certificate and key are read anew for each connection, so that a replaced one is used.
+  - our certificate and key are read anew for each connection, so that a replaced one is used;
+  - an end of our certificate is named beside the failure it may be the cause of, and keeps nobody
+    from trying: the broker's clock decides.
 
 Standards: RFC 8446, RFC 5246 at least; RFC 6125 (the name).
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import socket
 import ssl
+from pathlib import Path
 from typing import Final
 
 from agent.spool import Target
-from assent.errors import UplinkError
+from assent import durable
+from assent.errors import UplinkError, WireError
+from assent.validity import ends_ms
 
 # OpenSSL's X509_V_ERR_*: what a person can do something about.
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _WRONG_NAME: Final = frozenset({62, 64})
+_NO_PAIR: Final = "KEY_VALUES_MISMATCH"  # X509_R_KEY_VALUES_MISMATCH
+_MAX_BYTES: Final = 65_536  # a chain of certificates is some 4 kB
 
 
 def context(target: Target) -> ssl.SSLContext:
@@ -44,6 +52,8 @@ def context(target: Target) -> ssl.SSLContext:
     try:
         made.load_cert_chain(target.cert_path, target.key_path)
     except (OSError, ValueError) as exc:  # SSLError is an OSError
+        if isinstance(exc, ssl.SSLError) and exc.reason == _NO_PAIR:
+            raise UplinkError("our certificate is for another key than the one beside it") from exc
         raise UplinkError(
             "our certificate or its key cannot be used",
             hint="see that the uplink may read them, and that the gateway was admitted",
@@ -78,6 +88,26 @@ def sentence(exc: Exception) -> str:
         case _:
             said = f"connecting failed: {type(exc).__name__}"
     return said
+
+
+def outlived(target: Target, now_ms: int) -> str:
+    """Says that our certificate is over, where it is.
+
+    Args:
+        target: whose certificate.
+        now_ms: wall time in ms since 1970 UTC.
+
+    Returns:
+        What to add to a sentence, or nothing.
+    """
+    try:
+        end_ms = ends_ms(durable.read(Path(target.cert_path), _MAX_BYTES))
+    except (OSError, WireError):
+        return ""
+    if now_ms <= end_ms:
+        return ""
+    ended = dt.datetime.fromtimestamp(end_ms / 1000, dt.UTC)
+    return f"; our certificate ended on {ended:%Y-%m-%d}: assent enrol --renew {target.recipient}"
 
 
 def _unverified(code: int) -> str:

@@ -356,9 +356,18 @@ def test_a_broker_with_another_name_is_not_spoken_to(tmp_path: Path, authority: 
         gateway.reaches(LinkState.WAITING, "for another name")
 
 
-@pytest.mark.parametrize("broken", ["missing", "no PEM", "another key", "not readable text"])
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("missing", "our certificate or its key cannot be used"),
+        ("no PEM", "our certificate or its key cannot be used"),
+        ("another key", "our certificate is for another key"),
+        ("not readable text", "our certificate or its key cannot be used"),
+    ],
+    ids=["missing", "no PEM", "another key", "not readable text"],
+)
 def test_a_certificate_that_cannot_be_used_is_a_sentence(
-    tmp_path: Path, authority: Authority, broken: str
+    tmp_path: Path, authority: Authority, broken: str, said: str
 ) -> None:
     gateway = Gateway(tmp_path / "g", authority, "mqtts://localhost:1")
     certificate = Path(gateway.target.cert_path)
@@ -373,7 +382,7 @@ def test_a_certificate_that_cannot_be_used_is_a_sentence(
     gateway.open_lane()
     gateway.start()
     try:
-        gateway.reaches(LinkState.WAITING, "our certificate or its key cannot be used")
+        gateway.reaches(LinkState.WAITING, said)
     finally:
         gateway.close()
 

@@ -69,17 +69,38 @@ class Authority:
             "server", ExtendedKeyUsageOID.SERVER_AUTH, x509.SubjectAlternativeName(alternatives)
         )
 
-    def client(self, name: str) -> Pair:
-        """Issues a client's certificate with a common name."""
-        return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    def client(self, name: str, lasts: dt.timedelta = DAY) -> Pair:
+        """Issues a client's certificate with a common name; one that lasts less than 0 is over."""
+        return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, None, lasts)
+
+    def revoke(self, certificate: bytes) -> Path:
+        """Writes a list of revoked certificates (RFC 5280 §5) with this one in it."""
+        now = dt.datetime.now(dt.UTC)
+        serial = x509.load_pem_x509_certificate(certificate).serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY)
+        revoked = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - DAY)
+            .next_update(now + DAY)
+            .add_revoked_certificate(entry.build())
+            .sign(self._key, hashes.SHA256())
+        )
+        path = self._directory / "crl.pem"
+        path.write_bytes(revoked.public_bytes(serialization.Encoding.PEM))
+        return path
 
     def _issue(
-        self, name: str, usage: x509.ObjectIdentifier, names: x509.SubjectAlternativeName | None
+        self,
+        name: str,
+        usage: x509.ObjectIdentifier,
+        names: x509.SubjectAlternativeName | None,
+        lasts: dt.timedelta = DAY,
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = (
-            self._builder(subject, key.public_key())
+            self._builder(subject, key.public_key(), lasts)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
@@ -102,7 +123,7 @@ class Authority:
         return pair
 
     def _builder(
-        self, subject: x509.Name, public: ec.EllipticCurvePublicKey
+        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, lasts: dt.timedelta = DAY
     ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
@@ -112,7 +133,7 @@ class Authority:
             .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_after(now + lasts)
         )
 
 

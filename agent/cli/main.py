@@ -56,10 +56,11 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "enrol": (
         "agent.cli.enrol",
-        "take in a maker's bundle or a recipient's admission",
+        "take in a maker's bundle or a recipient's admission; renew a certificate",
         (
             "  assent enrol maker.bundle        writes requests/RECIPIENT.request, one each\n"
-            "  assent enrol maker.admission     the recipient's answer to such a request"
+            "  assent enrol maker.admission     the recipient's answer to such a request\n"
+            "  assent enrol --renew maker       writes one again, before a certificate ends"
         ),
     ),
     "consent": (
@@ -97,6 +98,11 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "agent.cli.explain",
         "tell of an attribute which flows carry it, how, to whom and why, or why not",
         "  assent explain appliance.power\n  assent explain device.serial --json",
+    ),
+    "doctor": (
+        "agent.cli.doctor",
+        "look at everything and say what to do; names nothing private, fit for a helpdesk",
+        "  assent doctor\n  assent doctor --json",
     ),
     "flush": (
         "agent.cli.flush",

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent itself: policy, consent, clock, spool, devices, brokers; from what `status` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from agent.doctor.checks import Check, bad, good, odd
+from agent.path import Reason
+
+Json = dict[str, Any]
+
+_ASK: Final = "see: assent consent show"
+# What stands against a flow that nobody refused, and what helps.
+_HELP: Final = {
+    Reason.NOT_ENROLLED.value: "give the request to its recipient, then: assent enrol FILE",
+    Reason.POLICY_UNUSABLE.value: "see: assent check",
+    Reason.CONSENT_UNKNOWN.value: "ask the household anew: assent consent ask",
+    Reason.FORM_BROKEN.value: "see: assent check",
+    Reason.NOT_DECIDED.value: "ask the household: assent consent ask",
+    Reason.EXPIRED.value: "ask the household whether it still agrees: assent consent ask",
+    Reason.REQUESTED.value: f"ask the household about the new terms; {_ASK}",
+    Reason.BASIS_UNFIT.value: "tell the maker: this flow of its policy can run nowhere",
+    Reason.CLOCK_UNTRUSTED.value: "see the clock above",
+}
+_CHOSEN: Final = (Reason.REFUSED.value, Reason.WITHDRAWN.value)
+# States of a device (firmware_bridge/supervisor.py) in which nobody has to do anything.
+_AT_WORK: Final = frozenset({"running", "starting", "not wanted", "ended", "stopped"})
+
+
+def road(status: Json, quota_bytes: int) -> Iterator[Check]:
+    """Looks at everything the agent tells.
+
+    Args:
+        status: the answer to `status`.
+        quota_bytes: of the spool.
+    """
+    yield _agent(status)
+    yield _policy(status)
+    yield _clock(status)
+    yield from _flows(status)
+    yield _spool(status, quota_bytes)
+    yield from _devices(status)
+    yield from _uplinks(status)
+    if status["rejected"]:
+        counted = ", ".join(f"{count} {reason}" for reason, count in status["rejected"].items())
+        yield odd("downlink", f"messages from below were refused: {counted}")
+
+
+def _agent(status: Json) -> Check:
+    if status["running"]:
+        return good("agent", "runs and answers")
+    return odd("agent", "does not run", "type: systemctl start assent.target, or: assent run")
+
+
+def _policy(status: Json) -> Check:
+    if not status["enrolled"]:
+        return bad("policy", "no policy key is trusted", "type: assent enrol MAKER.bundle")
+    policy = status["policy"]
+    if policy is None:
+        return bad("policy", "is not usable, so that every flow is off", "see: assent status")
+    return good("policy", f"{policy['id']} {policy['version']}, serial {policy['serial']}")
+
+
+def _clock(status: Json) -> Check:
+    told: str = status["clock"]
+    if "not trusted" in told:
+        return bad("clock", told, "let a time service set it: timedatectl set-ntp true")
+    return good("clock", told)
+
+
+def _flows(status: Json) -> Iterator[Check]:
+    if status["form_trouble"]:
+        yield bad("form", "is not usable, so that optional flows pause", "see: assent check")
+    if status["flows"] and not any(flow["on"] for flow in status["flows"]):
+        yield odd("consent", "no flow is on, so nothing is collected and nothing connects", _ASK)
+    for flow in status["flows"]:
+        subject = f"flow {flow['flow']}"
+        if flow["on"]:
+            last = flow["last_acknowledged"] or "never"
+            yield good(subject, f"is on; last acknowledged: {last}")
+        elif flow["reason"] in _CHOSEN:
+            yield good(subject, f"is off: {flow['reason']} by the household")
+        else:
+            yield odd(subject, f"is off: {flow['reason']}", _HELP.get(flow["reason"], _ASK))
+
+
+def _spool(status: Json, quota_bytes: int) -> Check:
+    waiting = [flow["waiting"] for flow in status["flows"]]
+    batches = sum(one["batches"] for one in waiting)
+    size = sum(one["bytes"] for one in waiting)
+    told = f"{batches} batches wait, {size} of {quota_bytes} bytes"
+    if any(one["too_large"] for one in waiting):
+        return bad(
+            "spool", f"{told}; some are too large for the broker", "raise the broker's limit"
+        )
+    if 2 * size > quota_bytes:
+        return odd("spool", told, "see the uplink below: the oldest are dropped when it is full")
+    return good("spool", told)
+
+
+def _devices(status: Json) -> Iterator[Check]:
+    for number, device in enumerate(status["devices"], 1):
+        subject = f"device {number}"
+        told = f"{device['kind']}, {device['state']}"
+        if device["age_s"] is not None:
+            told += f", last sample {device['age_s']:.0f} s ago"
+        if device["state"] in _AT_WORK:
+            yield good(subject, told)
+        else:
+            yield bad(subject, told, "see: assent status, which tells why")
+
+
+def _uplinks(status: Json) -> Iterator[Check]:
+    for uplink in status["uplinks"]:
+        subject = f"uplink {uplink['recipient']}"
+        told = f"{uplink['state']} since {uplink['since']}"
+        if uplink["detail"]:
+            told += f" ({uplink['detail']})"
+        if uplink["state"] in {"connected", "idle"}:
+            yield good(subject, told)
+        else:
+            yield odd(subject, told, "it tries again by itself; check network and broker")

@@ -8,12 +8,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 PLACE = REPO / "systemd"
 SERVICES = sorted(path.name for path in PLACE.glob("*.service"))
+DROP_INS = sorted(path.name for path in (PLACE / "drop-ins").iterdir())
 # Exposure times ten (systemd-analyze security); its own words call up to 20 OK.
 THRESHOLD = 15
 
@@ -45,7 +47,7 @@ def units(tmp_path: Path) -> Path:
 
 def findings(analyze: str, units: Path) -> list[str]:
     """What systemd says of the units themselves; its exit code forgives an unknown key."""
-    names = sorted(str(path) for path in units.iterdir())
+    names = sorted(str(path) for path in units.iterdir() if path.is_file())
     done = subprocess.run(
         [analyze, "verify", "--man=no", "--recursive-errors=no", *names],
         capture_output=True,
@@ -82,6 +84,23 @@ def test_a_planted_mistake_is_found(analyze: str, units: Path, line: str, said: 
     assert any(said in finding for finding in findings(analyze, units))
 
 
+@pytest.mark.parametrize("name", DROP_INS)
+def test_systemd_finds_nothing_wrong_in_a_drop_in_and_it_exposes_little(
+    analyze: str, units: Path, name: str
+) -> None:
+    place = units / "assent-collect.service.d"
+    place.mkdir()
+    text = (PLACE / "drop-ins" / name).read_text()
+    (place / name).write_text(text)
+    assert findings(analyze, units) == []
+    done = exposure(analyze, units / "assent-collect.service")
+    print(done.stdout.splitlines()[-1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    # The twin: it is read, and a mistake in it is found.
+    (place / name).write_text(text + "RestrictAdressFamilies=AF_UNIX\n")
+    assert any("Unknown key" in finding for finding in findings(analyze, units))
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_is_exposed_no_more_than_the_threshold(
     analyze: str, units: Path, service: str
@@ -109,8 +128,55 @@ def test_the_collecting_side_gets_no_internet_family() -> None:
 
 def test_the_uplink_gets_no_device_and_writes_the_spool_only() -> None:
     assert setting("assent-uplink.service", "PrivateDevices") == ["yes"]
-    assert setting("assent-uplink.service", "ReadWritePaths") == ["-/var/lib/assent/spool"]
+    assert setting("assent-uplink.service", "BindPaths") == ["/var/lib/assent/spool"]
+    assert setting("assent-uplink.service", "ReadWritePaths") == []
     assert setting("assent-uplink.service", "SupplementaryGroups") == []
+
+
+def test_the_uplink_sees_of_configuration_and_state_what_it_needs() -> None:
+    hidden = {"/etc/assent:ro", "/var/lib/assent:ro"}
+    seen = {"/etc/assent/agent.toml", "/var/lib/assent/keys/tls"}
+    assert set(setting("assent-uplink.service", "TemporaryFileSystem")) == hidden
+    assert set(setting("assent-uplink.service", "BindReadOnlyPaths")) == seen
+    # A place that is not there yet ends the start, and the next one finds it.
+    assert setting("assent-uplink.service", "Restart") == ["always"]
+
+
+def test_no_service_makes_sockets_by_io_uring() -> None:
+    for service in SERVICES:
+        calls = {word.removeprefix("~") for word in setting(service, "SystemCallFilter")}
+        assert calls >= {"io_uring_setup", "io_uring_enter", "io_uring_register"}
+
+
+def test_a_serial_adapter_that_is_plugged_in_later_is_allowed_for() -> None:
+    # systemd.resource-control(5): the kernel must know the group when the unit starts.
+    loaded = setting("assent-collect.service", "Wants")
+    assert loaded == setting("assent-collect.service", "After")
+    assert set(loaded) == {"modprobe@usbserial.service", "modprobe@cdc_acm.service"}
+    assert {"char-ttyUSB", "char-ttyACM"} <= set(setting("assent-collect.service", "DeviceAllow"))
+
+
+def test_both_programs_tell_systemd_how_they_are_and_are_watched() -> None:
+    for service in ("assent-collect.service", "assent-uplink.service"):
+        assert setting(service, "Type") == ["notify"]
+        assert setting(service, "WatchdogSec") != []
+        assert setting(service, "StartLimitIntervalSec") == ["0"]
+
+
+def test_on_the_bus_the_collecting_side_may_call_bluez_and_the_uplink_nobody() -> None:
+    policies = {
+        policy.get("user"): [(rule.tag, dict(rule.attrib)) for rule in policy]
+        for policy in ET.parse(PLACE / "dbus-1" / "assent.conf").iter("policy")
+    }
+    nobody = ("deny", {"send_type": "method_call"})
+    assert policies == {
+        "assent-collect": [
+            nobody,
+            ("allow", {"send_destination": "org.freedesktop.DBus"}),
+            ("allow", {"send_destination": "org.bluez"}),
+        ],
+        "assent-uplink": [nobody],
+    }
 
 
 def test_each_service_is_of_a_user_that_sysusers_makes() -> None:
@@ -135,6 +201,7 @@ def test_sysusers_and_tmpfiles_are_read_by_their_programs(tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
     groups = (tmp_path / "etc" / "group").read_text()
     assert re.search(r"^assent:x:\d+:assent-collect,assent-uplink$", groups, re.MULTILINE)
+    assert (tmp_path / "etc" / "assent").stat().st_mode & 0o7777 == 0o710
     state = tmp_path / "var" / "lib" / "assent"
     assert state.stat().st_mode & 0o7777 == 0o710
     assert (state / "spool").stat().st_mode & 0o7777 == 0o2770

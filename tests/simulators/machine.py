@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine with a real systemd: a container of Debian files, booted for one test module.
+
+The files are those that `make systemd-root` makes. Each machine gets a copy, with our units where a
+package would put them and a network of its own that has a loopback and nothing else. What is run
+with `types` is root with all its rights and outside every sandbox: the twin of what a unit tries.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from demo.stage import wait_until
+
+REPO = Path(__file__).resolve().parents[2]
+ROOT = Path(
+    os.environ.get("ASSENT_SYSTEMD_ROOT", Path.home() / ".cache" / "assent" / "systemd-root")
+)
+UNITS = ("assent-collect", "assent-uplink")
+OURS = "/opt/assent"
+"""Where the checkout is, inside."""
+
+_PROGRAM = """\
+#!/bin/sh
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/assent:/opt/packages
+[ "$1" != -c ] || exec /usr/bin/python3 "$@"
+exec /usr/bin/python3 -m agent.cli.main "$@"
+"""
+# What a package would install, and where.
+_PLACES = (
+    ("*.service", "etc/systemd/system"),
+    ("*.target", "etc/systemd/system"),
+    ("sysusers.d/*", "usr/lib/sysusers.d"),
+    ("tmpfiles.d/*", "usr/lib/tmpfiles.d"),
+    ("dbus-1/*", "usr/share/dbus-1/system.d"),
+)
+_WANTED = (
+    ("multi-user.target.wants", ["assent.target"]),
+    ("assent.target.wants", [f"{unit}.service" for unit in UNITS]),
+)
+
+
+class Machine:
+    """A booted container.
+
+    Args:
+        root: its files; our units are among them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        words = ["systemd-nspawn", "-D", str(root), "-b", "--register=no", "--keep-unit"]
+        words += ["--private-network", "--console=pipe", f"--bind-ro={REPO}:{OURS}"]
+        words += [f"--bind-ro={site.getsitepackages()[0]}:/opt/packages"]
+        # Device and address policies are BPF programs of cgroup v2, which this also gives a
+        # container where the host itself still has v1.
+        words += ["--system-call-filter=bpf"]
+        environment = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+        with (root.parent / "log").open("wb") as log:
+            self._nspawn = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=root.parent,
+                env=environment,
+            )
+        wait_until(lambda: bool(self._children()), "the container runs")
+        self.leader = int(self._children()[0])
+
+    def _children(self) -> list[str]:
+        pid = self._nspawn.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+    def entering(self, *words: str) -> list[str]:
+        """The same command, run inside as root with all its rights."""
+        return ["nsenter", "-t", str(self.leader), "-a", *words]
+
+    def seeing(self, *words: str) -> list[str]:
+        """The same command, run outside with the files and the network of the inside."""
+        return ["nsenter", "-t", str(self.leader), "-m", "-n", *words]
+
+    def wired(self, *words: str) -> list[str]:
+        """The same command, run outside on the network of the inside."""
+        return ["nsenter", f"--net=/proc/{self.leader}/ns/net", *words]
+
+    def runs(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside and waits for its end."""
+        return subprocess.run(self.entering(*words), capture_output=True, text=True, timeout=60)
+
+    def types(self, *words: str) -> str:
+        """Runs a command inside; what it said."""
+        done = self.runs(*words)
+        return (done.stdout or done.stderr).strip()
+
+    def writes(self, path: str, text: str) -> None:
+        """Puts a text file where it is at `path` inside."""
+        place = self.root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+    def shows(self, unit: str, what: str) -> str:
+        """A property of a unit."""
+        return self.types("systemctl", "show", unit, "-p", what, "--value")
+
+    def is_active(self, unit: str) -> bool:
+        """Whether a unit is active, that is: it has said that it is ready."""
+        return self.types("systemctl", "is-active", unit) == "active"
+
+    def until_active(self, unit: str) -> None:
+        """Waits for that, and tells the unit's log when it is in vain."""
+        try:
+            wait_until(lambda: self.is_active(unit), f"{unit} is ready")
+        except Exception:
+            print(self.log(unit)[-3000:])
+            raise
+
+    def restarts(self, unit: str) -> int:
+        """How often systemd has started a unit again by itself."""
+        return int(self.shows(unit, "NRestarts"))
+
+    def pid(self, unit: str) -> int:
+        """The main process of a unit, as it is numbered inside."""
+        return int(self.shows(unit, "MainPID"))
+
+    def log(self, unit: str) -> str:
+        """What a unit, and systemd about it, have written to the journal."""
+        return self.types("journalctl", "--no-pager", "-o", "cat", "-u", unit)
+
+    def adds(self, unit: str, name: str, text: str) -> None:
+        """Gives a unit a drop-in, as a technician does."""
+        self.writes(f"/etc/systemd/system/{unit}.service.d/{name}.conf", text)
+        self.types("systemctl", "daemon-reload")
+
+    def removes(self, unit: str) -> None:
+        """Takes all drop-ins of a unit away."""
+        shutil.rmtree(self.root / f"etc/systemd/system/{unit}.service.d")
+        self.types("systemctl", "daemon-reload")
+
+    def polices(self) -> bool:
+        """Whether systemd in here can hold a unit to its devices and addresses."""
+        return "does not support BPF" not in self.types("journalctl", "-b", "-o", "cat")
+
+    def close(self) -> None:
+        """Switches it off."""
+        self.types("poweroff")
+        try:
+            self._nspawn.wait(20)
+        except subprocess.TimeoutExpired:
+            self._nspawn.kill()
+            self._nspawn.wait()
+
+
+@contextmanager
+def booted(directory: Path) -> Iterator[Machine]:
+    """A machine with our units, enabled; the test is skipped where there can be none.
+
+    Args:
+        directory: an empty place for its files, 300 MB.
+    """
+    why = why_not()
+    if why is not None:
+        pytest.skip(why)
+    root = directory / "root"
+    subprocess.run(["cp", "-a", str(ROOT), str(root)], check=True)
+    _install(root)
+    machine = Machine(root)
+    try:
+        wait_until(
+            lambda: machine.types("systemctl", "is-system-running") in {"running", "degraded"},
+            "the machine is up",
+        )
+        yield machine
+    finally:
+        machine.close()
+        shutil.rmtree(root)
+
+
+def why_not() -> str | None:
+    """Says why there can be no machine here, or None."""
+    if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None or not ROOT.is_dir():
+        return "needs root, systemd-nspawn and a Debian root: make systemd-root"
+    if sys.version_info[:2] != (3, 11):
+        return "the container's Python is 3.11, the packages here are for another"
+    return None
+
+
+def _install(root: Path) -> None:
+    for pattern, place in _PLACES:
+        (root / place).mkdir(parents=True, exist_ok=True)
+        for path in (REPO / "systemd").glob(pattern):
+            shutil.copy(path, root / place)
+    units = root / "etc/systemd/system"
+    for wants, names in _WANTED:
+        (units / wants).mkdir(exist_ok=True)
+        for name in names:
+            (units / wants / name).symlink_to(f"../{name}")
+    for name in ("assent", "packages"):
+        (root / "opt" / name).mkdir()
+    (root / "usr/bin/assent").write_text(_PROGRAM)
+    (root / "usr/bin/assent").chmod(0o755)

@@ -50,19 +50,29 @@ class Hardware:
         self._unusable: list[Health] = []
         self._delivered: dict[str, frozenset[str]] = {}
 
-    def follow(self, settings: Settings, wanted: frozenset[str]) -> None:
+    def follow(
+        self,
+        settings: Settings,
+        wanted: frozenset[str],
+        watched: frozenset[str] = frozenset(),
+    ) -> None:
         """Opens what is wanted and closes what is not.
 
         Args:
             settings: the devices that are there; other ones than before replace them all.
             wanted: names of the attributes that any running flow carries.
+            watched: ids of the devices that somebody looks at.
         """
         if settings.devices != self._devices or self._supervisor is None:
             self.stop()
             self._start(settings.devices)
         assert self._supervisor is not None
         self._supervisor.want(
-            [device for device, delivered in self._delivered.items() if delivered & wanted]
+            [
+                device
+                for device, delivered in self._delivered.items()
+                if delivered & wanted or device in watched
+            ]
         )
 
     def reread(self, settings: Settings) -> None:
@@ -144,6 +154,7 @@ def source_config(device: DeviceSettings) -> SourceConfig:
         device_id=device.id,
         kind=device.kind,
         port=device.port,
+        unit_id=device.unit_id,
         profile=load_profile(device.profile) if device.profile else None,
         every=Duration(device.every_ms),
         speed=device.speed,

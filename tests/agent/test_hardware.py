@@ -232,8 +232,11 @@ def test_a_mended_profile_is_used_when_the_files_are_read_again(bench: Bench) ->
 
 
 def test_what_each_device_can_deliver_is_told_wanted_or_not(bench: Bench) -> None:
+    settings = bench.settings(washer() + HOST)
+    unopened = bench.hardware.delivered(settings)
     bench.follow(washer() + HOST)
-    delivered = bench.hardware.delivered()
+    delivered = bench.hardware.delivered(settings)
+    assert delivered == unopened
     assert {POWER, FAULT, "device.serial"} <= delivered["washer"]
     assert "host.uptime" in delivered["host"]
     assert POWER not in delivered["host"]

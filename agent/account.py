@@ -15,6 +15,7 @@ from agent.ledger import Ledger
 from agent.path import Permit, Reason, Refusal
 from agent.pipeline.running import Running
 from agent.pipeline.tally import Tally
+from agent.renewal import due, ends_of
 from agent.site import Site
 from agent.spool import Spool
 from agent.spool.records import Health as LinkHealth
@@ -46,6 +47,7 @@ def status_of(
     policy = site.policy.policy if site.policy else None
     waiting = spool.waiting()
     flows = policy.flows if policy else {}
+    endings = due(site, now)
     return {
         "running": is_running,
         "enrolled": site.keys.policy_key is not None,
@@ -53,7 +55,11 @@ def status_of(
         "policy_trouble": site.trouble.sentence if site.trouble else None,
         "form_trouble": site.form_trouble,
         "clock": _clock(site, now),
-        "notices": _notices(site, spool),
+        "notices": [*_notices(site, spool), *endings.values()],
+        "certificates": [
+            {"recipient": name, "ends": instant(end_ms), "due": endings.get(name)}
+            for name, end_ms in ends_of(site).items()
+        ],
         "flows": [
             _flow_status(name, flow, verdicts.get(name), waiting.get(name, _NOTHING))
             | _done(name, running_lanes)

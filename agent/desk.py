@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from agent.admission import attend
 from agent.form import Act, is_broken, is_final, judge, parse_form
 from agent.pipeline import Pipeline
 from agent.questions import status_told, tell
@@ -86,6 +87,8 @@ class Desk:
                 return self.reload()
             case {"verb": "flush"}:
                 return self.flush()
+            case {"verb": "renew" | "admission"}:
+                return attend(self._pipeline, request)
         raise ControlError("the request is not one this agent knows")
 
     def status(self) -> Json:

@@ -7,17 +7,24 @@ Law:
   - a bundle is verified whole before one byte of it is written; nothing in it can name a path
     outside the configuration directory;
   - each recipient gets a request of its own: mailbox, keys and certificate have nothing in common;
-    one that has admitted this gateway is asked again only under another authority;
+    one that has admitted this gateway is asked again only under another authority, or by `renew`;
+  - a bundle is taken in while the agent is stopped; a running one is asked to take an admission in
+    and to write a request (agent/admission.py);
   - enrolling agrees to nothing: no flow runs before the household decided.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+from agent.admission import renew as request_anew
+from agent.admission import request_of, take
+from agent.control import NotRunningError, ask
 from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.lock import BusyError, instance_lock
@@ -29,10 +36,7 @@ from assent.enrolment import (
     MAX_FILE,
     MAX_POLICY,
     Bundle,
-    EnrolRequest,
-    decode_admission,
     decode_bundle,
-    encode_request,
     sniff,
 )
 from assent.errors import AssentError, PolicyError, RefusedError, UsageError
@@ -41,6 +45,8 @@ from assent.policy.signing import SignedPolicy, load_policy, open_policy
 from firmware_bridge.clock import Clock
 
 _REQUESTS = "requests"
+_STOP: Final = "stop the agent, enrol, then start it again"
+_WAIT: Final = "an agent starts or ends; try again"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Taken:
     """What a file was and what came of it.
 
     Attributes:
-        kind: `bundle` or `admission`.
+        kind: `bundle` or `admission`, or `request` when one was written.
         written: the files that were written.
         told: sentences for a person.
     """
@@ -74,25 +80,62 @@ def enrol(directory: Path, data: bytes, *, expected: str | None = None) -> Taken
     settings = load_settings(directory)
     make_state(settings.state)
     kind = sniff(data)
-    with _alone(settings.state):
-        if kind == "bundle":
+    if kind == "bundle":
+        with _alone(settings.state, _STOP):
             return _take_bundle(settings, decode_bundle(data), expected)
-        if kind == "admission":
-            return _take_admission(settings, data)
+    if kind == "admission":
+        return Taken("admission", (), _take_admission(settings, data))
     raise UsageError(
         "a request is for the recipient, not for a gateway",
         hint="send it to them; what comes back is an admission",
     )
 
 
+def renew(directory: Path, recipient: str) -> Taken:
+    """Asks a recipient for a new certificate, for a new TLS key; the old pair serves until then.
+
+    Args:
+        directory: the configuration directory.
+        recipient: id of the recipient.
+
+    Raises:
+        UsageError: the policy has no such recipient.
+        RefusedError: there is no policy in force.
+        AssentError: the request cannot be written.
+    """
+    settings = load_settings(directory)
+    try:
+        answer = ask(settings.state, "renew", recipient=recipient)
+        request = base64.b64decode(answer["request"])
+    except NotRunningError:
+        make_state(settings.state)
+        with _alone(settings.state, _WAIT):
+            request = request_anew(open_site(settings, _clock(settings).now()), recipient)
+    path = _keep_request(directory, recipient, request)
+    told = [f"request written: {path}", "next: give it to the recipient; take its answer in"]
+    return Taken("request", (path,), told)
+
+
+def _take_admission(settings: Settings, data: bytes) -> list[str]:
+    with contextlib.suppress(NotRunningError):
+        text = base64.b64encode(data).decode("ascii")
+        return [str(line) for line in ask(settings.state, "admission", data=text)["told"]]
+    with _alone(settings.state, _WAIT):
+        now = _clock(settings).now()
+        return take(open_site(settings, now), data, now)
+
+
+def _clock(settings: Settings) -> Clock:
+    return Clock(trust="system" if settings.clock_is_system else "synchronised")
+
+
 @contextlib.contextmanager
-def _alone(state: Path) -> Iterator[None]:
+def _alone(state: Path, hint: str) -> Iterator[None]:
     """Holds the instance lock, or says what to do about who holds it."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(instance_lock(state))
         except BusyError as exc:
-            hint = "stop the agent, enrol, then start it again"
             raise BusyError(exc.message, hint=hint) from exc
         yield
 
@@ -108,7 +151,7 @@ def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Ta
     # From here on an older policy is refused, also when this one never came to run.
     ledger.append_policy(policy.serial, policy.hash, now_ms)
     requests = [
-        _request(settings.directory, keys, name)
+        _keep_request(settings.directory, name, request_of(keys, name))
         for name, authority in policy.cas.items()
         if not keys.admitted(name) or before.get(name, authority) != authority
     ]
@@ -196,48 +239,11 @@ def _named_by(policy: Policy) -> set[str]:
     return {ref.file for _, ref in references(policy)}
 
 
-def _request(directory: Path, keys: Keys, recipient: str) -> Path:
-    gateway = keys.gateway(recipient)
-    request = EnrolRequest(
-        recipient=recipient,
-        mailbox=gateway.mailbox,
-        csr=keys.tls_request(recipient),
-        sign_key=gateway.sign.public.encode(),
-        seal_key=gateway.seal.public.encode(),
-    )
+def _keep_request(directory: Path, recipient: str, request: bytes) -> Path:
     path = directory / _REQUESTS / f"{recipient}.request"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.write(path, encode_request(request, gateway.sign), mode=0o644)
+        durable.write(path, request, mode=0o644)
     except OSError as exc:
         raise AssentError(f"{exc.filename} cannot be written: {exc.strerror}") from exc
     return path
-
-
-def _take_admission(settings: Settings, data: bytes) -> Taken:
-    site = open_site(settings, Clock().now())
-    if site.policy is None:
-        sentence = site.trouble.sentence if site.trouble else "no policy"
-        raise RefusedError(
-            f"an admission needs a policy in force: {sentence}",
-            hint="take in the maker's bundle first",
-        )
-    for recipient, ack_key in site.policy.ack_keys.items():
-        try:
-            admission = decode_admission(data, ack_key)
-        except AssentError:
-            continue
-        if admission.recipient != recipient:
-            continue
-        if admission.mailbox != site.keys.gateway(recipient).mailbox:
-            raise RefusedError("the admission answers another gateway's request")
-        site.keys.admit(recipient, admission.certificate)
-        return Taken(
-            "admission",
-            (),
-            [
-                f"admitted by {recipient}",
-                "next: assent consent show, then assent consent apply FILE, then assent run",
-            ],
-        )
-    raise RefusedError("no recipient of the policy in force signed this admission")

@@ -26,8 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     findings = inspect(directory, dt.datetime.now(dt.UTC))
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not errors:
-        errors = _installed(directory)
-        findings += errors
+        findings += _installed(directory)
+        errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     value = {"ok": not errors, "findings": [_json(finding) for finding in findings]}
     lines = [*map(str, findings), _sum(directory, findings, errors)]
     result(value, lines, as_json=arguments.json)
@@ -35,13 +35,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _installed(directory: Path) -> list[Finding]:
-    """Why the policy that lies there may not run, where a gateway is enrolled."""
-    if not (load_settings(directory).state / "keys").is_dir():
+    """Why the policy that lies there may not run, and which certificates end, once enrolled."""
+    keys = load_settings(directory).state / "keys"
+    if not keys.is_dir():
         return []
     status = office(directory, "status")
-    if not status["enrolled"] or status["policy_trouble"] is None:
+    if not status["enrolled"]:
         return []
-    return [Finding(str(directory / POLICY), 1, 1, status["policy_trouble"])]
+    found = [
+        Finding(
+            str(keys / "tls" / f"{one['recipient']}.pem"),
+            1,
+            1,
+            one["due"],
+            severity=Severity.WARNING,
+        )
+        for one in status["certificates"]
+        if one["due"] is not None
+    ]
+    if status["policy_trouble"] is not None:
+        found.append(Finding(str(directory / POLICY), 1, 1, status["policy_trouble"]))
+    return found
 
 
 def _json(finding: Finding) -> dict[str, str | int | None]:

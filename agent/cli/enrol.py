@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`assent enrol`: take in a maker's bundle or a recipient's admission."""
+"""`assent enrol`: take in a bundle or an admission, or ask a recipient to be let in again."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from pathlib import Path
 from typing import Final
 
 from agent.cli.say import result
-from agent.enrol import enrol
+from agent.enrol import Taken, enrol, renew
 from assent import durable
 from assent.enrolment import MAX_BUNDLE
 from assent.enrolment.kinds import FileKind, claimed, wrong_file
-from assent.errors import AssentError, BadSignatureError, UnknownSuiteError, WireError
+from assent.errors import (
+    AssentError,
+    BadSignatureError,
+    UnknownSuiteError,
+    UsageError,
+    WireError,
+)
 
 _EXPECTED: Final[tuple[FileKind, ...]] = ("bundle", "admission")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's own arguments."""
-    parser.add_argument("file", type=Path, help="the bundle or admission")
+    parser.add_argument("file", type=Path, nargs="?", help="the bundle or admission")
+    parser.add_argument(
+        "--renew",
+        metavar="RECIPIENT",
+        help="write a request for a new certificate, for a new TLS key; beside a running agent too",
+    )
     parser.add_argument(
         "--thumbprint",
         metavar="TEXT",
@@ -29,7 +40,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Takes the file in; says what it was and what to do next."""
+    """Takes the file in, or writes a request; says what it was and what to do next."""
+    if (arguments.file is None) == (arguments.renew is None):
+        raise UsageError(
+            "expected a file, or --renew with a recipient",
+            hint="assent enrol maker.bundle, assent enrol maker.admission, assent enrol --renew"
+            " maker",
+        )
+    if arguments.renew is not None:
+        return _tell(renew(arguments.config, arguments.renew), as_json=arguments.json)
     try:
         data = durable.read(arguments.file, MAX_BUNDLE)
     except OSError as exc:
@@ -42,9 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise  # whole, and what is wrong with it is its own sentence
     except WireError as exc:
         raise wrong_file(arguments.file, data, _EXPECTED, exc) from exc
+    return _tell(taken, as_json=arguments.json)
+
+
+def _tell(taken: Taken, *, as_json: bool) -> int:
     result(
         {"kind": taken.kind, "written": [str(path) for path in taken.written], "told": taken.told},
         taken.told,
-        as_json=arguments.json,
+        as_json=as_json,
     )
     return 0

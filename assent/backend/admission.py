@@ -6,7 +6,8 @@ Law:
   - the request is for this recipient, and whoever made it holds the keys it names;
   - the certificate says the mailbox and nothing else;
   - the gateway is known to the store before its admission exists;
-  - the same request again gives a new certificate; another key for a known mailbox is refused.
+  - a known mailbox under its known keys is a renewal: a new certificate for the TLS key it brings;
+    another signing or sealing key for a known mailbox is refused.
 
 Security: admitting says that this gateway may deliver, not that its household agreed to anything.
 Who may bring a request is the recipient's own business: this room checks keys, not people.
@@ -14,6 +15,7 @@ Who may bring a request is the recipient's own business: this room checks keys, 
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 from assent.backend.directory import Directory
@@ -23,17 +25,29 @@ from assent.enrolment import Admission, decode_request, encode_admission
 from assent.errors import RefusedError
 
 
-def admit(directory: Directory, store: Store, data: bytes, now: dt.datetime) -> tuple[str, bytes]:
-    """Admits a gateway; its row is durable when this returns.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Admitted:
+    """What came of a request.
+
+    Attributes:
+        mailbox: whom it admits.
+        data: the admission to give back.
+        is_renewal: whether the gateway was known before.
+    """
+
+    mailbox: str
+    data: bytes
+    is_renewal: bool
+
+
+def admit(directory: Directory, store: Store, data: bytes, now: dt.datetime) -> Admitted:
+    """Admits a gateway, or renews its certificate; its row is durable when this returns.
 
     Args:
         directory: the recipient's.
         store: the recipient's.
         data: the enrolment request.
         now: the present, with a zone.
-
-    Returns:
-        The mailbox, and the admission to give back.
 
     Raises:
         RefusedError: it is for another recipient, or mailbox or key are taken.
@@ -56,6 +70,6 @@ def admit(directory: Directory, store: Store, data: bytes, now: dt.datetime) -> 
         admitted_ms=int(now.timestamp() * 1000),
     )
     with store.changing() as custody:
-        custody.admit(row)
+        is_new = custody.admit(row)
     admission = Admission(directory.recipient, request.mailbox, chain)
-    return request.mailbox, encode_admission(admission, ack_key)
+    return Admitted(request.mailbox, encode_admission(admission, ack_key), not is_new)

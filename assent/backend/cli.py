@@ -153,14 +153,15 @@ def _admit(arguments: argparse.Namespace) -> int:
     out = arguments.out or arguments.request.with_suffix(".admission")
     data = publishing.read(arguments.request, MAX_BUNDLE)  # the largest of the three files
     with contextlib.closing(Store(here.root)) as store:
-        mailbox, admitted = _admitted(arguments.request, data, here, store)
-    _write(out, admitted)
-    _talk(f"admitted {mailbox}; give the admission back to the gateway")
-    _result(arguments, out, mailbox=mailbox)
+        admitted = _admitted(arguments.request, data, here, store)
+    _write(out, admitted.data)
+    done = "renewed the certificate of" if admitted.is_renewal else "admitted"
+    _talk(f"{done} {admitted.mailbox}; give the admission back to the gateway")
+    _result(arguments, out, mailbox=admitted.mailbox, renewal=admitted.is_renewal)
     return 0
 
 
-def _admitted(path: pathlib.Path, data: bytes, here: Directory, store: Store) -> tuple[str, bytes]:
+def _admitted(path: pathlib.Path, data: bytes, here: Directory, store: Store) -> admission.Admitted:
     try:
         return admission.admit(here, store, data, _now())
     except (BadSignatureError, UnknownSuiteError):

@@ -97,7 +97,7 @@ class Post:
         tls = ec.generate_private_key(ec.SECP256R1())
         store = Store(directory.root)
         now = dt.datetime.now(dt.UTC)
-        _, data = admit(directory, store, self.hand.request(tls), now)
+        data = admit(directory, store, self.hand.request(tls), now).data
         store.close()
         chain, key = root / f"{self.hand.mailbox}.pem", root / f"{self.hand.mailbox}.key"
         chain.write_bytes(decode_admission(data, self._ack_key).certificate)

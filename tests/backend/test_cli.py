@@ -85,7 +85,8 @@ def test_the_whole_way_from_keys_to_an_admission(tmp_path: Path, cli: Cli) -> No
     admitted = cli("admit", maker, request, "--json")
     assert admitted.code == 0
     answer = json.loads(admitted.out)
-    assert answer == {"mailbox": hand.mailbox, "file": str(tmp_path / "maker.admission")}
+    out = str(tmp_path / "maker.admission")
+    assert answer == {"mailbox": hand.mailbox, "file": out, "renewal": False}
     assert sniff((tmp_path / "maker.admission").read_bytes()) == "admission"
 
     shown = json.loads(cli("show", maker, "gateways", "--json").out)

@@ -151,15 +151,18 @@ class Custody:
         """Lists all gateways by mailbox."""
         return [Row(*row) for row in self._db.execute("SELECT * FROM gateways ORDER BY mailbox")]
 
-    def admit(self, gateway: Row) -> None:
+    def admit(self, gateway: Row) -> bool:
         """Adds a gateway; the same one again changes nothing.
+
+        Returns:
+            Whether it is new here.
 
         Raises:
             RefusedError: mailbox or signing key are taken by a gateway with other keys.
         """
         known = self.gateway(gateway.mailbox)
         if known and (known.sign_key, known.seal_key) == (gateway.sign_key, gateway.seal_key):
-            return
+            return False
         try:
             self._db.execute(
                 "INSERT INTO gateways VALUES (?,?,?,?,?,?,?,?)", dataclasses.astuple(gateway)
@@ -169,6 +172,7 @@ class Custody:
                 "this mailbox or this key already belongs to another gateway",
                 hint="let the gateway make new keys and request again",
             ) from exc
+        return True
 
     def told(self, mailbox: str, policy: str, serial: int, version: int, now_ms: int) -> None:
         """Records which policy a gateway says it runs."""

@@ -15,12 +15,15 @@ from agent.ledger import Ledger
 from agent.path import Permit, Reason, Refusal
 from agent.pipeline.running import Running
 from agent.pipeline.tally import Tally
+from agent.records import PolicyInForce
 from agent.renewal import due, ends_of
 from agent.site import Site
 from agent.spool import Spool
 from agent.spool.records import Health as LinkHealth
 from agent.spool.records import Waiting
+from assent.errors import PolicyError
 from assent.policy.model import Flow, Policy
+from assent.policy.terms import compare, terms_of
 from firmware_bridge.sample import Instant
 from firmware_bridge.supervisor import Health
 
@@ -86,7 +89,10 @@ def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Permit | Refus
     return {
         "policy_trouble": site.trouble.sentence if site.trouble else None,
         "flows": [
-            _flow_terms(policy, name, flow) | _decision(ledger, name) | _verdict(verdicts.get(name))
+            _flow_terms(policy, name, flow)
+            | _decision(ledger, name)
+            | {"differences": _differences(policy, ledger, name)}
+            | _verdict(verdicts.get(name))
             for name, flow in policy.flows.items()
         ]
         if policy
@@ -95,7 +101,7 @@ def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Permit | Refus
 
 
 def history_of(ledger: Ledger) -> Json:
-    """Everything `assent consent history` prints: each decision, oldest first."""
+    """Everything `assent consent history` prints: decisions and policies, oldest first."""
     records = sorted(
         (record for entry in ledger.entries if (record := entry.record) is not None),
         key=lambda record: record.at_ms,
@@ -117,7 +123,12 @@ def history_of(ledger: Ledger) -> Json:
                 "terms": record.terms.hash.hex() if record.terms else None,
             }
             for record in records
-        ]
+        ],
+        "policies": [
+            {"at": instant(entry.at_ms), "serial": entry.body.serial, "hash": entry.body.hash.hex()}
+            for entry in ledger.entries
+            if isinstance(entry.body, PolicyInForce)
+        ],
     }
 
 
@@ -172,6 +183,10 @@ def _notices(site: Site, spool: Spool) -> list[str]:
         f"not connected to {recipient}: the policy does not name the broker of agent.toml"
         for recipient in site.strange_brokers()
     ]
+    if site.policy is not None and site.came_down:
+        notices.append(
+            "the policy in force came down; policy.toml beside agent.toml is an older one"
+        )
     if site.ledger.moved_aside is not None:
         notices.append(f"the ledger was damaged and moved to {site.ledger.moved_aside}")
     if site.ledger.unknown_since_ms is not None:
@@ -254,6 +269,21 @@ def _decision(ledger: Ledger, flow: str) -> Json:
         "until": instant(record.until_ms),
         "without": list(record.without),
     }
+
+
+def _differences(policy: Policy, ledger: Ledger, flow: str) -> list[Json]:
+    """What is another now than in the terms that were agreed to (policy C33)."""
+    record = ledger.newest(flow)
+    if record is None or record.terms is None or not record.state.is_yes:
+        return []
+    try:
+        found = compare(record.terms, terms_of(policy, flow)).differences
+    except PolicyError:  # then the flow is off for that reason, and says so
+        return []
+    return [
+        {"what": one.what, "agreed": one.agreed, "current": one.current, "wider": one.wider}
+        for one in found
+    ]
 
 
 def _device(health: Health, held_back: Json, now: Instant) -> Json:

@@ -6,7 +6,8 @@ Law:
     what waited purged, the uplink past the fence; anyone present may say it;
   - a yes comes only in a form, and a form acts once;
   - a form that cannot be read pauses the optional flows and says why, an absent one does nothing;
-  - a reload closes the open batches into the spool first; a bad agent.toml keeps the old one.
+  - a reload closes the open batches into the spool first, and so does a policy that came down; a
+    bad agent.toml keeps the old one.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Desk:
     def __init__(self, pipeline: Pipeline, *, running: bool) -> None:
         self._pipeline = pipeline
         self._running = running
+        pipeline.on_policy = self.take_policy
 
     def answer(self, request: Mapping[str, Any]) -> Json:
         """Does what a request asks.
@@ -222,6 +224,22 @@ class Desk:
         pipeline.reread()
         pipeline.settle()
         return {"told": told}
+
+    def take_policy(self) -> bool:
+        """Puts the policy that came down in force; closes the open batches first.
+
+        Returns:
+            False when the ledger cannot remember it; then the old one stays in force.
+        """
+        pipeline = self._pipeline
+        pipeline.flush()
+        site = with_policy(pipeline.site, pipeline.clock.now())
+        if site.policy is None:
+            return False
+        pipeline.site = site
+        self.read_form()
+        pipeline.settle()
+        return True
 
     def _sealed(self) -> tuple[int, int]:
         tallies = self._pipeline.running.tallies.values()

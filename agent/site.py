@@ -4,6 +4,7 @@
 Law:
   - a policy that cannot be used is a reason, not a crash: every flow is then off and says so;
   - the ledger remembers the highest serial that was ever in force; an older policy is refused;
+  - of the policy beside agent.toml and the one that came down the one of the higher serial runs;
   - a broker that the policy does not name for its recipient is not used.
 """
 
@@ -14,14 +15,16 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.arrival import held
 from agent.gate import decide
 from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.path import Permit, Reason, Refusal
 from agent.settings import Settings
 from assent import durable
-from assent.errors import AssentError, ConfigError
-from assent.policy.signing import SignedPolicy, open_policy
+from assent.cosekey import VerifyingKey
+from assent.errors import AssentError, ConfigError, PolicyError
+from assent.policy.signing import PolicySerialError, SignedPolicy, open_policy
 from firmware_bridge.sample import Instant
 
 POLICY = "policy.toml"
@@ -55,6 +58,7 @@ class Site:
         policy: the policy in force, or None with `trouble`.
         trouble: why there is none.
         form_trouble: why the consent form cannot be used, or None.
+        came_down: whether the policy in force is the one that came down.
     """
 
     settings: Settings
@@ -63,6 +67,7 @@ class Site:
     policy: SignedPolicy | None
     trouble: Trouble | None
     form_trouble: str | None = None
+    came_down: bool = False
 
     def verdicts(self, now: Instant) -> dict[str, Permit | Refusal]:
         """What the gate says of each flow of the policy at this moment."""
@@ -132,31 +137,48 @@ def with_policy(site: Site, now: Instant) -> Site:
     if trusted is None:
         trouble = Trouble(Reason.NOT_ENROLLED, "no policy key is trusted: run assent enrol")
         return dataclasses.replace(site, policy=None, trouble=trouble)
-    directory = site.settings.directory
     try:
         if now.trusted:
             site.ledger.tell_time(now.wall_ms)
-        text = durable.read(directory / POLICY, _MAX_FILE)
-        signature = durable.read(directory / SIGNATURE, _MAX_FILE)
-        policy = open_policy(
-            text,
-            signature,
-            trusted,
-            _reader(directory),
-            site.ledger.highest_serial,
-            highest_hash=site.ledger.policy_hash,
-        )
+        policy, came_down = _newest(site, trusted)
         site.ledger.append_policy(policy.serial, policy.hash, now.wall_ms)
     except OSError as exc:
         sentence = f"{exc.filename} cannot be read: {exc.strerror}"
     except ConfigError as exc:
         sentence = str(exc.findings[0])
+    except PolicySerialError as exc:
+        # Somebody laid an older one down, or the newer one that had come down is gone.
+        sentence = f"{exc.message}; take in the maker's newest bundle with assent enrol"
     except AssentError as exc:
         sentence = exc.message
     else:
-        return dataclasses.replace(site, policy=policy, trouble=None)
+        return dataclasses.replace(site, policy=policy, trouble=None, came_down=came_down)
     log.error("policy is not usable, every flow is off reason=%s", sentence)
     return dataclasses.replace(site, policy=None, trouble=Trouble(Reason.POLICY_UNUSABLE, sentence))
+
+
+def _newest(site: Site, trusted: VerifyingKey) -> tuple[SignedPolicy, bool]:
+    """The policy that runs, and whether it came down; below the ledger's serial neither opens."""
+    highest, known = site.ledger.highest_serial, site.ledger.policy_hash
+    came: SignedPolicy | None = None
+    damage: PolicyError | None = None
+    try:
+        came = held(site.settings.state, trusted, highest, known)
+    except PolicyError as exc:
+        damage = exc
+    directory = site.settings.directory
+    try:
+        text = durable.read(directory / POLICY, _MAX_FILE)
+        signature = durable.read(directory / SIGNATURE, _MAX_FILE)
+        read = _reader(directory)
+        laid = open_policy(text, signature, trusted, read, highest, highest_hash=known)
+    except (OSError, AssentError):
+        if damage is not None:
+            raise damage from None
+        if came is None:
+            raise
+        return came, True
+    return (came, True) if came is not None and came.serial > laid.serial else (laid, False)
 
 
 def _reader(directory: Path) -> Callable[[str], bytes]:

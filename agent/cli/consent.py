@@ -77,8 +77,11 @@ def _read(path: Path) -> str:
 def _history(past: dict[str, Any]) -> list[str]:
     if not past["decisions"]:
         return ["nobody has decided anything yet"]
-    rows = [["RECORDED", "FLOW", "DECISION", "BY", "HOW", "RECORD"]]
-    rows += [
+    body = [
+        [one["at"], "", f"policy of serial {one['serial']} in force", "", "", ""]
+        for one in past["policies"]
+    ]
+    body += [
         [
             one["at"],
             one["flow"],
@@ -89,8 +92,9 @@ def _history(past: dict[str, Any]) -> list[str]:
         ]
         for one in past["decisions"]
     ]
-    head, *body = table(rows)
-    return [emphasised(head), *body]
+    body.sort(key=lambda row: row[0])
+    head, *lines = table([["RECORDED", "FLOW", "DECISION", "BY", "HOW", "RECORD"], *body])
+    return [emphasised(head), *lines]
 
 
 def _show(shown: dict[str, Any]) -> list[str]:
@@ -111,6 +115,13 @@ def _flow(flow: dict[str, Any]) -> list[str]:
     if flow["without"]:
         decided += f", without {', '.join(flow['without'])}"
     state = "on" if flow["on"] else f"off: {flow['reason']}"
+    if flow["detail"] and not flow["differences"]:
+        state += f" ({flow['detail']})"
+    changed = [
+        f"{one['what']}: {one['agreed'] or 'nothing'} → {one['current'] or 'nothing'}"
+        + ("" if one["wider"] else ", which is less")
+        for one in flow["differences"]
+    ]
     carried = (f"{name} as {transform}" for name, transform in flow["attributes"].items())
     keep = flow["keep"]
     return [
@@ -119,5 +130,6 @@ def _flow(flow: dict[str, Any]) -> list[str]:
         *(f"  {'what' if index == 0 else '':9} {line}" for index, line in enumerate(carried)),
         f"  kept      here {keep['gateway']}, there {keep['recipient']}, then {keep['then']}",
         f"  decided   {decided}",
+        *(f"  {'changed' if index == 0 else '':9} {line}" for index, line in enumerate(changed)),
         f"  now       {state}",
     ]

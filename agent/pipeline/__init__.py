@@ -21,9 +21,10 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
+from agent.arrival import Arrival, NotKeptError, keep, put_back
 from agent.fence import Carrier, Outcome, pass_fence, unhindered
 from agent.inbox import Rejected, read_inbound
 from agent.path import Permit, Refusal
@@ -31,10 +32,11 @@ from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.running import PAUSES, Running
 from agent.site import Site
-from agent.spool import Inbound, Purged, Spool
+from agent.spool import Purged, Spool
 from agent.spool.schema import DamagedError
+from agent.watch import Seen, Watch
 from assent.errors import SpoolError
-from assent.messages import StreamAck
+from assent.messages import Acknowledgement, StreamAck
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant, Sample
 from firmware_bridge.supervisor import Health
@@ -73,11 +75,14 @@ class Pipeline:
         """Messages from below that were not believed, by reason."""
         self.denied: set[str] = set()
         """Flows to which a no was said that is in no record: off until a later word or the end."""
+        self.on_policy: Callable[[], bool] = lambda: False
+        """Puts the policy that was kept in force; set by who judges forms. False: it could not."""
         self.running = Running(spool)
         self._courtesy = Courtesy(spool)
         self._door: queue.Queue[list[Sample]] = queue.Queue(_WAITING_LISTS)
         self._acts: queue.SimpleQueue[Act] = queue.SimpleQueue()
         self._hardware = Hardware(clock, self.deliver)
+        self._watch = Watch()
         self._started = False
         self._closing = False
         self._is_decided = False
@@ -141,7 +146,7 @@ class Pipeline:
         else:
             self.running.follow(self.site, self.verdicts, now)
             if not self._closing:
-                self._hardware.follow(self.site.settings, self.running.wanted())
+                self._follow()
         self._is_decided = True
 
     def settle(self) -> Outcome:
@@ -185,6 +190,14 @@ class Pipeline:
         self.decide()
         self._answered = self.spool.fence()
 
+    def look(self, viewer: str, devices: Collection[str]) -> Seen:
+        """What some devices said since a viewer looked last; opens those that are shut."""
+        before = self._watch.devices
+        seen = self._watch.look(viewer, devices, self.clock.now().mono_ms)
+        if self._started and not self._closing and self._watch.devices != before:
+            self._follow()
+        return seen
+
     def reread(self) -> None:
         """Looks at the devices' profiles again; the next decision opens what is another now."""
         self._hardware.reread(self.site.settings)
@@ -210,6 +223,9 @@ class Pipeline:
         """What each usable device can deliver, wanted or not, by device id."""
         return self._hardware.delivered(self.site.settings)
 
+    def _follow(self) -> None:
+        self._hardware.follow(self.site.settings, self.running.wanted(), self._watch.devices)
+
     def _verdicts(self) -> dict[str, Permit | Refusal]:
         verdicts = self.site.verdicts(self.clock.now())
         return {
@@ -234,6 +250,7 @@ class Pipeline:
         with contextlib.suppress(queue.Empty):
             samples = self._door.get(timeout=timeout_s)
             if samples:
+                self._watch.see(samples)
                 self.running.take(samples)
 
     def _hear(self) -> None:
@@ -247,6 +264,8 @@ class Pipeline:
             self.denied |= shut
             shut.clear()
             self.decide()
+        if self._watch.end_old(now.mono_ms):
+            self._follow()
         self.running.close_due(now)
         try:
             self._keep_house(now)
@@ -271,20 +290,39 @@ class Pipeline:
         waiting = self.spool.take_inbox(_INBOX)
         acks: dict[str, list[StreamAck]] = {}
         for inbound in waiting:
-            acks.setdefault(inbound.recipient, []).extend(self._read(inbound))
-        for recipient, streams in acks.items():
-            if streams:
-                done = self.spool.acknowledge(recipient, streams, now.wall_ms)
-                log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
+            match read_inbound(inbound, self.site.keys, self.site.policy):
+                case Acknowledgement(streams=streams):
+                    acks.setdefault(inbound.recipient, []).extend(streams)
+                case Arrival() as arrival:
+                    self._acknowledge(acks, now)
+                    self._take_policy(arrival)
+                case Rejected(reason=reason):
+                    self._reject(reason)
+        self._acknowledge(acks, now)
         self.spool.drop_inbox([inbound.id for inbound in waiting])
 
-    def _read(self, inbound: Inbound) -> tuple[StreamAck, ...]:
-        read = read_inbound(inbound, self.site.keys, self.site.policy)
-        if isinstance(read, Rejected):
-            self.rejected[read.reason] += 1
-            log.warning("message from below refused reason=%s", read.reason)
-            return ()
-        return read.streams
+    def _acknowledge(self, acks: dict[str, list[StreamAck]], now: Instant) -> None:
+        while acks:
+            recipient, streams = acks.popitem()
+            done = self.spool.acknowledge(recipient, streams, now.wall_ms)
+            log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
+
+    def _take_policy(self, arrival: Arrival) -> None:
+        """Keeps a policy and has it put in force; a crash in between is made good by the start."""
+        state = self.site.settings.state
+        try:
+            before = keep(state, arrival.data)
+        except NotKeptError as exc:
+            self._reject(exc.code)
+            return
+        log.info("policy came down serial=%d", arrival.policy.serial)
+        if not self.on_policy():
+            put_back(state, before)
+            self._reject("policy-not-recorded")
+
+    def _reject(self, reason: str) -> None:
+        self.rejected[reason] += 1
+        log.warning("message from below refused reason=%s", reason)
 
 
 def _is_no(verdict: Permit | Refusal) -> bool:

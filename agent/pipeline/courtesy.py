@@ -3,7 +3,8 @@
 
 Law:
   - only recipients of the policy in force that admitted this gateway, at a broker the policy names;
-  - once a connection, a status names the policy in force and nothing of the household;
+  - once a connection, and when another policy came into force during it, a status names the policy
+    in force and nothing of the household;
   - none of it is worth a connection: it leaves beside an open lane, or not at all;
   - then the backend is asked again about batches that were sent and never acknowledged, so that a
     lost acknowledgement costs a question and not a second transfer.
@@ -37,12 +38,16 @@ class Courtesy:
         # What was said of a connection in an earlier life is no connection of this one, and nobody
         # is to be dialled for the sake of a greeting.
         self._greeted = {recipient: health.since_ms for recipient, health in spool.health().items()}
+        self._serial: int | None = None
 
     def greet(self, site: Site) -> None:
         """Greets those who were connected anew since the last time."""
         if site.policy is None:
             return
         head = site.policy.policy.policy
+        if self._serial not in {None, head.serial}:
+            self._greeted.clear()
+        self._serial = head.serial
         for recipient, health in self._spool.health().items():
             is_new = self._greeted.get(recipient) != health.since_ms
             if health.state is LinkState.CONNECTED and is_new and recipient in site.policy.keys:

@@ -268,6 +268,7 @@ def test_consent_tells_what_would_leave_and_what_was_decided(house: House) -> No
         "decided_at": instant(START_MS),
         "until": "2027-11-22T00:00:00Z",
         "without": [FAULT],
+        "differences": [],
         "on": True,
         "reason": None,
         "detail": "",

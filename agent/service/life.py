@@ -53,6 +53,10 @@ class Life:
         """Tells the manager that the work has begun."""
         notify("READY=1")
 
+    def tell(self, sentence: str) -> None:
+        """Tells the manager in words what the work is now; `systemctl status` shows it."""
+        notify(f"STATUS={sentence}")
+
     def turned(self) -> None:
         """Notes that one turn of the work is done; feeds the watchdog."""
         now = time.monotonic()

@@ -2,7 +2,8 @@
 """The uplink program: the network and sealed bytes; no devices, no keys, no ledger.
 
 Law:
-  - it is on the leash (agent/leash.py) before it opens the spool;
+  - it is on the leash (agent/leash.py) before it says that it is ready or opens the spool; then it
+    may still wait for the spool, which the collecting side makes;
   - of agent.toml it takes where the state is, of the state the spool, of the spool the rest;
   - the watchdog is fed by the uplink's own turns.
 
@@ -46,21 +47,22 @@ def uplink(directory: Path) -> int:
     if settings is None:
         raise AssentError(f"{directory / 'agent.toml'} does not say where the state is")
     path = settings.state / _SPOOL
-    life.ready()  # to wait for a spool is its work too
-    while not path.parent.is_dir():  # nobody has collected yet
-        life.turned()
+    while not path.parent.is_dir():  # nobody has collected yet, and there is no leash to wear
         if life.stop.wait(_WAIT_S):
             return 0
     with worn(path, patience_s=_LEASH_S):
+        life.ready()
         _carry(path, life)
     return 0
 
 
 def _carry(path: Path, life: Life) -> None:
+    life.tell("waits for the spool")
     while not path.exists():
         life.turned()
         if life.stop.wait(_WAIT_S):
             return
+    life.tell("carries")
     log.info("running spool=%s", path)
     Uplink(path, turned=life.turned).run(life.stop)
     life.ending()

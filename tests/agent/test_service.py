@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,8 +19,11 @@ from typing import Any
 import pytest
 
 from agent.control import FILE_NAME, NotRunningError, ask
+from agent.leash import Leash
 from agent.offline import at_the_desk
 from agent.settings import load_settings
+from agent.site import SPOOL
+from agent.spool import Spool
 from demo.stage import free_port, wait_until
 from tests.agent.installed import (
     ADVICE,
@@ -116,6 +120,12 @@ class Agent:
             except BlockingIOError:
                 return self.heard
 
+    def is_silent_for(self, seconds: float) -> int:
+        """How often the watchdog was fed until now, or 0 when it is fed meanwhile."""
+        heard = self.listen().count("WATCHDOG=1")
+        time.sleep(seconds)
+        return heard if self.listen().count("WATCHDOG=1") == heard else 0
+
     def status(self) -> Json:
         return ask(self.state, "status")
 
@@ -125,6 +135,10 @@ class Agent:
     def reads(self, rows: int = 20) -> None:
         """Waits until the device has said something."""
         wait_until(lambda: self.status()["devices"][0]["samples"] >= rows, f"{rows} rows are read")
+
+    @property
+    def spool(self) -> Path:
+        return self.state / SPOOL
 
     @property
     def log(self) -> str:
@@ -205,6 +219,26 @@ def test_an_owner_that_does_not_turn_feeds_no_watchdog(shared: Agent) -> None:
 def _is_running(pid: int) -> bool:
     # proc(5): the third field is the state; T is stopped by a signal.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+
+
+def test_an_owner_that_is_stuck_feeds_no_watchdog_though_its_other_threads_live(
+    agent: Agent,
+) -> None:
+    process = agent.start("collect", WATCHDOG_USEC="200000")
+    agent.reads()
+    eventually(lambda: agent.listen().count("WATCHDOG=1") >= 3)
+    with contextlib.closing(sqlite3.connect(agent.spool, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # as a disk that does not come back from a write
+        process.send_signal(signal.SIGHUP)  # what is open goes into the spool, and waits for it
+        heard = eventually(lambda: agent.is_silent_for(0.6))
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(agent.state / FILE_NAME))  # the thread of control takes it
+            asking.sendall(b'{"verb": "status"}\n')
+            assert agent.is_silent_for(0.6) == heard
+            assert process.poll() is None
+            other.execute("ROLLBACK")
+            assert b'"ok": true' in asking.recv(65_536)
+    eventually(lambda: agent.listen().count("WATCHDOG=1") >= heard + 3)
 
 
 def test_many_signals_at_once_are_one(shared: Agent) -> None:
@@ -317,6 +351,28 @@ def test_the_uplink_alone_is_ready_feeds_its_watchdog_and_ends_with_0(agent: Age
     process.terminate()
     assert process.wait(20) == 0
     assert agent.listen()[-1] == "STOPPING=1"
+
+
+def test_the_uplink_that_starts_first_is_ready_on_the_leash_and_waits_for_its_spool(
+    agent: Agent,
+) -> None:
+    for path in agent.spool.parent.iterdir():
+        path.unlink()
+    process = agent.start("uplink", WATCHDOG_USEC="200000")
+    assert Leash(agent.spool).holder() == process.pid
+    eventually(lambda: agent.listen()[:2] == ["READY=1", "STATUS=waits for the spool"])
+    eventually(lambda: agent.listen().count("WATCHDOG=1") >= 3)
+    assert "STATUS=carries" not in agent.heard
+    Spool.open(agent.spool).close()
+    eventually(lambda: "STATUS=carries" in agent.listen())
+
+
+def test_an_uplink_that_finds_another_is_never_ready(agent: Agent) -> None:
+    first = agent.start("uplink")
+    eventually(lambda: "STATUS=carries" in agent.listen())
+    assert agent.spawn("uplink").wait(20) == 3
+    assert agent.listen().count("READY=1") == 1
+    assert first.poll() is None
 
 
 def test_a_bad_agent_toml_at_the_start_exits_with_1_and_its_place(agent: Agent) -> None:

@@ -63,6 +63,21 @@ def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
     return list(dict.fromkeys(findings))
 
 
+def inspect_profile(path: Path, directory: Path) -> list[Finding]:
+    """Reads one profile, and holds it against the policy where there is one.
+
+    Args:
+        path: the profile's file.
+        directory: the configuration directory.
+    """
+    try:
+        profile = load_profile(path)
+        policy = read(open_document(directory / POLICY), Policy)
+    except ConfigError as exc:
+        return [one for one in exc.findings if one.file == str(path)]
+    return list(_strangers(path, profile, policy))
+
+
 def read_files(directory: Path) -> list[str]:
     """Names the files that `inspect` finds there."""
     names = [FILE_NAME, POLICY, FORM]

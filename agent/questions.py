@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from agent.account import consent_of, history_of, sent_of, status_of
+from agent.control import NotRunningError
 from agent.explain import explain
 from agent.pipeline import Pipeline
 from agent.spool.log import KEPT
@@ -28,19 +29,30 @@ def tell(pipeline: Pipeline, request: Mapping[str, Any], *, is_running: bool) ->
         AssentError: the question has no answer here.
     """
     site = pipeline.site
+    told: Json | None = None
     match request:
         case {"verb": "status"}:
-            return status_told(pipeline, is_running=is_running)
+            told = status_told(pipeline, is_running=is_running)
         case {"verb": "consent"}:
-            return consent_of(site, site.ledger, pipeline.verdicts)
+            told = consent_of(site, site.ledger, pipeline.verdicts)
         case {"verb": "history"}:
-            return history_of(site.ledger)
-        case {"verb": "explain", "attribute": str(attribute)}:
-            told = explain(attribute, site, pipeline.verdicts, pipeline.delivered())
-            return dict(msgspec.to_builtins(told))
+            told = history_of(site.ledger)
+        case {"verb": "explain", "attribute": str(name)}:
+            explanation = explain(name, site, pipeline.verdicts, pipeline.delivered())
+            told = dict(msgspec.to_builtins(explanation))
+        case {"verb": "watch", "viewer": str(viewer), "devices": list(devices)}:
+            told = _watched(pipeline, viewer, devices, is_running=is_running)
         case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
-            return sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow)
-    return None
+            told = sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow)
+    return told
+
+
+def _watched(pipeline: Pipeline, viewer: str, devices: list[Any], *, is_running: bool) -> Json:
+    """What some devices said; beside no agent, whoever asks looks at them themselves."""
+    if not is_running:
+        raise NotRunningError("no agent runs here")
+    seen = pipeline.look(viewer, [name for name in devices if isinstance(name, str)])
+    return dict(msgspec.to_builtins(seen))
 
 
 def status_told(pipeline: Pipeline, *, is_running: bool) -> Json:

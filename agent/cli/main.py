@@ -99,6 +99,15 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "tell of an attribute which flows carry it, how, to whom and why, or why not",
         "  assent explain appliance.power\n  assent explain device.serial --json",
     ),
+    "devices": (
+        "agent.cli.devices",
+        "see what a device says now; check a profile",
+        (
+            "  assent devices watch meter-kitchen\n"
+            "  assent devices watch meter-kitchen --for 10s --json\n"
+            "  assent devices profile check profiles/eastron-sdm120.toml"
+        ),
+    ),
     "doctor": (
         "agent.cli.doctor",
         "look at everything and say what to do; names nothing private, fit for a helpdesk",

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent devices`: what is there, what it says now, and whether a profile is right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.cli.live import Painting, is_watched, sparkline
+from agent.cli.say import emphasised, result, table
+from agent.inspection import inspect_profile
+from agent.settings import Settings, load_settings
+from agent.sight import samples, sight
+from assent.errors import ConfigError, Severity, UsageError
+from assent.nearest import nearest
+from assent.units import Duration
+from firmware_bridge.sample import Sample, Value
+
+_KEPT = 240  # values of an attribute that are remembered for the plot
+_FOREVER_S = 10 * 365 * 86_400.0
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's own arguments."""
+    parser.add_argument("words", nargs="+", metavar="ACT", help="watch NAME, or profile check FILE")
+    parser.add_argument(
+        "--for", dest="for_ms", type=_duration, metavar="TIME", help="watch: end after, such as 10s"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Does one of the acts."""
+    match arguments.words:
+        case ["watch", name]:
+            return _watch(arguments, name)
+        case ["profile", "check", file]:
+            return _check(arguments, Path(file))
+    raise UsageError(
+        "expected: watch NAME, or profile check FILE", hint="see: assent devices --help"
+    )
+
+
+def _duration(text: str) -> Duration:
+    try:
+        return Duration.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def _watch(arguments: argparse.Namespace, name: str) -> int:
+    settings = load_settings(arguments.config)
+    _expect(settings, name)
+    for_s = arguments.for_ms / 1000 if arguments.for_ms else _FOREVER_S
+    try:
+        with sight(settings) as eyes:
+            seen = samples(eyes, [name], for_s)
+            if arguments.json:
+                _stream(seen)
+            elif is_watched():
+                _paint(seen)
+            else:
+                _print(seen)
+    except KeyboardInterrupt:
+        pass  # how a person ends it
+    return 0
+
+
+def _expect(settings: Settings, name: str) -> None:
+    known = [device.id for device in settings.devices]
+    if name not in known:
+        raise UsageError(
+            f"agent.toml has no device {name!r}",
+            hint=nearest(name, known, quoted=False) or f"it has {', '.join(known) or 'none'}",
+        )
+
+
+def _stream(seen: Iterator[Sample]) -> None:
+    for sample in seen:
+        values = dict(zip(sample.names, sample.values, strict=True))
+        print(json.dumps({"time_ms": sample.at.wall_ms, "values": values}), flush=True)
+
+
+def _print(seen: Iterator[Sample]) -> None:
+    for sample in seen:
+        for name, value in zip(sample.names, sample.values, strict=True):
+            print(f"{_clock(sample.at.wall_ms)}  {name}  {_shown(value)}", flush=True)
+
+
+def _paint(seen: Iterator[Sample]) -> None:
+    painting = Painting()
+    board = _Board()
+    painted = 0.0
+    for sample in seen:
+        board.take(sample)
+        if time.monotonic() - painted >= 0.2:
+            painting.paint(board.lines(time.time()))
+            painted = time.monotonic()
+
+
+class _Board:
+    """The newest value of each attribute, and the numbers before it."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, tuple[int, Value]] = {}
+        self._numbers: dict[str, deque[float]] = {}
+
+    def take(self, sample: Sample) -> None:
+        for name, value in zip(sample.names, sample.values, strict=True):
+            self._newest[name] = (sample.at.wall_ms, value)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._numbers.setdefault(name, deque(maxlen=_KEPT)).append(value)
+
+    def lines(self, now_s: float) -> list[str]:
+        rows = [["ATTRIBUTE", "VALUE", "AGE", ""]]
+        for name, (ms, value) in sorted(self._newest.items()):
+            plot = sparkline(list(self._numbers.get(name, ())))
+            rows.append([name, _shown(value), f"{max(0.0, now_s - ms / 1000):.0f} s", plot])
+        head, *body = table(rows)
+        return [emphasised(head), *body]
+
+
+def _shown(value: Value) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case tuple():
+            return f"{value[0]:.5f}, {value[1]:.5f}"
+        case _:
+            return str(value)
+
+
+def _clock(ms: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(ms / 1000))
+
+
+def _check(arguments: argparse.Namespace, file: Path) -> int:
+    findings = inspect_profile(file, arguments.config)
+    wrong = any(one.severity is Severity.ERROR for one in findings)
+    value = {"ok": not wrong, "findings": [str(one) for one in findings]}
+    lines = [str(one) for one in findings] or [f"no mistakes in {file}"]
+    result(value, lines, as_json=arguments.json)
+    return ConfigError.exit_code if wrong else 0

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few lines of a terminal that are painted again and again; elsewhere they are printed once.
+
+Law: nothing of a terminal's tricks reaches a pipe or a file; a line is never longer than the
+terminal is wide; what was there before stays above.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_UP_AND_CLEAR: Final = "\033[{}F\033[J"
+
+
+def is_watched() -> bool:
+    """Whether a person looks at stdout as it grows."""
+    return sys.stdout.isatty()
+
+
+class Painting:
+    """Lines that take the place of their predecessors, where stdout is a terminal."""
+
+    def __init__(self) -> None:
+        self._height = 0
+
+    def paint(self, lines: Sequence[str]) -> None:
+        """Shows lines in place of those shown last."""
+        size = shutil.get_terminal_size()
+        shown = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+        if self._height:
+            sys.stdout.write(_UP_AND_CLEAR.format(self._height))
+        sys.stdout.write("".join(f"{line}\n" for line in shown))
+        sys.stdout.flush()
+        self._height = len(shown)
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """A small plot of the newest values, from their lowest to their highest.
+
+    Args:
+        values: finite numbers, the newest last.
+        width: how many of them are shown.
+    """
+    shown = values[-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    if high == low:
+        return _BARS[0] * len(shown)
+    steps = len(_BARS) - 1
+    return "".join(_BARS[round((value - low) / (high - low) * steps)] for value in shown)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a device says is seen beside an agent and without one, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.cli.live import sparkline
+from agent.cli.main import main
+from agent.control import Control
+from agent.lock import instance_lock
+from tests.agent.installed import NO, House, copied, install, living
+from tests.simulators.conditions import eventually
+
+DEVICES = """
+[[device]]
+id = "washer"
+kind = "washing-machine"
+source = "replay"
+port = "recording.csv"
+profile = "replay-washing-machine"
+speed = 0.0
+
+[[device]]
+id = "gateway"
+kind = "gateway"
+source = "host"
+every = "100ms"
+"""
+HEAD = "time,power,energy,water,door,program,fault,serial"
+ROWS = [f"2026-11-22T02:15:0{n}Z,{100 + n},{n},30,1,eco,,TEST-0001" for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = install(tmp_path_factory.mktemp("installed") / "gateway")
+    (directory / "recording.csv").write_text("\n".join([HEAD, *ROWS, ""]))
+    with (directory / "agent.toml").open("a") as file:
+        file.write(DEVICES)
+    return directory
+
+
+@pytest.fixture
+def place(installed: Path, tmp_path: Path) -> Path:
+    return copied(installed, tmp_path / "gateway")
+
+
+@pytest.fixture
+def house(place: Path) -> Iterator[House]:
+    with living(place) as house:
+        yield house
+
+
+def test_a_device_is_watched_without_an_agent(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["devices", "watch", "washer", "--for", "1s", "--config", str(place)]) == 0
+    told = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert told[:3] == [
+        "appliance.power  100",
+        "appliance.energy  0",
+        "appliance.temperature  30",
+    ]
+    assert told.count("device.serial  TEST-0001") == 3
+
+
+def test_json_is_a_line_for_each_sample(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["devices", "watch", "washer", "--for", "1s", "--json", "--config", str(place)]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["values"]["appliance.power"] for row in rows] == [100.0, 101.0, 102.0]
+
+
+@pytest.mark.clause("C01")
+def test_beside_an_agent_a_device_that_no_flow_wants_is_opened_while_somebody_looks(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.decide(NO)
+    turning = threading.Event()
+    control = Control(house.site.settings.state, house.desk.answer)
+    control.start()
+    states = []
+
+    def turn() -> None:
+        while not turning.is_set():
+            house.pipeline.turn(0.01)
+            house.clock.advance(20)
+            states.append({one.device_id: one.state.value for one in house.pipeline.health()})
+
+    with instance_lock(house.site.settings.state):
+        owner = threading.Thread(target=turn)
+        owner.start()
+        try:
+            words = ["devices", "watch", "gateway", "--for", "2s", "--config", str(house.directory)]
+            assert main(words) == 0
+            assert "host.uptime" in capsys.readouterr().out
+            assert states[0]["gateway"] == "not wanted"
+            assert "running" in {state["gateway"] for state in states}
+            assert {state["washer"] for state in states} == {"not wanted"}
+            eventually(lambda: states[-1]["gateway"] == "not wanted")
+        finally:
+            turning.set()
+            owner.join()
+            control.stop()
+    assert house.spool.waiting() == {}
+
+
+def test_a_name_that_is_nearly_a_device_is_helped(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["devices", "watch", "wascher", "--config", str(place)]) == 2
+    assert capsys.readouterr().err == (
+        "assent: agent.toml has no device 'wascher'\n  did you mean washer?\n"
+    )
+    assert main(["devices", "wach", "washer", "--config", str(place)]) == 2
+
+
+def test_on_a_terminal_the_values_are_painted_in_place(place: Path) -> None:
+    main_end, other = pty.openpty()
+    words = ["devices", "watch", "gateway", "--for", "1s", "--config", str(place)]
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.cli.main", *words], stdout=other, timeout=30, check=False
+    )
+    os.close(other)
+    said = _drained(main_end)
+    assert done.returncode == 0
+    assert "ATTRIBUTE" in said
+    assert "host.uptime" in said
+    assert "F\033[J" in said  # it went up again and painted over
+
+
+def _drained(descriptor: int) -> str:
+    said = b""
+    while True:
+        try:
+            data = os.read(descriptor, 65_536)
+        except OSError:
+            break
+        if not data:
+            break
+        said += data
+    os.close(descriptor)
+    return said.decode()
+
+
+def test_a_profile_is_checked_by_itself_and_against_the_policy(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = place / "profiles" / "replay-washing-machine.toml"
+    check = ["devices", "profile", "check", str(profile), "--config", str(place)]
+    assert main(check) == 0
+    assert capsys.readouterr().out == f"no mistakes in {profile}\n"
+    profile.write_text(profile.read_text().replace("appliance.door", "appliance.dor"))
+    assert main(check) == 0
+    assert "did you mean 'appliance.door'?" in capsys.readouterr().out
+    profile.write_text(profile.read_text().replace("[profile]", "[profil]"))
+    assert main(check) == 1
+    assert "unknown key 'profil'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "plot"),
+    [
+        ([], ""),
+        ([5.0, 5.0], "▁▁"),
+        ([0.0, 7.0], "▁█"),
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "▁▂▃▄▅▆▇█"),
+        ([9.0] * 5 + [float(n) for n in range(24)], sparkline([float(n) for n in range(24)])),
+    ],
+    ids=["nothing", "a flat line", "low and high", "each step", "the newest only"],
+)
+def test_a_sparkline_goes_from_the_lowest_to_the_highest(values: list[float], plot: str) -> None:
+    assert sparkline(values) == plot

@@ -10,7 +10,10 @@ Law:
     belongs to an earlier one is dropped;
   - events before the unbroken yes began, or after it ended, are dropped;
   - a bad value costs only itself, and every value that stays is counted by its reason;
-  - a batch holds at most `permit.max_readings`, whatever came in one go.
+  - a batch holds at most `permit.max_readings`, whatever came in one go, and ends where no batch of
+    another lane does (`ends`);
+  - instants leave as whole seconds (`seconds`); whether a reading may leave, and which window it
+    belongs to, is decided on its own.
 
 A lane works in two steps, for speed: `take` appends a row per sample; `settle` turns the rows into
 columns, transforms them column by column and forgets the rows. It settles when a batch is full, old
@@ -27,9 +30,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from agent.lane.ends import Ends, Share, drawn
 from agent.lane.held import Held
 from agent.lane.intake import Intake, Take
 from agent.lane.memory import LATE_MS, Memory, Run
+from agent.lane.seconds import first_second, whole_seconds
 from agent.path import Batch, Permit
 from agent.transform import (
     DEVICE_KIND,
@@ -52,6 +57,7 @@ class Lane:
         stream: 64-bit id.
         epoch: number of the pseudonym epoch, as `epoch_of` counts.
         clock: how far the instants of its samples can be trusted.
+        share: draws how much of what the permit allows a batch holds before it ends.
 
     Raises:
         TypeError: it was given something else than a Permit.
@@ -66,6 +72,8 @@ class Lane:
         stream: int,
         epoch: int,
         clock: ClockQuality = ClockQuality.TRUSTED,
+        *,
+        share: Share = drawn,
     ) -> None:
         if type(permit) is not Permit:
             raise TypeError("a lane is built from a permit of the gate and nothing else")
@@ -74,6 +82,8 @@ class Lane:
         self.epoch = epoch
         self.clock = clock
         self._secret = secret
+        self._share = share
+        self._ends = Ends(permit, share)
         self._device_key = pseudonym_key(secret, DEVICE_KIND, epoch)
         self._compiled = {
             carried.name: compile_transform(carried, secret, epoch) for carried in permit.carried
@@ -137,9 +147,9 @@ class Lane:
         """
         if self._intake.urgent or self.epoch_of(now_ms) > self.epoch:
             return self.readings > 0
-        if self.readings >= self.permit.max_readings:
+        if self.readings >= self._ends.readings:
             self.settle(now_ms)
-            if self._held.readings >= self.permit.max_readings:
+            if self._held.readings >= self._ends.readings:
                 return True
         if self._look_ms is None:
             self._look_ms = self._old_at()
@@ -147,7 +157,7 @@ class Lane:
             return False
         self.settle(now_ms)
         since = self._held.since_ms
-        return since is not None and now_ms - since >= self.permit.max_age_ms
+        return since is not None and now_ms - since >= self._ends.age_ms
 
     def settle(self, now_ms: int | None = None) -> None:
         """Transforms what was taken.
@@ -188,11 +198,12 @@ class Lane:
                 self._memory.end_by(now_ms)
             self._memory.drop()
             self._memory.release(self._held)
-        tables = self._held.take(self.permit.max_readings)
+        tables = self._held.take(self._ends.readings)
         if not self._held.readings:
             self._intake.urgent = False
         if not tables:
             return None
+        self._ends.draw()
         return Batch(
             permit=self.permit,
             stream=self.stream,
@@ -219,7 +230,7 @@ class Lane:
         Returns:
             A lane with the same permit and secret; counters and windows begin anew.
         """
-        other = Lane(self.permit, self._secret, stream, epoch, self.clock)
+        other = Lane(self.permit, self._secret, stream, epoch, self.clock, share=self._share)
         self.settle()
         other._dropped.update(self._dropped)
         other._intake.adopt(self._intake)
@@ -230,11 +241,12 @@ class Lane:
         self._intake = Intake(self.permit, self._compiled, self._device_key, begin, self._dropped)
         self._memory = Memory(self._intake.begin_ms, self._intake.end_ms, self._dropped)
         self._held = Held()
+        self._first_second = first_second(self._intake.begin_ms)
 
     def _old_at(self) -> int | None:
         # When the oldest value is old, or when silent windows are to be looked at.
         since = [ms for ms in (self._intake.oldest_ms, self._held.since_ms) if ms is not None]
-        old_at = min(since) + self.permit.max_age_ms if since else None
+        old_at = min(since) + self._ends.age_ms if since else None
         if not self._memory.absorbed:
             return old_at
         return self._sweep_ms if old_at is None else min(old_at, self._sweep_ms)
@@ -249,7 +261,8 @@ class Lane:
         columns = [run.cells[index] for index in kept]
         if not plan:
             return
+        seconds = whole_seconds(run.times, self._first_second)
         if all(run.clean[index] for index in kept):
-            self._held.add(run.pseudonym, plan, run.times, columns, run.times[0])
+            self._held.add(run.pseudonym, plan, seconds, columns, run.times[0])
         else:
-            self._held.add_broken(run.pseudonym, plan, run.times, columns)
+            self._held.add_broken(run.pseudonym, plan, seconds, columns)

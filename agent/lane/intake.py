@@ -5,7 +5,8 @@ Law:
   - what the permit does not carry is never held: a compiled take picks the wanted values out of a
     sample before anything else;
   - rows leave for settling only when their instant lies within the yes and the epoch; what lies
-    before or after is dropped and counted, what belongs to a later epoch stays;
+    before or after is dropped and counted, what belongs to a later epoch stays. A yes that ends
+    before its first whole second is over before it began: no instant could leave under it;
   - two devices never have one pseudonym: hardware with a serial that another device of the lane
     has (a maker's "0000123") goes by its serial and its id, and that is logged once.
 
@@ -24,6 +25,7 @@ from operator import itemgetter
 from typing import Final, TypeAlias, cast
 
 from agent.lane.memory import Run
+from agent.lane.seconds import first_second
 from agent.path import Permit
 from agent.transform import Compiled, DropReason, device_pseudonym
 from firmware_bridge.sample import Device, Value
@@ -70,7 +72,6 @@ class Intake:
         epoch_begin_ms: int,
         dropped: Counter[DropReason],
     ) -> None:
-        end = permit.not_after_ms
         self.pending = 0
         """Values taken since the last `admit`."""
         self.urgent = False
@@ -83,7 +84,11 @@ class Intake:
         self._epoch_end = epoch_begin_ms + permit.epoch_ms
         self.begin_ms = max(permit.not_before_ms, self._epoch_begin)
         """First instant that may leave."""
-        self.end_ms = self._epoch_end if end is None else min(end, self._epoch_end)
+        self._yes_end = permit.not_after_ms
+        if self._yes_end is not None and self._yes_end <= first_second(self.begin_ms):
+            self._yes_end = min(self._yes_end, self.begin_ms)
+        end = self._epoch_end if self._yes_end is None else min(self._yes_end, self._epoch_end)
+        self.end_ms = end
         """First instant that may not leave any more."""
         self._oldest_ms: int | None = None
         self._shapes: dict[tuple[Device, tuple[str, ...]], _Shape] = {}
@@ -232,7 +237,7 @@ class Intake:
     def _outside(self, ms: int) -> DropReason | None:
         if ms < self._permit.not_before_ms:
             return DropReason.BEFORE_YES
-        if self._permit.not_after_ms is not None and ms >= self._permit.not_after_ms:
+        if self._yes_end is not None and ms >= self._yes_end:
             return DropReason.AFTER_END
         return DropReason.OTHER_EPOCH if ms < self._epoch_begin else None
 

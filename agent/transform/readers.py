@@ -28,6 +28,7 @@ Out: TypeAlias = int | str | bytes | bool | tuple[int, int]
 Cell: TypeAlias = Out | DropReason
 
 MAX_UNITS: Final = 2**62 - 1  # the difference of any two still fits a signed 64-bit integer
+_SECOND: Final = Quantum(1_000, 1)  # ms
 _CACHED: Final = 1_024  # distinct identifiers or addresses of one attribute, some 200 kB
 
 _NUMERIC: Final = frozenset({int, float})
@@ -126,13 +127,14 @@ def instants(quantum: Quantum | None) -> Reader:
     """Reads instants in ms since 1970 UTC.
 
     Args:
-        quantum: what they are rounded to, None for whole milliseconds.
+        quantum: what they are rounded to, in ms; never finer than a second, like the instants of
+            rows (agent/lane/seconds.py).
 
     Returns:
         The reader.
     """
-    reader = numbers(quantum or Quantum(1, 1))
-    return dataclasses.replace(reader, quantum=quantum)
+    is_coarser = quantum is not None and quantum.value(1) > _SECOND.value(1)
+    return numbers(quantum if quantum is not None and is_coarser else _SECOND)
 
 
 def booleans() -> Reader:

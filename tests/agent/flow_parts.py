@@ -23,6 +23,11 @@ METER = Device("meter-kitchen", "electricity-meter", "TEST-0001")
 FRIDGE = Device("fridge", "refrigerator")
 
 
+def whole() -> float:
+    """The share of a batch that leaves nothing to chance: all the policy allows."""
+    return 1.0
+
+
 def attribute(**fields: Any) -> Attribute:
     known: dict[str, Any] = {
         "kind": "sensor",

@@ -39,6 +39,7 @@ from tests.agent.flow_parts import (
     permit,
     sample,
     values_of,
+    whole,
 )
 
 THIS_EPOCH = NOW // EPOCH
@@ -48,7 +49,7 @@ MINUTE = 60_000
 def lane(
     attributes: dict[str, str] | None = None, *, secret: bytes = SECRET, **fields: Any
 ) -> Lane:
-    return Lane(permit(attributes, **fields), secret, 7, THIS_EPOCH)
+    return Lane(permit(attributes, **fields), secret, 7, THIS_EPOCH, share=whole)
 
 
 def feed(into: Lane, *samples: Sample) -> None:
@@ -96,13 +97,17 @@ def test_a_transform_that_does_not_fit_leaves_no_lane() -> None:
 def test_a_batch_names_its_permit_stream_epoch_clock_and_gaps() -> None:
     allowed = permit()
     busy = Lane(allowed, SECRET, 7, THIS_EPOCH, ClockQuality.SYSTEM)
-    feed(busy, sample(NOW + 5, {"appliance.power": 1.0}), sample(NOW + 9, {"appliance.power": 2.0}))
+    feed(
+        busy,
+        sample(NOW + 1_000, {"appliance.power": 1.0}),
+        sample(NOW + 9_999, {"appliance.power": 2.0}),
+    )
     gap = Gap(1, 7, GapCause.OUTAGE, NOW - 9, NOW - 1, 4)
     batch = busy.close((gap,))
     assert batch is not None
     assert (batch.permit, batch.stream, batch.epoch) == (allowed, 7, THIS_EPOCH)
     assert (batch.clock, batch.gaps) == (ClockQuality.SYSTEM, (gap,))
-    assert (batch.readings, batch.first_ms, batch.last_ms) == (2, NOW + 5, NOW + 9)
+    assert (batch.readings, batch.first_ms, batch.last_ms) == (2, NOW + 1_000, NOW + 9_000)
     (table,) = batch.tables
     (column,) = table.columns
     assert (column.kind, column.quantum, list(column.values)) == (
@@ -390,7 +395,7 @@ def test_no_batch_is_larger_than_the_permit_says_whatever_came_at_once(width: in
     busy = lane(dict.fromkeys(names, "keep"), max_readings=10)
     values = dict(zip(names, (1.0, 2.0, True), strict=False))
     for device in (METER, FRIDGE):
-        feed(busy, *[sample(NOW + at, values, device) for at in range(37)])
+        feed(busy, *[sample(NOW + at * 1_000, values, device) for at in range(37)])
     batches = []
     while busy.due(NOW):
         batch = busy.close()
@@ -418,13 +423,97 @@ def test_settling_often_does_not_make_more_tables() -> None:
     for at in range(20):
         feed(
             busy,
-            sample(NOW + 2 * at, {"appliance.power": 1.0, "appliance.voltage": 2.0}),
-            sample(NOW + 2 * at + 1, {"appliance.voltage": 2.0, "appliance.power": 1.0}),
+            sample(NOW + 2_000 * at, {"appliance.power": 1.0, "appliance.voltage": 2.0}),
+            sample(NOW + 2_000 * at + 1_000, {"appliance.voltage": 2.0, "appliance.power": 1.0}),
         )
         busy.settle()
     (batch,) = closed(busy)
     (table,) = batch.tables
-    assert list(table.times) == [NOW + at for at in range(40)]
+    assert list(table.times) == [NOW + 1_000 * at for at in range(40)]
+
+
+def rows(batches: list[Batch]) -> list[tuple[int, object]]:
+    """Instants since NOW and values, as they leave."""
+    return [(ms - NOW, value) for _, ms, _, value in cells(batches)]
+
+
+@pytest.mark.clause("C10")
+def test_instants_leave_as_whole_seconds_and_rows_of_one_second_keep_their_order() -> None:
+    busy = lane()
+    for at, watts in [(1_999, 3.0), (1_000, 1.0), (1_500, 2.0), (2_000, 4.0), (1_500, 2.5)]:
+        feed(busy, sample(NOW + at, {"appliance.power": watts}))
+    assert rows(closed(busy)) == [(1_000, 10), (1_000, 20), (1_000, 25), (1_000, 30), (2_000, 40)]
+
+
+@pytest.mark.clause("C10")
+def test_a_row_that_lost_a_value_leaves_at_a_whole_second_too() -> None:
+    busy = lane({"appliance.power": "keep", "appliance.voltage": "keep"})
+    feed(busy, sample(NOW + 1_999, {"appliance.power": 1.0, "appliance.voltage": math.nan}))
+    assert rows(closed(busy)) == [(1_000, 10)]
+
+
+def test_in_its_first_second_a_yes_begins_at_the_next() -> None:
+    busy = lane(not_before_ms=NOW + 300)
+    for at in (299, 300, 999, 1_000, 1_999, 2_000):
+        feed(busy, sample(NOW + at, {"appliance.power": float(at)}))
+    (batch,) = closed(busy)
+    # Nothing is stamped before the yes, and nothing that came before it leaves.
+    assert rows([batch]) == [
+        (1_000, 3_000),
+        (1_000, 9_990),
+        (1_000, 10_000),
+        (1_000, 19_990),
+        (2_000, 20_000),
+    ]
+    assert batch.first_ms >= busy.permit.not_before_ms
+    assert busy.dropped == {DropReason.BEFORE_YES: 1}
+
+
+def test_a_yes_without_a_whole_second_lets_nothing_out() -> None:
+    short = lane(not_before_ms=NOW + 300, not_after_ms=NOW + 1_000)
+    longer = lane(not_before_ms=NOW + 300, not_after_ms=NOW + 1_001)
+    for each in (short, longer):
+        feed(each, sample(NOW + 700, {"appliance.power": 1.0}))
+    assert closed(short) == []
+    assert short.dropped == {DropReason.AFTER_END: 1}
+    assert rows(closed(longer)) == [(1_000, 10)]
+
+
+def test_the_end_of_a_yes_is_judged_on_the_instant_itself() -> None:
+    busy = lane(not_after_ms=NOW + 1_500)
+    for at in (1_499, 1_500):
+        feed(busy, sample(NOW + at, {"appliance.power": float(at)}))
+    assert rows(closed(busy)) == [(1_000, 14_990)]
+    assert busy.dropped == {DropReason.AFTER_END: 1}
+
+
+def ends(readings: int, **fields: Any) -> list[int]:
+    """Where batches of a lane end, by the number of its reading, one reading a second."""
+    busy = Lane(permit(**fields), SECRET, 7, THIS_EPOCH)
+    found, count = [], 0
+    for at in range(readings):
+        feed(busy, sample(NOW + at * 1_000, {"appliance.power": 1.0}))
+        while busy.due(NOW + at * 1_000):
+            batch = busy.close()
+            assert batch is not None
+            count += batch.readings
+            found.append(count)
+    return found
+
+
+@pytest.mark.clause("C10")
+@pytest.mark.parametrize(
+    "bound", [{"max_readings": 200}, {"max_age_ms": 200_000}], ids=["full", "old"]
+)
+def test_the_batches_of_two_lanes_do_not_end_together(bound: dict[str, int]) -> None:
+    one, other = (ends(20_000, **bound) for _ in range(2))
+    for each in (one, other):
+        sizes = [end - begin for begin, end in zip([0, *each], each, strict=False)]
+        assert min(sizes) >= 150
+        assert max(sizes) <= 201
+        assert len(set(sizes)) > 20
+    # By chance one end in 175 falls on one of the other's; never are they the same.
+    assert len(set(one) & set(other)) < len(one) / 4
 
 
 WINDOWED = {"appliance.power": "window(15m, mean)", "appliance.voltage": "window(15m, max)"}
@@ -501,8 +590,13 @@ def test_shapes_that_share_a_counter_do_not_confuse_it() -> None:
     busy = lane({"appliance.energy": "delta", "appliance.power": "keep"})
     for at, value in enumerate([100, 101, 103, 106, 110]):
         fields: dict[str, object] = {"appliance.energy": value}
-        feed(busy, sample(NOW + at, fields | ({"appliance.power": 1.0} if at % 2 else {})))
-    found = {ms - NOW: v for _, ms, name, v in cells(closed(busy)) if name == "appliance.energy"}
+        more = {"appliance.power": 1.0} if at % 2 else {}
+        feed(busy, sample(NOW + at * 1_000, fields | more))
+    found = {
+        (ms - NOW) // 1_000: v
+        for _, ms, name, v in cells(closed(busy))
+        if name == "appliance.energy"
+    }
     assert found == {1: 1, 2: 2, 3: 3, 4: 4}
     assert busy.dropped == {DropReason.FIRST_OF_COUNTER: 1}
 
@@ -521,9 +615,11 @@ def test_a_counter_takes_readings_of_one_instant_in_the_order_they_came() -> Non
 
 def test_samples_that_come_out_of_order_are_put_in_order() -> None:
     busy = lane({"appliance.energy": "delta"})
-    feed(busy, *[sample(NOW + at, {"appliance.energy": 100 + at}) for at in (3, 1, 2, 5, 4)])
+    mixed = (3, 1, 2, 5, 4)
+    feed(busy, *[sample(NOW + at * 1_000, {"appliance.energy": 100 + at}) for at in mixed])
     (batch,) = closed(busy)
-    assert [(ms - NOW, v) for _, ms, _, v in cells([batch])] == [(2, 1), (3, 1), (4, 1), (5, 1)]
+    found = [((ms - NOW) // 1_000, value) for _, ms, _, value in cells([batch])]
+    assert found == [(2, 1), (3, 1), (4, 1), (5, 1)]
 
 
 def test_a_sample_that_names_an_attribute_twice_is_not_believed() -> None:
@@ -544,13 +640,12 @@ def test_more_shapes_than_there_is_room_for_are_taken_apart() -> None:
     busy = lane(carried=tuple(carried(name, "keep", POWER) for name in names), max_readings=10**6)
     subsets = [[n for bit, n in enumerate(names) if mask >> bit & 1] for mask in range(1, 2**11)]
     for at, subset in enumerate(subsets):
-        feed(
-            busy, sample(NOW + at, {name: float(mask_bit) for mask_bit, name in enumerate(subset)})
-        )
+        values = {name: float(bit) for bit, name in enumerate(subset)}
+        feed(busy, sample(NOW + at * 1_000, values))
     assert MAX_SHAPES <= len(busy._intake._shapes) <= MAX_SHAPES + len(names)
     found = Counter((ms, name, value) for _, ms, name, value in cells(closed(busy)))
     assert found == {
-        (NOW + at, name, 10 * bit): 1
+        (NOW + at * 1_000, name, 10 * bit): 1
         for at, subset in enumerate(subsets)
         for bit, name in enumerate(subset)
     }
@@ -642,6 +737,7 @@ def plain_lane(samples: list[Sample]) -> tuple[Counter[tuple[bytes, int, str, ob
     }
     for each in samples:
         ms, device = each.at.wall_ms, each.device.id
+        second = ms // 1_000 * 1_000
         for name, value in zip(each.names, each.values, strict=True):
             if name == "appliance.other":
                 continue
@@ -657,9 +753,9 @@ def plain_lane(samples: list[Sample]) -> tuple[Counter[tuple[bytes, int, str, ob
                 if last is None or cell < last:
                     stays += 1
                 else:
-                    leaves[who[device], ms, name, cell - last] += 1
+                    leaves[who[device], second, name, cell - last] += 1
             else:
-                leaves[who[device], ms, name, cell] += 1
+                leaves[who[device], second, name, cell] += 1
     open_readings = 0
     for (device, name), starts in windows.items():
         open_readings += len(starts.pop(max(starts)))

@@ -213,7 +213,8 @@ def test_an_urgent_event_leaves_with_the_sample_that_brought_it(agreed: House) -
     assert powers_of(agreed) == [1, 2]
 
 
-@pytest.mark.parametrize(("ms", "batches"), [(59_000, 0), (60_000, 1)], ids=["young", "old"])
+# It closes at a share of that age that is drawn for each batch, from three quarters to the whole.
+@pytest.mark.parametrize(("ms", "batches"), [(44_000, 0), (60_000, 1)], ids=["young", "old"])
 def test_a_batch_closes_when_its_oldest_reading_is_as_old_as_the_policy_says(
     agreed: House, ms: int, batches: int
 ) -> None:
@@ -230,8 +231,11 @@ def test_a_full_batch_closes_with_the_reading_that_filled_it(
         house.desk.reload()
         house.decide(YES, policy="2026-12-01")
         house.powers(*range(11))
-        assert [len(values([one], POWER)) for one in house.batches(DIAGNOSIS)] == [4, 4]
-        assert powers_of(house) == list(range(8))
+        sizes = [len(values([one], POWER)) for one in house.batches(DIAGNOSIS)]
+        # Three quarters of four readings to all four, drawn for each batch.
+        assert set(sizes) <= {3, 4}
+        assert powers_of(house) == list(range(sum(sizes)))
+        assert 11 - sum(sizes) < 4
 
 
 def test_a_text_that_is_none_of_the_closed_set_stays_and_takes_nothing_with_it(

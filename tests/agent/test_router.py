@@ -27,11 +27,12 @@ from tests.agent.flow_parts import (
     permit,
     sample,
     values_of,
+    whole,
 )
 
 
 def lane(attributes: Mapping[str, str], *, secret: bytes = SECRET, **fields: Any) -> Lane:
-    return Lane(permit(dict(attributes), **fields), secret, 7, NOW // EPOCH)
+    return Lane(permit(dict(attributes), **fields), secret, 7, NOW // EPOCH, share=whole)
 
 
 def power(**fields: Any) -> Lane:
@@ -198,13 +199,15 @@ def test_every_value_reaches_every_lane_that_wants_it_exactly_once(
     router = Router(lanes)
     router.route(
         [
-            sample(NOW + at, {name: VALUES[name] for name in names}, device, trusted=trusted)
+            sample(
+                NOW + at * 1_000, {name: VALUES[name] for name in names}, device, trusted=trusted
+            )
             for at, (names, device, trusted) in enumerate(history)
         ]
     )
     for wish, each in zip(wishes, lanes, strict=True):
         expected = Counter(
-            (NOW + at, name)
+            (NOW + at * 1_000, name)
             for at, (names, _, trusted) in enumerate(history)
             for name in names
             if trusted and name in wish

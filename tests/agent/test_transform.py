@@ -291,14 +291,21 @@ def test_what_fits_compiles(op: str, entry: object, kind: Kind) -> None:
     assert compile_transform(carried("device.serial", op, entry), SECRET, 0).kind is kind  # type: ignore[arg-type]
 
 
-def test_an_instant_is_whole_milliseconds() -> None:
-    entry = attribute(kind="event", type="time")
-    compiled = compile_transform(carried("device.restart", "keep", entry), SECRET, 0)
-    assert compiled.quantum is None
-    assert compiled.reader.read([1_700_000_000_000, 12.5, 13.5]) == (
-        [1_700_000_000_000, 12, 14],
-        True,
-    )
+@pytest.mark.parametrize(
+    ("quantum", "op", "step"),
+    [
+        (None, "keep", 1_000),
+        (10.0, "keep", 1_000),
+        (10.0, "round(60000)", 60_000),
+        (3_600_000.0, "keep", 3_600_000),
+    ],
+    ids=["nothing is said", "a finer sensor", "a coarser transform", "a coarser sensor"],
+)
+def test_an_instant_is_whole_seconds_or_coarser(quantum: float | None, op: str, step: int) -> None:
+    entry = attribute(kind="event", type="time", quantum=quantum)
+    compiled = compile_transform(carried("device.restart", op, entry), SECRET, 0)
+    assert compiled.quantum == Quantum(step, 1)
+    assert compiled.reader.read([5 * step, 6.5 * step, 7.5 * step]) == ([5, 6, 8], True)
 
 
 PERSONAL = {

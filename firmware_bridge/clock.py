@@ -103,26 +103,37 @@ class Clock:
 class Pace:
     """A period to keep: says when the next read is due, and blocks a short slice until then.
 
-    A source that is late does not catch up; it goes on from where it is.
+    While the clock is trusted, reads are due at UTC multiples of the period, the first one too: the
+    phase of a loop that began at any moment would tell one gateway from all others in every flow it
+    feeds. Before that they are a period apart. A source that is late does not catch up.
     """
 
     def __init__(self, clock: Clock, every_ms: int) -> None:
         self._clock = clock
         self._every_ms = max(1, every_ms)
-        self._next_ms = clock.now().mono_ms
+        self._last = clock.now()
 
     def is_due(self) -> bool:
         """Waits at most half a second for the next read, and says whether it is due now."""
-        early_ms = self._next_ms - self._clock.now().mono_ms
+        early_ms = self._early_ms(self._clock.now())
         if early_ms > 0:
             self._clock.wait(min(early_ms, _SLICE_MS))
-        now_ms = self._clock.now().mono_ms
-        if now_ms < self._next_ms:
+        now = self._clock.now()
+        if self._early_ms(now) > 0:
             return False
-        self._next_ms += self._every_ms
-        if self._next_ms <= now_ms:
-            self._next_ms = now_ms + self._every_ms
+        self._last = now
         return True
+
+    def _early_ms(self, now: Instant) -> int:
+        last, every_ms = self._last, self._every_ms
+        since_ms = now.mono_ms - last.mono_ms
+        if not (now.trusted and last.trusted):
+            return every_ms - since_ms
+        # A clock that was set back must not silence a source: after two periods it reads anyway.
+        return min(
+            every_ms - last.wall_ms % every_ms - (now.wall_ms - last.wall_ms),
+            2 * every_ms - since_ms,
+        )
 
 
 def _was_touched_since(evidence: Path, wall_ms: int, mono_ms: int) -> bool:

@@ -4,8 +4,8 @@
 Path: files below a root directory → decode.host → **Sample**.
 Law:
   - `host.model`, `host.serial`, `host.os`, `host.kernel`, `host.mac`, `host.machine-id`,
-    `host.language` and `host.cores` change seldom: they come with the first read and every hour
-    after it, so that a flow agreed to later has them within the hour, and an upgrade shows;
+    `host.language` and `host.cores` change seldom: they come with the first read and the first of
+    every hour, so that a flow agreed to later has them within the hour, and an upgrade shows;
   - `host.throttled`, `host.temperature` (°C) and `host.uptime` (s) come with every read;
   - a file that is missing or odd leaves its attribute out; only a missing root is an error;
   - `host.mac` is the permanent address of the physical interface that the kernel numbered first.
@@ -41,7 +41,7 @@ STATIC: Final = frozenset(
         "host.serial",
     }
 )
-"""Attributes of the first read and of every hour."""
+"""Attributes of the first read, and of the first in every hour."""
 SENSORS: Final = frozenset({"host.temperature", "host.throttled", "host.uptime"})
 """Attributes of every read."""
 
@@ -78,7 +78,7 @@ class HostSource:
         self._root = Path(config.port or "/")
         self._device: Device | None = None
         self._pace: Pace | None = None
-        self._static_due_ms = 0
+        self._static_hour: int | None = None  # in which hour what is static last came
         self._shapes: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def open(self) -> None:
@@ -92,7 +92,7 @@ class HostSource:
         serial = _serial(self._root, decode.cpu_info(_read(self._root / "proc/cpuinfo") or b""))
         self._device = Device(self._config.device_id, self._config.kind, serial)
         self._pace = Pace(self._clock, int(self._config.every))
-        self._static_due_ms = self._clock.now().mono_ms
+        self._static_hour = None
 
     def read(self) -> list[Sample]:
         """Gives the sensors once a period, and what is static with the first of them.
@@ -106,8 +106,9 @@ class HostSource:
             return []
         now = self._clock.now()
         samples = []
-        if now.mono_ms >= self._static_due_ms:
-            self._static_due_ms = now.mono_ms + _STATIC_EVERY_MS
+        hour = now.wall_ms // _STATIC_EVERY_MS
+        if hour != self._static_hour:
+            self._static_hour = hour
             samples.append(self._sample(self._device, now, _static(self._root)))
         samples.append(self._sample(self._device, now, _sensors(self._root)))
         return [sample for sample in samples if sample.names]

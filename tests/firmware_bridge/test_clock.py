@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from firmware_bridge.clock import Clock, Pace
-from tests.simulators.clock import ManualClock
+from tests.simulators.clock import START_MS, ManualClock
 
 BOOT_ID = "5e1f0c1e-52d4-4c0a-9a3b-0f1c2d3e4f50"
 
@@ -128,12 +128,58 @@ def test_a_period_is_kept_and_a_late_reader_does_not_catch_up() -> None:
     while len(reads) < 6:
         if pace.is_due():
             reads.append(clock.now().mono_ms - start)
-    assert reads == [0, 1_000, 2_000, 12_000, 13_000, 14_000]
+    assert reads == [1_000, 2_000, 3_000, 13_000, 14_000, 15_000]
 
 
 def test_a_slow_period_blocks_no_longer_than_half_a_second_at_a_time() -> None:
     clock = ManualClock(flowing=True)
     pace = Pace(clock, 3_600_000)
-    assert pace.is_due()
     assert not pace.is_due()
     assert max(clock.waits) == 500
+
+
+def due_instants(clock: ManualClock, every_ms: int, reads: int) -> list[int]:
+    """Wall instants of so many reads, each a little late."""
+    pace, found = Pace(clock, every_ms), list[int]()
+    while len(found) < reads:
+        if pace.is_due():
+            clock.advance(7)
+            found.append(clock.now().wall_ms - 7)
+    return found
+
+
+@pytest.mark.parametrize("began_ms", [0, 1, 4_321, 9_999])
+@pytest.mark.clause("C10")
+def test_the_phase_of_a_loop_says_nothing_of_when_it_began(began_ms: int) -> None:
+    clock = ManualClock(START_MS + began_ms, flowing=True)
+    assert due_instants(clock, 10_000, 3) == [START_MS + at for at in (10_000, 20_000, 30_000)]
+
+
+def test_before_the_clock_is_trusted_reads_are_a_period_apart() -> None:
+    clock = ManualClock(START_MS + 4_321, flowing=True, trusted=False)
+    first, second = due_instants(clock, 10_000, 2)
+    assert (first - START_MS, second - first) == (14_321, 10_000)
+    # The twin: once it is trusted they fall on the multiples again.
+    pace = Pace(clock, 10_000)
+    clock.trusted = True
+    while not pace.is_due():
+        pass
+    while not pace.is_due():
+        pass
+    assert clock.now().wall_ms % 10_000 == 0
+
+
+@pytest.mark.parametrize("step_ms", [-3_600_000, -5, 5, 3_600_000])
+def test_a_clock_that_is_set_delays_a_read_by_a_period_at_most(step_ms: int) -> None:
+    clock = ManualClock(flowing=True)
+    pace = Pace(clock, 10_000)
+    while not pace.is_due():
+        pass
+    before = clock.now().mono_ms
+    clock.step(step_ms)
+    while not pace.is_due():
+        pass
+    assert clock.now().mono_ms - before <= 20_000
+    while not pace.is_due():
+        pass
+    assert clock.now().wall_ms % 10_000 == 0

@@ -478,7 +478,7 @@ def test_stop_is_prompt_whatever_the_sources_wait_for(start: Starter, tmp_path: 
         clock=clock,
         wanted={"hourly", "failing"},
     )
-    until(lambda: len(tray.samples) == 1 and failing.closed == 1)
+    until(lambda: supervisor.health()[0].state is State.STARTING and failing.closed == 1)
     begun = time.monotonic()
     assert supervisor.stop() == ()
     assert time.monotonic() - begun < 1

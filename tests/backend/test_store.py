@@ -123,6 +123,22 @@ def test_readings_of_one_instant_are_all_kept(store: Store) -> None:
     assert values(store) == ["E01", "E02", "E02", "E02", "E03"]
 
 
+def test_readings_of_one_second_keep_their_order_across_batches(store: Store) -> None:
+    def batch(sequence: int, *codes: str) -> Taken:
+        events = Column("appliance.fault", Kind.TEXT, list(codes))
+        table = Table(PSEUDONYM, [START_MS] * len(codes), (events,))
+        return taken(HAND.batch(OURS.public, [table], sequence=sequence))
+
+    told = [("E01",), ("E03", "E02"), ("E01", "E02"), ("E03",)]
+    for sequence, codes in enumerate(told):
+        put(store, batch(sequence, *codes))
+    rows = store._readings_db.execute("SELECT text FROM data ORDER BY time_ms, again").fetchall()
+    assert [text for (text,) in rows] == [code for codes in told for code in codes]
+    assert [row.value for row in store.readings.every("remote-diagnosis")] == [
+        text for (text,) in rows
+    ]
+
+
 def test_the_same_batch_again_is_a_duplicate_and_stored_once(store: Store) -> None:
     data = HAND.batch(OURS.public, power())
     assert put(store, taken(data), taken(data)) == [Verdict.STORED, Verdict.DUPLICATE]

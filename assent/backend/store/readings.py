@@ -8,10 +8,13 @@ Law:
     no number tells which series came first, or beside which;
   - no gateway, stream, sequence, time of arrival or consent record is in this file;
   - rows are clustered by series and instant (WITHOUT ROWID): no row number keeps the order in
-    which batches of two flows arrived.
+    which batches of two flows arrived;
+  - instants are whole seconds; readings of one series in one second keep their order in `again`,
+    also across two batches that arrived in theirs.
 
-Read the view `data`: flow, pseudonym, terms, batch_ref, attribute, kind, quantum, time_ms and the
-typed value (number, text, bytes, truth, latitude, longitude). Numbers are in the attribute's unit.
+Read the view `data`: flow, pseudonym, terms, batch_ref, attribute, kind, quantum, time_ms, again
+and the typed value (number, text, bytes, truth, latitude, longitude). Numbers are in the
+attribute's unit.
 
 Security: this file and `custody.db` are apart because SQLite grants no tables, only files: let the
 purpose's group read `store.db` (with its -wal and -shm), and nobody but the ingest `custody.db`.
@@ -48,16 +51,16 @@ CREATE TABLE IF NOT EXISTS series (
 );
 CREATE TABLE IF NOT EXISTS reading (
   series INTEGER NOT NULL, time_ms INTEGER NOT NULL, batch_ref BLOB NOT NULL,
-  again INTEGER NOT NULL, -- counts readings of one series at one instant in one batch
+  again INTEGER NOT NULL, -- counts readings of one series at one instant
   number,                 -- no affinity: whole numbers stay exact, others are REAL
   text TEXT, bytes BLOB, truth INTEGER, latitude REAL, longitude REAL,
-  PRIMARY KEY (series, time_ms, batch_ref, again)
+  PRIMARY KEY (series, time_ms, again, batch_ref)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unsettled (
   batch_ref BLOB NOT NULL, spans TEXT NOT NULL, PRIMARY KEY (batch_ref)
 ) WITHOUT ROWID;
 CREATE VIEW IF NOT EXISTS data AS
-  SELECT flow, pseudonym, terms, batch_ref, attribute, kind, quantum, time_ms,
+  SELECT flow, pseudonym, terms, batch_ref, attribute, kind, quantum, time_ms, again,
          number, text, bytes, truth, latitude, longitude
   FROM reading JOIN series USING (series);
 """
@@ -130,6 +133,7 @@ class Readings:
         """Inserts the readings of one batch, and remembers that they are not settled yet."""
         spans: list[tuple[int, int, int]] = []
         before: dict[int, list[Sequence[int]]] = {}
+        looked: set[tuple[int, int]] = set()
         for table in bundle.tables:
             times = table.times
             if not times:
@@ -138,7 +142,10 @@ class Readings:
             for column in table.columns:
                 series = self._series(bundle, table, column)
                 spans.append((series, first, last))
-                again = _again(times, before.setdefault(series, []))
+                if (series, first) not in looked:
+                    looked.add((series, first))
+                    before.setdefault(series, []).extend(self._there(series, first, bundle))
+                again = _again(times, before[series])
                 key = (repeat(series), times, repeat(bundle.reference), again)
                 self._db.executemany(
                     _INSERT[column.kind],
@@ -185,7 +192,7 @@ class Readings:
         found = self._db.execute(
             "SELECT pseudonym, attribute, time_ms, kind, number, text, bytes, truth, latitude,"
             " longitude, terms, batch_ref FROM data WHERE flow = ?"
-            " ORDER BY time_ms DESC, attribute, pseudonym LIMIT ?",
+            " ORDER BY time_ms DESC, attribute, pseudonym, again DESC LIMIT ?",
             (flow, limit),
         )
         for pseudonym, attribute, time_ms, kind, *values, terms, reference in found:
@@ -208,12 +215,20 @@ class Readings:
         for number, pseudonym, attribute, kind, terms in series:
             found = self._db.execute(
                 "SELECT time_ms, batch_ref, number, text, bytes, truth, latitude, longitude"
-                " FROM reading WHERE series = ? ORDER BY time_ms, batch_ref, again",
+                " FROM reading WHERE series = ? ORDER BY time_ms, again, batch_ref",
                 (number,),
             )
             for time_ms, reference, *values in found:
                 value = _value(Kind(kind), values)
                 yield Reading(flow, pseudonym, attribute, time_ms, value, terms, reference)
+
+    def _there(self, series: int, time_ms: int, bundle: Bundle) -> list[Sequence[int]]:
+        """Finds what earlier batches left of a series in the second in which this one begins."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM reading WHERE series = ? AND time_ms = ? AND batch_ref <> ?",
+            (series, time_ms, bundle.reference),
+        ).fetchone()
+        return [[time_ms] * count] if count else []
 
     def _series(self, bundle: Bundle, table: Table, column: Column) -> int:
         quantum = column.quantum

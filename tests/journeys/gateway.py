@@ -119,10 +119,14 @@ class Gateway(Stage):
         db.close()
         return {((stream % 2**64).to_bytes(8, "big"), sequence) for stream, sequence in rows}
 
-    def more_arrives(self, flow: str, batches: int = 2) -> None:
+    def unstored(self) -> set[tuple[bytes, int]]:
+        """Those of the waiting batches that the maker has not stored."""
+        return self.spooled() - set(self.custody())
+
+    def more_arrives(self, flow: str) -> None:
         """Waits until the maker has stored more of a flow than now."""
         before = self.stored(flow)
-        wait_until(lambda: self.stored(flow) >= before + batches, f"more of {flow} arrives")
+        wait_until(lambda: self.stored(flow) > before, f"more of {flow} arrives")
 
     def _start(self, name: str, words: list[str]) -> None:
         super()._start(name, self.machine.wired(*words))
@@ -156,7 +160,7 @@ def delivering(directory: Path, recipients: Stage) -> Iterator[Gateway]:
             bundle = gateway.publish(fast)
             gateway.make_gateway(DEVICES)
             gateway.enrol(bundle)
-            gateway.decide(YES)
+            gateway.decide(YES | {"partner-energy-advice": '"refused"'})
             gateway.start_broker("maker")
             gateway.start_backend("maker")
             gateway.start()

@@ -1,149 +1,227 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The units under a real systemd, in a container of Debian files that `make systemd-root` makes."""
+"""A gateway under a real systemd: its readings arrive, whatever is stopped, hung or killed there."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import site
-import subprocess
-import sys
+import datetime as dt
+import signal
+import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing, contextmanager
 
 import pytest
 
-from agent.cli.main import main
-from demo.stage import wait_until
+from demo.stage import Stage, wait_until
+from tests.journeys.gateway import COLLECTOR, Gateway, delivering
+from tests.simulators.machine import UNITS, Machine
 
 pytestmark = pytest.mark.journey
-REPO = Path(__file__).resolve().parents[2]
-ROOT = Path(
-    os.environ.get("ASSENT_SYSTEMD_ROOT", Path.home() / ".cache" / "assent" / "systemd-root")
-)
-PROGRAM = """\
-#!/bin/sh
-export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/assent:/opt/packages
-[ "$1" != -c ] || exec /usr/bin/python3 "$@"
-exec /usr/bin/python3 -m agent.cli.main "$@"
-"""
-PULL = (
-    "import pathlib; from agent.leash import Leash;"
-    "print(Leash(pathlib.Path('/var/lib/assent/spool/spool.db')).cut())"
-)
 
-
-class Machine:
-    """A booted container; commands are run inside."""
-
-    def __init__(self, root: Path) -> None:
-        words = ["systemd-nspawn", "-D", str(root), "-b", "--register=no", "--keep-unit"]
-        words += ["--private-network", "--console=pipe", f"--bind-ro={REPO}:/opt/assent"]
-        words += [f"--bind-ro={site.getsitepackages()[0]}:/opt/packages"]
-        with (root.parent / "log").open("wb") as log:
-            self._nspawn = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=root.parent
-            )
-        wait_until(lambda: bool(self._leader()), "the container runs")
-
-    def _leader(self) -> str:
-        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text()
-        return children.split()[0] if children.split() else ""
-
-    def types(self, *words: str) -> str:
-        done = subprocess.run(
-            ["nsenter", "-t", self._leader(), "-a", *words],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        return (done.stdout or done.stderr).strip()
-
-    def shows(self, unit: str, what: str) -> str:
-        return self.types("systemctl", "show", unit, "-p", what, "--value")
-
-    def is_active(self, unit: str) -> bool:
-        return self.types("systemctl", "is-active", unit) == "active"
-
-    def close(self) -> None:
-        self.types("poweroff")
-        try:
-            self._nspawn.wait(20)
-        except subprocess.TimeoutExpired:
-            self._nspawn.kill()
-            self._nspawn.wait()
-
-
-def install(root: Path) -> None:
-    """Puts the units where a package would, and a configuration that trusts nobody."""
-    for folder, place in (
-        ("*.service", "etc/systemd/system"),
-        ("*.target", "etc/systemd/system"),
-        ("sysusers.d/*", "usr/lib/sysusers.d"),
-        ("tmpfiles.d/*", "usr/lib/tmpfiles.d"),
-    ):
-        (root / place).mkdir(parents=True, exist_ok=True)
-        for path in (REPO / "systemd").glob(folder):
-            shutil.copy(path, root / place)
-    units = root / "etc/systemd/system"
-    for wants, names in (
-        ("multi-user.target.wants", ["assent.target"]),
-        ("assent.target.wants", ["assent-collect.service", "assent-uplink.service"]),
-    ):
-        (units / wants).mkdir(exist_ok=True)
-        for name in names:
-            (units / wants / name).symlink_to(f"../{name}")
-    for name in ("assent", "packages"):
-        (root / "opt" / name).mkdir()
-    (root / "usr/bin/assent").write_text(PROGRAM)
-    (root / "usr/bin/assent").chmod(0o755)
-    config = ["--config", str(root / "etc/assent"), "--state", "/var/lib/assent"]
-    assert main(["init", *config]) == 0
+COLLECT, UPLINK = UNITS
+FLOW, OTHER = "remote-diagnosis", "service"
+# Seconds; the units have 60 and 30, which nobody waits for in a test.
+HURRIED = "[Service]\nWatchdogSec=2s\nRestartSec=200ms\n"
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None or not ROOT.is_dir():
-        pytest.skip("needs root, systemd-nspawn and a Debian root: make systemd-root")
-    if sys.version_info[:2] != (3, 11):
-        pytest.skip("the container's Python is 3.11, the packages here are for another")
-    root = tmp_path_factory.mktemp("systemd") / "root"
-    subprocess.run(["cp", "-a", str(ROOT), str(root)], check=True)
-    install(root)
-    machine = Machine(root)
-    try:
-        for unit in ("assent-collect", "assent-uplink"):
-            wait_until(lambda unit=unit: machine.is_active(unit), f"{unit} is ready")
-        yield machine
-    finally:
-        machine.close()
-        shutil.rmtree(root)
+def gateway(recipients: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with delivering(tmp_path_factory.mktemp("systemd"), recipients) as gateway:
+        for unit in UNITS:
+            gateway.machine.adds(unit, "hurried", HURRIED)
+            gateway.machine.types("systemctl", "restart", unit)
+            gateway.machine.until_active(unit)
+        yield gateway
 
 
-def test_both_start_inside_their_sandboxes_as_their_users(machine: Machine) -> None:
-    for unit in ("assent-collect", "assent-uplink"):
-        assert machine.shows(unit, "NRestarts") == "0"
-        pid = machine.shows(unit, "MainPID")
-        assert machine.types("ps", "-o", "euser:20=", "-p", pid) == unit
+@pytest.fixture
+def machine(gateway: Gateway) -> Machine:
+    return gateway.machine
+
+
+@contextmanager
+def struck(machine: Machine, unit: str, said: str) -> Iterator[None]:
+    """What the block does to a unit ends it as systemd says; then systemd has it back."""
+    pid, restarts = machine.pid(unit), machine.restarts(unit)
+    reports = machine.log(unit).count(said)
+    yield
+    wait_until(lambda: machine.restarts(unit) > restarts, f"{unit} is started again")
+    machine.until_active(unit)
+    assert machine.pid(unit) != pid
+    assert machine.log(unit).count(said) == reports + 1
+
+
+def agree_again(gateway: Gateway) -> None:
+    """The household's yes to a flow that it had taken back."""
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    gateway.decide({FLOW: f'{{ decision = "given", on = {now} }}'})
+    gateway.more_arrives(FLOW)
+
+
+def nothing_more_of_it(gateway: Gateway) -> None:
+    """What the broker had is stored; then the other flow goes on alone."""
+    gateway.more_arrives(OTHER)
+    reached = gateway.stored(FLOW)
+    gateway.more_arrives(OTHER)
+    assert gateway.stored(FLOW) == reached
+
+
+def test_neither_starts_before_there_is_a_configuration(machine: Machine) -> None:
+    for unit in UNITS:
+        first, *_, last = machine.log(unit).splitlines()
+        assert "skipped because of an unmet condition" in first
+        assert "skipped" not in last  # the twin: it runs
+
+
+def test_both_run_as_their_users_and_say_that_they_work(gateway: Gateway) -> None:
+    machine = gateway.machine
+    for unit in UNITS:
+        assert machine.types("ps", "-o", "euser:20=", "-p", str(machine.pid(unit))) == unit
     modes = machine.types("stat", "-c", "%a %U:%G", "/var/lib/assent", "/var/lib/assent/spool")
     assert modes.splitlines() == ["710 assent-collect:assent", "2770 assent-collect:assent"]
+    assert machine.shows(UPLINK, "StatusText") == "carries"
 
 
-def test_the_collecting_user_ends_a_stopped_uplink_and_systemd_starts_the_next(
-    machine: Machine,
+def test_what_the_appliance_says_is_stored_by_its_recipient(gateway: Gateway) -> None:
+    gateway.more_arrives(FLOW)
+    rows = gateway.show("maker", "data", "--flow", FLOW, "--limit", "1000")
+    assert {"appliance.power"} <= {row["attribute"] for row in rows}
+    assert gateway.status()["running"] is True
+
+
+@pytest.mark.clause("C28")
+def test_a_withdrawal_bites_and_a_later_yes_works(gateway: Gateway) -> None:
+    gateway.more_arrives(FLOW)
+    code, told = gateway.tells("consent", "withdraw", FLOW)
+    assert (code, told["uplink"], told["certain"]) == (0, "answered", True)
+    nothing_more_of_it(gateway)
+    agree_again(gateway)
+
+
+@pytest.mark.clause("C28")
+def test_a_withdrawal_ends_an_uplink_that_stands_still_and_systemd_starts_the_next(
+    gateway: Gateway,
 ) -> None:
-    before = machine.shows("assent-uplink", "MainPID")
-    machine.types("kill", "-STOP", before)
-    someone = ["setpriv", "--reuid=assent-collect", "--regid=assent", "--clear-groups"]
-    assert "not permitted" in machine.types(*someone, "kill", "-KILL", before)
-    assert machine.types(*someone, "assent", "-c", PULL) == "True"
-    wait_until(lambda: machine.shows("assent-uplink", "NRestarts") == "1", "it is started again")
-    wait_until(lambda: machine.is_active("assent-uplink"), "the next one is ready")
-    assert machine.shows("assent-uplink", "MainPID") != before
+    machine = gateway.machine
+    gateway.more_arrives(FLOW)
+    with struck(machine, UPLINK, "status=9/KILL"):
+        uplink = str(machine.pid(UPLINK))
+        machine.types("kill", "-STOP", uplink)
+        # It is another user's process: only the leash ends it.
+        assert "not permitted" in machine.types(*COLLECTOR, "kill", "-KILL", uplink)
+        code, told = gateway.tells("consent", "withdraw", FLOW)
+    assert (code, told["uplink"], told["certain"]) == (0, "ended", True)
+    nothing_more_of_it(gateway)
+    agree_again(gateway)
 
 
-def test_a_stop_of_the_target_ends_both_with_success(machine: Machine) -> None:
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_program_that_stands_still_is_ended_and_started_again_and_data_goes_on(
+    gateway: Gateway, unit: str
+) -> None:
+    machine = gateway.machine
+    with struck(machine, unit, "Watchdog timeout"):
+        machine.types("kill", "-STOP", str(machine.pid(unit)))
+    gateway.more_arrives(OTHER)
+
+
+def test_an_owner_that_is_stuck_in_a_write_is_ended_though_its_other_threads_live(
+    gateway: Gateway,
+) -> None:
+    machine = gateway.machine
+    spool = gateway.state / "spool" / "spool.db"
+    with (
+        struck(machine, COLLECT, "Watchdog timeout"),
+        closing(sqlite3.connect(spool, isolation_level=None, timeout=20)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")  # as a disk that does not come back
+        pid = machine.pid(COLLECT)
+        wait_until(lambda: machine.pid(COLLECT) != pid, "it is ended")
+        other.execute("ROLLBACK")
+    machine.until_active(UPLINK)
+    gateway.more_arrives(OTHER)
+
+
+def test_a_kill_of_either_loses_nothing_that_was_in_the_spool(gateway: Gateway) -> None:
+    machine = gateway.machine
+    gateway.end("broker-maker", signal.SIGKILL)
+    wait_until(lambda: len(gateway.unstored()) >= 8, "batches wait for the broker")
+    waiting = gateway.unstored()
+    for unit in UNITS:
+        with struck(machine, unit, "status=9/KILL"):
+            machine.types("kill", "-KILL", str(machine.pid(unit)))
+    assert waiting <= gateway.unstored()
+    gateway.start_broker("maker")
+    wait_until(lambda: waiting <= set(gateway.custody()), "what waited is stored")
+    assert set(gateway.custody().values()) == {1}
+    # In mid-transfer too.
+    with struck(machine, UPLINK, "status=9/KILL"):
+        machine.types("kill", "-KILL", str(machine.pid(UPLINK)))
+    wait_until(lambda: not waiting & gateway.spooled(), "the gateway hears that it is stored")
+    gateway.more_arrives(OTHER)
+    assert set(gateway.custody().values()) == {1}
+
+
+def test_a_reload_takes_a_good_file_and_keeps_the_old_one_instead_of_a_bad_one(
+    gateway: Gateway,
+) -> None:
+    machine, agent = gateway.machine, gateway.gateway / "agent.toml"
+    pid, good = machine.pid(COLLECT), agent.read_text()
+
+    def devices() -> set[str]:
+        return {device["id"] for device in gateway.status()["devices"]}
+
+    assert devices() == {"gateway", "washer"}
+    try:
+        agent.write_text(good.replace('id = "gateway"', 'id = "cellar"'))
+        machine.types("systemctl", "reload", COLLECT)
+        wait_until(lambda: devices() == {"cellar", "washer"}, "the file is taken")
+        agent.write_text("[gateway]\nstat = 3\n")
+        machine.types("systemctl", "reload", COLLECT)
+        kept = "agent.toml is bad, the old one is kept"
+        wait_until(lambda: kept in machine.log(COLLECT), "the mistake is told")
+        gateway.more_arrives(OTHER)
+    finally:
+        agent.write_text(good)
+    assert devices() == {"cellar", "washer"}
+    machine.types("systemctl", "reload", COLLECT)
+    wait_until(lambda: devices() == {"gateway", "washer"}, "the first file is taken again")
+    assert machine.pid(COLLECT) == pid
+    gateway.more_arrives(OTHER)
+
+
+def test_a_stop_of_the_target_ends_both_with_success_and_the_uplink_may_start_first(
+    gateway: Gateway,
+) -> None:
+    machine = gateway.machine
     machine.types("systemctl", "stop", "assent.target")
-    for unit in ("assent-collect", "assent-uplink"):
+    for unit in UNITS:
         wait_until(lambda unit=unit: not machine.is_active(unit), f"{unit} has ended")
         assert machine.shows(unit, "Result") == "success"
+    for path in (gateway.state / "spool").iterdir():
+        path.unlink()
+    machine.types("systemctl", "start", UPLINK)
+    assert machine.is_active(UPLINK)
+    assert machine.shows(UPLINK, "StatusText") == "waits for the spool"
+    assert not machine.is_active(COLLECT)
+    uplink = machine.pid(UPLINK)
+    machine.types("systemctl", "start", "assent.target")
+    machine.until_active(COLLECT)
+    gateway.more_arrives(OTHER)
+    assert (machine.pid(UPLINK), machine.shows(UPLINK, "StatusText")) == (uplink, "carries")
+
+
+def test_after_a_boot_without_a_shutdown_both_start_by_themselves_and_what_waited_arrives(
+    gateway: Gateway,
+) -> None:
+    gateway.end("broker-maker", signal.SIGKILL)
+    wait_until(lambda: len(gateway.unstored()) >= 4, "batches wait for the broker")
+    waiting = gateway.unstored()
+    gateway.end("backend-maker")
+    gateway.machine.restarts_hard()
+    for unit in UNITS:
+        gateway.machine.until_active(unit)
+        assert gateway.machine.restarts(unit) == 0
+    gateway.start_broker("maker")
+    gateway.start_backend("maker")
+    wait_until(lambda: waiting <= set(gateway.custody()), "what waited is stored")
+    assert set(gateway.custody().values()) == {1}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -58,6 +59,10 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._boot()
+
+    def _boot(self) -> None:
+        root = self.root
         words = ["systemd-nspawn", "-D", str(root), "-b", "--register=no", "--keep-unit"]
         words += ["--private-network", "--console=pipe", f"--bind-ro={REPO}:{OURS}"]
         words += [f"--bind-ro={site.getsitepackages()[0]}:/opt/packages"]
@@ -65,7 +70,7 @@ class Machine:
         # container where the host itself still has v1.
         words += ["--system-call-filter=bpf"]
         environment = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
-        with (root.parent / "log").open("wb") as log:
+        with (root.parent / "log").open("ab") as log:
             self._nspawn = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -76,6 +81,10 @@ class Machine:
             )
         wait_until(lambda: bool(self._children()), "the container runs")
         self.leader = int(self._children()[0])
+        wait_until(
+            lambda: self.types("systemctl", "is-system-running") in {"running", "degraded"},
+            "the machine is up",
+        )
 
     def _children(self) -> list[str]:
         pid = self._nspawn.pid
@@ -150,6 +159,12 @@ class Machine:
         """Whether systemd in here can hold a unit to its devices and addresses."""
         return "does not support BPF" not in self.types("journalctl", "-b", "-o", "cat")
 
+    def restarts_hard(self) -> None:
+        """Ends every program in it at once, and switches it on again."""
+        os.kill(self.leader, signal.SIGKILL)
+        self._nspawn.wait(20)
+        self._boot()
+
     def close(self) -> None:
         """Switches it off."""
         self.types("poweroff")
@@ -175,10 +190,6 @@ def booted(directory: Path) -> Iterator[Machine]:
     _install(root)
     machine = Machine(root)
     try:
-        wait_until(
-            lambda: machine.types("systemctl", "is-system-running") in {"running", "degraded"},
-            "the machine is up",
-        )
         yield machine
     finally:
         machine.close()

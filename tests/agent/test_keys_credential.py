@@ -21,6 +21,7 @@ from agent.keys.credential import NAME
 from assent import cbor
 from assent.cosekey import SigningKey
 from assent.errors import KeyStoreError
+from tests.agent.test_keys import certify, matches
 
 REPO = Path(__file__).resolve().parents[2]
 FLOW = "flows/maker/service.key"
@@ -352,12 +353,13 @@ while not ended or ended[-1] == -signal.SIGKILL:
     shutil.copytree(template, place)
     child = os.fork()
     if not child:
+        keys = Keys.open(place) if act != "move" else None
+        strike(len(ended) + 1)
         if act == "destroy":
-            keys = Keys.open(place)
-            strike(len(ended) + 1)
             keys.destroy_flow_secret("maker", "service")
+        elif act == "admit":
+            keys.admit("maker", pathlib.Path(sys.argv[4]).read_bytes())
         else:
-            strike(len(ended) + 1)
             Keys.open(place)
         os._exit(0)
     ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -365,10 +367,10 @@ print(json.dumps(ended))
 """
 
 
-def killed_at_each_step(place: Path, work: Path, act: str) -> list[Path]:
+def killed_at_each_step(place: Path, work: Path, act: str, *more: Path) -> list[Path]:
     """The stores that kills at the first, second, … step left; the last one was not struck."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(place), str(work), act],
+        [sys.executable, "-c", KILLED, str(place), str(work), act, *map(str, more)],
         cwd=REPO,
         capture_output=True,
         text=True,
@@ -429,3 +431,27 @@ def test_a_kill_at_any_step_of_the_move_to_the_credential_loses_nothing(
         assert held(Keys.open(store)) == other
         assert plain not in b"".join(files(store).values())
         assert keys_that_open((store / FLOW).read_bytes(), FLOW, plain) == 0
+
+
+@pytest.mark.clause("C21")
+def test_a_kill_at_any_step_of_a_renewal_leaves_a_whole_pair_and_the_answer_counts_still(
+    place: Path, tmp_path: Path
+) -> None:
+    keys = filled(place)
+    keys.admit("maker", certify(keys.tls_request("maker")))
+    pair = keys.tls_pair("maker").relative_to(place)
+    old, new = (place / pair).read_bytes(), tmp_path / "new.pem"
+    new.write_bytes(certify(keys.tls_request("maker")))
+    left = killed_at_each_step(place, tmp_path, "admit", new)
+    assert len(left) > 2
+    found = [(store / pair).read_bytes() for store in left]
+    assert found[0] == old
+    assert found[-1].startswith(new.read_bytes())
+    assert len(set(found)) == 2, "the old pair or the new one, nothing between"
+    for store in left:
+        matches(store / pair)
+        again = Keys.open(store)
+        assert again.admitted("maker")
+        again.admit("maker", new.read_bytes())
+        assert (store / pair).read_bytes() == found[-1]
+        assert not (store / "requests/maker.key").exists()

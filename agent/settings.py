@@ -14,8 +14,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -25,7 +26,13 @@ from assent.units import Duration, Size
 
 FILE_NAME = "agent.toml"
 
-SourceName = Literal["host", "replay"]
+SourceName = Literal["host", "modbus", "replay"]
+
+_UnitId = Annotated[int, msgspec.Meta(ge=0, le=255, description="a unit id from 1 to 247, or 255")]
+
+# The kernel numbers them as they are plugged in: another device's readings would bear this name.
+_UNSTABLE: Final = re.compile(r"/dev/tty(USB|ACM)[0-9]+")
+_LAST_UNIT: Final = 247  # on a serial line; Modbus over serial line V1.02 §2.2
 
 # 64 MB hold a week of three flows at ten readings a second several times over (about 1 byte each).
 _QUOTA = Size(64_000_000)
@@ -50,6 +57,7 @@ class _Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     source: SourceName
     port: str | None = None
+    unit_id: _UnitId | None = None
     profile: str | None = None
     every: Duration = Duration(1_000)
     fresh: Duration = Duration(30_000)
@@ -71,7 +79,8 @@ class DeviceSettings:
         id: of this installation; never leaves.
         kind: what sort of appliance it is.
         source: the hardware language.
-        port: the device node, the recording, or the root directory of the host.
+        port: the device node, tcp://host:port, the recording, or the root directory of the host.
+        unit_id: the address of a Modbus device on its bus.
         profile: path of its profile, or None where the source needs none.
         every_ms: period between two reads.
         fresh_ms: silent for longer than this, it is opened again and reported.
@@ -82,6 +91,7 @@ class DeviceSettings:
     kind: str
     source: SourceName
     port: str | None
+    unit_id: int
     profile: Path | None
     every_ms: int
     fresh_ms: int
@@ -156,13 +166,14 @@ def salvage(directory: Path) -> Settings | None:
 
 def _device(directory: Path, table: _Device) -> DeviceSettings:
     port = table.port
-    if port is not None:
+    if port is not None and "://" not in port:
         port = str(directory / port)
     return DeviceSettings(
         id=table.id,
         kind=table.kind,
         source=table.source,
         port=port,
+        unit_id=1 if table.unit_id is None else table.unit_id,
         profile=_profile_path(directory, table.profile) if table.profile else None,
         every_ms=int(table.every),
         fresh_ms=int(table.fresh),
@@ -210,6 +221,10 @@ def _lint_device(
         findings.append(finding("source", "a replay needs a port: the path of its recording"))
     if table.source == "replay" and table.profile is None:
         findings.append(finding("source", "a replay needs a profile that names its columns"))
+    if table.source == "modbus":
+        findings.extend(finding(key, message, hint) for key, message, hint in _lint_modbus(table))
+    elif table.unit_id is not None:
+        findings.append(finding("unit_id", "'unit_id' is for source 'modbus'"))
     if table.profile and not _profile_path(directory, table.profile).is_file():
         findings.append(
             finding(
@@ -219,3 +234,20 @@ def _lint_device(
             )
         )
     return findings
+
+
+def _lint_modbus(table: _Device) -> Iterator[tuple[str, str, str | None]]:
+    port = table.port or ""
+    if table.port is None:
+        hint = "expected the name under /dev/serial/by-id, or tcp://host:port"
+        yield "source", "a Modbus device needs a port", hint
+    if table.profile is None:
+        yield "source", "a Modbus device needs a profile that names its registers", None
+    if "://" in port and not port.startswith(("tcp://", "rfc2217://")):
+        yield "port", "expected a device node, tcp://host:port or rfc2217://host:port", None
+    if _UNSTABLE.fullmatch(port):
+        hint = "take its name from /dev/serial/by-id, or /dev/serial/by-path when it has none there"
+        yield "port", f"{port} is another device after the next plugging in", hint
+    unit = 1 if table.unit_id is None else table.unit_id
+    if not port.startswith("tcp://") and not 1 <= unit <= _LAST_UNIT:
+        yield "unit_id", f"expected a unit id from 1 to {_LAST_UNIT}, got {unit}", None

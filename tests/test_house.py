@@ -32,7 +32,8 @@ LIBRARIES = {
     "tinydb": ("agent/ledger.py", "agent/storage.py"),
     "paho": ("agent/uplink", "assent/backend/subscriber"),
     "sqlite3": ("agent/spool", "assent/backend/store"),
-    "serial": (),
+    "serial": ("firmware_bridge/sources/modbus",),
+    "pymodbus": ("firmware_bridge/sources/modbus",),
     "cryptography": (
         "assent/certificates.py",
         "assent/cosekey",

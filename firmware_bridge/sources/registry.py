@@ -27,6 +27,7 @@ from firmware_bridge.sample import Source, SourceError
 
 _MODULES: Final = {
     "host": "firmware_bridge.sources.host",
+    "modbus": "firmware_bridge.sources.modbus",
     "replay": "firmware_bridge.sources.replay",
 }
 
@@ -40,7 +41,9 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         device_id: the installation's name for it.
         kind: what sort of appliance it is.
-        port: device node; the path of the recording for replay; the root directory for host.
+        port: device node, or a URL such as tcp://host:port; the path of the recording for replay;
+            the root directory for host.
+        unit_id: of a Modbus device, its address on the bus.
         profile: its profile, or None where the source needs none.
         every: the period between two reads.
         speed: of a recording: 1 is its own, 10 is ten times faster, 0 as fast as it can be read.
@@ -49,6 +52,7 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str
     kind: str
     port: str | None = None
+    unit_id: int = 1
     profile: Profile | None = None
     every: Duration = Duration(1_000)
     speed: float = 1.0

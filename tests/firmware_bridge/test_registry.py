@@ -29,11 +29,28 @@ attribute = "appliance.power"
 column = "p"
 """)
 
+METER = parse_profile("""
+[profile]
+source = "modbus"
+about = "a meter"
+facts = "made for this test"
+[[field]]
+attribute = "appliance.power"
+table = "input"
+address = 12
+type = "float32"
+""")
+PROFILES = {"replay": PLUG, "modbus": METER}
+
 
 @pytest.mark.parametrize("name", registry.NAMES)
 def test_every_name_leads_to_a_source(name: str, tmp_path: Path) -> None:
     config = SourceConfig(
-        device_id="d", kind="k", port=str(tmp_path), profile=PLUG, every=Duration(1_000)
+        device_id="d",
+        kind="k",
+        port=str(tmp_path),
+        profile=PROFILES.get(name),
+        every=Duration(1_000),
     )
     source = registry.make(name, config, ManualClock())
     source.close()
@@ -52,7 +69,7 @@ def test_a_device_delivers_what_its_source_and_profile_say() -> None:
     ids=["a slip", "another slip", "a language we do not speak"],
 )
 def test_an_unknown_source_is_named_with_the_nearest(name: str, hint: str | None) -> None:
-    message = f"unknown source {name!r}, expected one of host, replay"
+    message = f"unknown source {name!r}, expected one of host, modbus, replay"
     assert registry.unknown(name) == (message, hint)
     for ask in (
         lambda: registry.make(name, GATEWAY, ManualClock()),

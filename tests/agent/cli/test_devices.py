@@ -100,6 +100,7 @@ def test_beside_an_agent_a_device_that_no_flow_wants_is_opened_while_somebody_lo
         owner = threading.Thread(target=turn)
         owner.start()
         try:
+            eventually(lambda: states)
             words = ["devices", "watch", "gateway", "--for", "2s", "--config", str(house.directory)]
             assert main(words) == 0
             assert "host.uptime" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 
 import pytest
@@ -95,6 +96,14 @@ GOOD = certificate(dt.datetime(2046, 11, 22, tzinfo=dt.UTC))
 def test_what_is_no_certificate_is_an_error_of_ours(pem: bytes) -> None:
     with pytest.raises(MalformedError):
         ends_ms(pem)
+
+
+def test_a_certificate_that_is_cut_after_its_date_is_an_error_of_ours() -> None:
+    der = x509.load_pem_x509_certificate(GOOD).public_bytes(serialization.Encoding.DER)
+    at = der.index(b"461122000000Z") + 13
+    body = base64.encodebytes(der[:at])
+    with pytest.raises(MalformedError):
+        ends_ms(b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n")
 
 
 def test_whatever_byte_is_altered_it_is_a_date_or_an_error_of_ours() -> None:

@@ -55,6 +55,7 @@ def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
             findings += exc.findings
     if settings is not None:
         findings += _profiles(settings, policy)
+        findings += _languages(settings)
         findings += _recordings(settings)
         if policy is not None:
             findings += _brokers(settings, policy)
@@ -106,6 +107,18 @@ def _strangers(path: Path, profile: Profile, policy: Policy) -> Iterator[Finding
             nearest(field.attribute, policy.attributes),
             Severity.WARNING,
         )
+
+
+def _languages(settings: Settings) -> Iterator[Finding]:
+    document = open_document(settings.directory / FILE_NAME)
+    for index, device in enumerate(settings.devices):
+        if device.profile is None:
+            continue
+        with contextlib.suppress(ConfigError):  # told with the profile itself
+            source = load_profile(device.profile).source
+            if source != device.source:
+                message = f"this profile is for source {source!r}, the device is {device.source!r}"
+                yield document.finding(("device", index, "profile"), message)
 
 
 def _recordings(settings: Settings) -> Iterator[Finding]:

@@ -103,3 +103,16 @@ def test_what_one_file_says_of_another_is_checked(
     assert old in text
     (installed / file).write_text(text.replace(old, new))
     assert any(finding in line for line in said(installed)), said(installed)
+
+
+def test_a_profile_of_another_language_is_named(installed: Path) -> None:
+    (installed / "profiles/sdm.toml").write_text(
+        (REPO / "config/profiles/eastron-sdm120.toml").read_text()
+    )
+    meter = '[[device]]\nid = "meter"\nkind = "meter"\nsource = "modbus"\nport = "/dev/ttyAMA0"\n'
+    agent = installed / "agent.toml"
+    agent.write_text(f'{AGENT}\n{meter}profile = "sdm"\n')
+    assert said(installed) == []
+    agent.write_text(f'{AGENT}\n{meter}profile = "replay-washing-machine"\n')
+    message = "this profile is for source 'replay', the device is 'modbus'"
+    assert said(installed) == [f"agent.toml:16:1: {message}"]

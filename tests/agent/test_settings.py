@@ -18,6 +18,19 @@ kind = "gateway"
 source = "host"
 """
 
+METER = """
+[gateway]
+state = "state"
+
+[[device]]
+id = "meter"
+kind = "electricity-meter"
+source = "modbus"
+profile = "sdm"
+port = "/dev/serial/by-id/usb-x"
+unit_id = 1
+"""
+
 
 def written(directory: Path, text: str) -> Path:
     (directory / "agent.toml").write_text(text)
@@ -41,6 +54,17 @@ def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
     assert settings.brokers == {}
 
 
+def test_a_meter_is_named_by_its_port_and_unit(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "sdm.toml").touch()
+    (meter,) = load_settings(written(tmp_path, METER)).devices
+    assert (meter.port, meter.unit_id) == ("/dev/serial/by-id/usb-x", 1)
+    for port, unit in (("tcp://192.0.2.1:502", 255), ("rfc2217://192.0.2.1:4000", 1)):
+        text = METER.replace("/dev/serial/by-id/usb-x", port).replace("id = 1", f"id = {unit}")
+        (meter,) = load_settings(written(tmp_path, text)).devices
+        assert (meter.port, meter.unit_id) == (port, unit)
+
+
 def test_the_shipped_example_loads(tmp_path: Path) -> None:
     example = Path(__file__).resolve().parents[2] / "config" / "agent.toml"
     settings = load_settings(written(tmp_path, example.read_text()))
@@ -59,6 +83,26 @@ def test_the_shipped_example_loads(tmp_path: Path) -> None:
         (GOOD.replace('"host"', '"hosd"'), "host"),
         (GOOD + '[[device]]\nid = "gateway"\nkind = "x"\nsource = "host"\n', "is used twice"),
         (GOOD.replace('state = "state"', 'state = "state"\nquota = "1 kB"'), "at least 1 MB"),
+        (GOOD.replace('"host"', '"modbus"'), "a Modbus device needs a port"),
+        (GOOD.replace('"host"', '"modbus"'), "a Modbus device needs a profile"),
+        (
+            METER.replace("usb-x", "x").replace("serial/by-id/x", "ttyUSB0"),
+            "agent.toml:10:1: /dev/ttyUSB0 is another device after the next plugging in",
+        ),
+        (
+            METER.replace("/dev/serial/by-id/usb-x", "udp://192.0.2.1:502"),
+            "expected a device node, tcp://host:port or rfc2217://host:port",
+        ),
+        (METER.replace("unit_id = 1", "unit_id = 0"), "expected a unit id from 1 to 247, got 0"),
+        (
+            METER.replace("unit_id = 1", "unit_id = 248"),
+            "expected a unit id from 1 to 247, got 248",
+        ),
+        (
+            METER.replace("unit_id = 1", "unit_id = 256"),
+            "expected a unit id from 1 to 247, or 255, got",
+        ),
+        (GOOD + "unit_id = 1\n", "agent.toml:9:1: 'unit_id' is for source 'modbus'"),
         ("[gateway]\nstate = 3\n", "agent.toml:2:1"),
         ("not toml at all", "agent.toml:1:"),
     ],
@@ -72,6 +116,14 @@ def test_the_shipped_example_loads(tmp_path: Path) -> None:
         "a source is known",
         "an id is used once",
         "a quota is not below a megabyte",
+        "a bus has a port",
+        "a meter has a profile",
+        "a port keeps its name",
+        "a port is of a known kind",
+        "nobody is unit zero of a line",
+        "a line has 247 units",
+        "a unit id is a byte",
+        "a unit id is of a bus",
         "a wrong type has its place",
         "no TOML is one finding",
     ],

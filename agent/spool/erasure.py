@@ -66,6 +66,26 @@ def delete_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> Purg
     return purged
 
 
+def empty_in_part(db: sqlite3.Connection, lane: int, limit: int) -> None:
+    """Deletes some of the batches of a lane that was closed: nothing of it is leased any more.
+
+    Args:
+        db: inside a transaction.
+        lane: row of the lane.
+        limit: how many at most.
+    """
+    rows = db.execute(
+        "DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE lane=? LIMIT ?)"
+        " RETURNING id, readings, bytes",
+        (lane, limit),
+    ).fetchall()
+    db.executemany("DELETE FROM payload WHERE id=?", [(key,) for key, _, _ in rows])
+    db.execute(
+        "UPDATE lane SET batches=batches-?, readings=readings-?, bytes=bytes-? WHERE id=?",
+        (len(rows), sum(row[1] for row in rows), sum(row[2] for row in rows), lane),
+    )
+
+
 def empty(db: sqlite3.Connection, lane: int, flow: str) -> Purged:
     """Deletes all that waits of a lane, with its streams and gaps; its leases are revoked.
 

@@ -19,12 +19,14 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from agent.spool.erasure import delete_before, drop_if_empty, empty
+from agent.spool.erasure import delete_before, drop_if_empty, empty, empty_in_part
 from agent.spool.records import LaneState, LaneView, Purged
 from agent.spool.schema import STREAM_SHIFT, forget_damaged
 from agent.spool.store import Store
 from assent.errors import SpoolError
 
+# Batches deleted in one part: 20 ms here, and a second no waits no longer than that.
+_PART: Final = 500
 _UNSIGNED: Final = 1 << 64
 _SIGN: Final = 1 << 63
 
@@ -190,6 +192,34 @@ class Lanes(Store):
         except OSError as exc:
             raise SpoolError("the spool that was set aside cannot be deleted") from exc
         return purged
+
+    def purge_in_part(self, flow: str) -> bool:
+        """Does a part of what `purge` does to a closed lane, so that nobody waits long for it.
+
+        A power cut may undo the parts before the last: the lane stays closed.
+
+        Args:
+            flow: id of the flow. A lane that is open again was emptied then.
+
+        Returns:
+            Whether there is more to do.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._writing(durable=False) as db:
+            row = db.execute(
+                "SELECT id, batches FROM lane WHERE flow=? AND state=?", (flow, LaneState.CLOSED)
+            ).fetchone()
+            if row is None:
+                return False
+            if row[1] > _PART:  # the last ones go with the rest of it: till then a start goes on
+                empty_in_part(db, row[0], _PART)
+                return True
+        if self._shrink_in_part():
+            return True
+        self.purge(flow)
+        return False
 
     def lanes(self) -> dict[str, LaneView]:
         """Tells how the lanes stand.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -25,8 +26,12 @@ from assent.errors import SpoolError
 # Free pages (4 KiB) the file keeps for reuse; more are given back to the file system. Moving pages
 # costs writes, so a queue that breathes by 4 MB does not shrink each time.
 _FREE_PAGES: Final = 1024
+# Seconds between two tries to begin to write while the other process does.
+_STEP_S: Final = 0.002
 # Pages kept when it shrinks.
 _SPARE_PAGES: Final = 128
+# Pages given back in one part: 2 MB are moved in some 20 ms here.
+_PART_PAGES: Final = 512
 
 # What a row that is not as we wrote it does to the code that reads it: a text that is no Unicode, a
 # number that is none of an enum's, a row that is not there.
@@ -46,6 +51,7 @@ class Store:
         self._inode = path.stat().st_ino
         self.id = bytes(db.execute("SELECT id FROM spool").fetchone()[0])
         self._seen = self._version()
+        self._wait_ms = BUSY_MS
         self._uncut = False
 
     @classmethod
@@ -128,11 +134,11 @@ class Store:
         Args:
             wait_ms: then a `HeldError` is raised.
         """
-        self._db.execute(f"PRAGMA busy_timeout={wait_ms}")
+        self._wait(wait_ms)
         try:
             yield
         finally:
-            self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            self._wait(BUSY_MS)
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
@@ -146,7 +152,7 @@ class Store:
             if not durable:
                 db.execute("PRAGMA synchronous=NORMAL")
             try:
-                db.execute("BEGIN IMMEDIATE")
+                self._begin()
                 yield db
                 db.execute("COMMIT")
             finally:
@@ -160,6 +166,28 @@ class Store:
             raise self._strange() from exc
         if rings:
             self.bell.ring()
+
+    def _begin(self) -> None:
+        # SQLite's own waits between two tries grow to 100 ms; whoever waits so for a side that
+        # writes all the time may find it busy for a second, and a no waits with them.
+        end = time.monotonic() + self._wait_ms / 1000
+        self._db.execute("PRAGMA busy_timeout=0")
+        try:
+            while True:
+                try:
+                    self._db.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as exc:
+                    if not _is_busy(exc) or time.monotonic() > end:
+                        raise
+                    time.sleep(_STEP_S)
+                else:
+                    return
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout={self._wait_ms}")
+
+    def _wait(self, wait_ms: int) -> None:
+        self._wait_ms = wait_ms
+        self._db.execute(f"PRAGMA busy_timeout={wait_ms}")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -183,6 +211,17 @@ class Store:
         with contextlib.suppress(OSError):
             schema.beside(self.path, ".fault").touch()
         return DamagedError(_DAMAGED, hint=_HINT)
+
+    def _shrink_in_part(self) -> bool:
+        """Gives some free pages back; whether so many are left that it is worth another part."""
+        try:
+            free = int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+            if free <= _SPARE_PAGES + _PART_PAGES:
+                return False
+            self._db.executescript(f"PRAGMA incremental_vacuum({_PART_PAGES});")
+        except sqlite3.Error as exc:
+            raise self._damage(exc) from exc
+        return True
 
     def _shrink(self, *, at_once: bool = False) -> None:
         # Cuts the log as well when asked: frames of deleted batches are in it until then. Where a
@@ -230,6 +269,10 @@ def _is_damage(exc: Exception) -> bool:
     if code is None:  # the module's own: a text that is no Unicode
         return isinstance(exc, sqlite3.OperationalError)
     return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _is_busy(exc: sqlite3.Error) -> bool:
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _is_unusable(exc: Exception) -> bool:

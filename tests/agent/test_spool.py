@@ -1027,7 +1027,8 @@ def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) ->
         spool.put([sealed(start + i, size=60) for i in range(1_000)])
     many = day(spool.lanes()["service"].next_sequence + 1)
     assert spool.waiting()["service"].batches > 99_000
-    assert all(after <= before + 3 for before, after in zip(few, many, strict=True)), (few, many)
+    # A deeper tree, and where in its count of ten a statement stood; a thousand times is linear.
+    assert all(after <= before + 8 for before, after in zip(few, many, strict=True)), (few, many)
 
 
 def test_only_streams_with_sent_and_unacknowledged_batches_are_asked_about(

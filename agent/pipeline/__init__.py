@@ -41,8 +41,10 @@ from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant, Sample
 from firmware_bridge.supervisor import Health
 
-# Lists of samples that wait for the owner; a list is what one read of a source gave.
+# Lists of samples that wait for the owner; what one read of a source gave is cut into such lists,
+# because an act is heard between two of them.
 _WAITING_LISTS: Final = 16
+_LIST: Final = 64
 # A source that waits at the door looks this often whether the house is closing.
 _PATIENCE_S: Final = 0.2
 # Withdrawals come through the door; ages, ends and epochs may be this late.
@@ -99,12 +101,14 @@ class Pipeline:
             samples: what one read of a source gave.
             ended: set when the source is to be closed: then nothing is waited for any more.
         """
-        while not (self._closing or (ended and ended.is_set())):
-            try:
-                self._door.put(samples, timeout=_PATIENCE_S)
-            except queue.Full:
-                continue
-            return
+        for first in range(0, len(samples), _LIST):
+            part = samples[first : first + _LIST]
+            while not (self._closing or (ended and ended.is_set())):
+                try:
+                    self._door.put(part, timeout=_PATIENCE_S)
+                except queue.Full:
+                    continue
+                break
 
     def act(self, work: Act) -> None:
         """Has the owner do something between two lists of samples; called by other threads."""
@@ -124,18 +128,22 @@ class Pipeline:
             self.clock.wait(int(timeout_s * 1000))
             self.running.store_again()
         else:
-            self._open_door(timeout_s)
+            self._open_door(0 if self.running.purging.is_due else timeout_s)
         self._hear()
         now = self.clock.now()
         if now.mono_ms >= self._look_again_ms:
             self._look_again_ms = now.mono_ms + _LOOK_AROUND_MS
             self._look_around(now)
+        if self.running.purging.is_due:
+            self._tend(self.running.purging.part)
 
     def decide(self) -> None:
         """Asks the gate; ends lanes that lost their permit, opens those that got one.
 
         Durable when this returns: a flow without a permit has no open lane in the spool, and what
-        waited of a flow that was taken back or narrowed is gone. Before `start` nothing is opened.
+        waited of a flow that was narrowed is gone. What waited of one that was taken back never
+        leaves, and is deleted in the next turns; before `start`, when there are none, at once, and
+        nothing is opened.
         """
         now = self.clock.now()
         self._is_decided = False
@@ -143,6 +151,7 @@ class Pipeline:
         self.verdicts = self._verdicts()
         if not self._started:
             self.running.end_refused(self.site, self.verdicts)
+            self.running.purging.all()
         else:
             self.running.follow(self.site, self.verdicts, now)
             if not self._closing:
@@ -170,10 +179,10 @@ class Pipeline:
         return outcome
 
     def shut(self, flow: str) -> tuple[Purged, Outcome]:
-        """Ends one flow after a no: the lane row is closed, then as `settle`, then it is purged.
+        """Ends one flow after a no: the lane row is closed, then as `settle`; it is purged after.
 
         Returns:
-            What was deleted unsent, with the readings of the open batch; how the uplink took it.
+            What goes unsent, with the readings of the open batch; how the uplink took it.
         """
         self._is_decided = False
         self._close_row(flow)
@@ -191,10 +200,15 @@ class Pipeline:
         self._answered = self.spool.fence()
 
     def look(self, viewer: str, devices: Collection[str]) -> Seen:
-        """What some devices said since a viewer looked last; opens those that are shut."""
+        """What some devices said since a viewer looked last; opens those that are shut.
+
+        Before `start` nothing is taken: what stands at the door is looked at and forgotten.
+        """
+        while not (self._started or self._door.empty()):
+            self._watch.see(self._door.get_nowait())
         before = self._watch.devices
         seen = self._watch.look(viewer, devices, self.clock.now().mono_ms)
-        if self._started and not self._closing and self._watch.devices != before:
+        if not self._closing and self._watch.devices != before:
             self._follow()
         return seen
 
@@ -207,13 +221,18 @@ class Pipeline:
         self.running.flush()
 
     def stop(self) -> None:
-        """Closes the hardware, takes what still stands at the door, closes the open batches."""
+        """Closes the hardware, takes what still stands at the door, closes the open batches.
+
+        What was to be deleted is deleted, or by the next start where the disk refuses.
+        """
         self._closing = True
         self._hardware.stop()
         while not self._door.empty():
             self._open_door(0)
         self._hear()
         self.running.finish(self.clock.now())
+        with contextlib.suppress(SpoolError):
+            self.running.purging.all()
 
     def health(self) -> list[Health]:
         """How each opened device does."""
@@ -267,8 +286,12 @@ class Pipeline:
         if self._watch.end_old(now.mono_ms):
             self._follow()
         self.running.close_due(now)
+        self.running.purging.again()
+        self._tend(lambda: self._keep_house(now))
+
+    def _tend(self, work: Act) -> None:
         try:
-            self._keep_house(now)
+            work()
         except DamagedError:
             raise  # the next start moves the file aside
         except SpoolError as exc:

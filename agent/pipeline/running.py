@@ -13,7 +13,6 @@ Law:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 from collections import Counter
@@ -22,8 +21,10 @@ from typing import Final
 
 from agent.lane import Lane
 from agent.path import Batch, Permit, Reason, Refusal
+from agent.pipeline.accord import basis, is_amended, is_the_same
 from agent.pipeline.courtesy import targets_of
 from agent.pipeline.parcel import Parcel, carried_by_all
+from agent.pipeline.purging import Purging
 from agent.pipeline.tally import Tally
 from agent.router import Router
 from agent.seal import Sealer
@@ -58,6 +59,7 @@ class Running:
         """Readings that could not be sealed or stored, by flow."""
         self.shut_by_others: set[str] = set()
         """Flows whose lane row is not as it was left: somebody without the lock said no."""
+        self.purging = Purging(spool)
         self._spool = spool
         self._lanes: dict[str, Lane] = {}
         self._next: dict[int, int] = {}
@@ -82,7 +84,7 @@ class Running:
             verdict = verdicts.get(flow)
             lane = self._lanes.get(flow)
             if isinstance(verdict, Permit):
-                if lane is not None and not _goes_on(lane, verdict, now):
+                if lane is not None and not is_the_same(lane, verdict, now):
                     self._change(lane, verdict, now)
             elif site.policy is None or _is_pause(verdict):
                 self._pause(flow, now)
@@ -105,7 +107,7 @@ class Running:
 
     def is_outdated(self, now: Instant) -> bool:
         """Whether an end of consent or of an epoch has passed since the gate was asked."""
-        return any(not _goes_on(lane, lane.permit, now) for lane in self._lanes.values())
+        return any(not is_the_same(lane, lane.permit, now) for lane in self._lanes.values())
 
     def close_due(self, now: Instant) -> None:
         """Closes the batches that are old."""
@@ -156,7 +158,7 @@ class Running:
 
     def _trim(self, permit: Permit) -> None:
         purged = self._spool.trim_lane(
-            permit.flow, basis=_basis(permit), not_before_ms=permit.not_before_ms
+            permit.flow, basis=basis(permit), not_before_ms=permit.not_before_ms
         )
         if purged.batches:
             self._tally(permit.flow).add_purged(purged)
@@ -164,7 +166,7 @@ class Running:
 
     def _waits(self, flow: str) -> bool:
         waiting = self._spool.waiting().get(flow)
-        return waiting is not None and waiting.batches > 0
+        return flow not in self.purging and waiting is not None and waiting.batches > 0
 
     def _open(self, site: Site, permit: Permit, now: Instant) -> None:
         secret = site.keys.flow_secret(permit.recipient, permit.flow)
@@ -176,22 +178,31 @@ class Running:
 
     def _enter(self, lane: Lane) -> None:
         permit = lane.permit
-        self._next[lane.stream] = self._spool.open_lane(
+        sequence = self._spool.open_lane(
             permit.flow,
             permit.recipient,
             lane.stream,
             permit.not_after_ms,
             core=permit.core,
-            basis=_basis(permit),
+            basis=basis(permit),
             not_before_ms=permit.not_before_ms,
         )
+        # A lane that goes on may hold sealed messages that the disk has refused until now.
+        self._next.setdefault(lane.stream, sequence)
         self._lanes[permit.flow] = lane
+        self.purging.cancel(permit.flow)  # a lane that was closed is emptied as it is opened
 
     def _change(self, lane: Lane, permit: Permit, now: Instant) -> None:
         """Ends a lane whose permit or epoch is another now; what waits stays if it may."""
         restarted = permit.not_before_ms > lane.permit.not_before_ms
-        if restarted or _basis(permit) != _basis(lane.permit):
+        if restarted or basis(permit) != basis(lane.permit):
             self.end(permit.flow)
+            return
+        if is_amended(lane, permit, now):
+            has_another_end = lane.permit.not_after_ms != permit.not_after_ms
+            lane.amend(permit)
+            if has_another_end:
+                self._enter(lane)
             return
         self._drain(lane, now)
         epoch = now.wall_ms // permit.epoch_ms
@@ -210,10 +221,10 @@ class Running:
         self._spool.pause_lane(flow)
 
     def end(self, flow: str) -> Purged:
-        """Ends a flow: lane row closed, open batch forgotten, what waits purged, in this order.
+        """Ends a flow: lane row closed, open batch forgotten, what waits to be purged after.
 
         Returns:
-            What was deleted unsent, with the readings of the open batch and of open windows.
+            What goes unsent, with the readings of the open batch and of open windows.
         """
         self._spool.close_lane(flow)
         lane = self._lanes.get(flow)
@@ -222,7 +233,7 @@ class Running:
             waited = lane.readings + lane.absorbed
             lane.discard()
             self._forget(lane)
-        sealed = self._spool.purge(flow)
+        sealed = self.purging.begin(flow)
         purged = Purged(sealed.batches, sealed.readings + waited, sealed.bytes)
         self._tally(flow).add_purged(purged)
         log.info("lane closed flow=%s purged_batches=%d", flow, purged.batches)
@@ -326,19 +337,5 @@ class Running:
         return self.tallies.setdefault(flow, Tally())
 
 
-def _goes_on(lane: Lane, permit: Permit, now: Instant) -> bool:
-    if lane.permit != permit or lane.epoch_of(now.wall_ms) != lane.epoch:
-        return False
-    return permit.not_after_ms is None or now.wall_ms < permit.not_after_ms
-
-
 def _is_pause(verdict: Refusal | None) -> bool:
     return verdict is not None and verdict.reason in PAUSES
-
-
-def _basis(permit: Permit) -> bytes:
-    """What a waiting batch rests on; another one means that it was narrowed or broken off."""
-    # The start of the unbroken yes is part of it: after a no, an end or a lost ledger that no agent
-    # lived to carry out, what was taken before must not leave under the yes that came since.
-    parts = [*sorted(carried.name for carried in permit.carried), str(permit.not_before_ms)]
-    return hashlib.sha256(permit.terms_hash + "\0".join(parts).encode()).digest()

@@ -138,6 +138,8 @@ def test_when_a_no_returns_nothing_of_the_flow_is_left_and_the_others_go_on(
     assert others[0] > 0
     agreed.desk.say_no(DIAGNOSIS)
     assert agreed.batches(DIAGNOSIS) == []
+    assert agreed.waiting(DIAGNOSIS) > 0  # nobody waits for the rows to be deleted
+    agreed.turn()
     assert agreed.waiting(DIAGNOSIS) == 0
     assert DIAGNOSIS not in agreed.pipeline.running.lanes()
     assert states(agreed)[DIAGNOSIS] is LaneState.CLOSED
@@ -547,6 +549,7 @@ def test_a_no_in_a_broken_form_that_lies_there_acts_all_the_same(agreed: House) 
     lay(agreed, form({DIAGNOSIS: '"withdrawn"', "no-such-flow": '"given"'}))
     agreed.desk.reload()
     assert agreed.on() == {CORE: None, DIAGNOSIS: "withdrawn", ADVICE: "consent form broken"}
+    agreed.turn()
     assert agreed.waiting(DIAGNOSIS) == 0
 
 

@@ -233,6 +233,13 @@ class Stage:
         self._start("agent", [_program("assent"), "run", "--config", str(self.gateway)])
         wait_until(self._agent_answers, "the agent answers")
 
+    def start_two(self) -> None:
+        """Starts `assent collect` and `assent uplink`, and waits until the first answers."""
+        config = ("--config", str(self.gateway))
+        self._start("agent", [_program("assent"), "collect", *config])
+        self._start("uplink", [_program("assent"), "uplink", *config])
+        wait_until(self._agent_answers, "the agent answers")
+
     def reload(self) -> None:
         """Has the agent read its files again."""
         self.send("agent", signal.SIGHUP)

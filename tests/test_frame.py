@@ -173,7 +173,7 @@ def test_a_broker_is_installed_after_the_lists_are_new(
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of the tree, built without the network."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("assent", "agent", "firmware_bridge", "config"):
+    for name in ("assent", "agent", "firmware_bridge", "config", "systemd"):
         shutil.copytree(REPO / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPO / name, source)
@@ -192,6 +192,19 @@ def test_a_wheel_carries_every_file_of_the_rooms(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert rooms - set(zipfile.ZipFile(wheel).namelist()) == set()
+
+
+def test_a_wheel_carries_every_unit(wheel: Path) -> None:
+    units = {
+        path.relative_to(REPO).as_posix()
+        for path in (REPO / "systemd").rglob("*")
+        if path.is_file()
+    }
+    carried = {
+        name.partition(".data/data/share/assent/")[2] for name in zipfile.ZipFile(wheel).namelist()
+    }
+    assert len(units) >= 8
+    assert units - carried == set()
 
 
 def test_init_works_from_a_wheel_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Path: keys → ledger (signs its entries), transform (pseudonyms of a flow), sea
 the uplink gets the path of a TLS key and nothing else of this room.
 
 Law:
-  - every secret is wrapped (`agent.keys.wrapped`), but the TLS keys, which a TLS stack reads;
+  - every secret is wrapped (`agent.keys.wrapped`), but a TLS key in use, which a TLS stack reads;
   - nothing of two recipients is related: mailbox, signing, sealing and TLS key are drawn apart;
   - what was destroyed cannot be unwrapped again, from no copy either; a later secret is new;
   - nothing lost is made anew in silence: where something else shows that it once was there, it

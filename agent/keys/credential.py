@@ -32,7 +32,8 @@ BY_HAND: Final = (
 _BYTES: Final = 32
 _MAX_BYTES: Final = 4_096  # of a wrong one, to say how long it is
 _MADE_WITH: Final = (
-    f"head -c 32 /dev/urandom | systemd-creds encrypt --name={NAME} -"
+    f"mkdir -p -m 700 /etc/credstore.encrypted; head -c 32 /dev/urandom | systemd-creds encrypt"
+    f" --name={NAME} -"
     f" /etc/credstore.encrypted/{NAME}"
 )
 _OTHERS: Final = 0o077  # bits a file of ours must not have

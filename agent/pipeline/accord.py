@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a running lane and the permit of now have in common: all, enough to go on, or too little.
+
+Law:
+  - what waits rests on a basis: terms, attributes and the start of the unbroken yes. On another
+    basis nothing of it may leave;
+  - on the same basis and the same record a lane goes on in its stream, whatever the policy now says
+    of batches, of its own end, or in prose; an epoch or an end that has come ends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from agent.lane import Lane
+from agent.path import Permit
+from firmware_bridge.sample import Instant
+
+
+def basis(permit: Permit) -> bytes:
+    """What a waiting batch rests on; another one means that it was narrowed or broken off."""
+    # The start of the unbroken yes is part of it: after a no, an end or a lost ledger that no agent
+    # lived to carry out, what was taken before must not leave under the yes that came since.
+    parts = [*sorted(carried.name for carried in permit.carried), str(permit.not_before_ms)]
+    return hashlib.sha256(permit.terms_hash + "\0".join(parts).encode()).digest()
+
+
+def is_the_same(lane: Lane, permit: Permit, now: Instant) -> bool:
+    """Whether a lane goes on as it is."""
+    return lane.permit == permit and _is_in_time(lane, permit, now)
+
+
+def is_amended(lane: Lane, permit: Permit, now: Instant) -> bool:
+    """Whether a lane goes on in its stream under a permit that is another one."""
+    is_of_it = lane.permit.record == permit.record and basis(lane.permit) == basis(permit)
+    return is_of_it and lane.permit != permit and _is_in_time(lane, permit, now)
+
+
+def _is_in_time(lane: Lane, permit: Permit, now: Instant) -> bool:
+    end_ms = permit.not_after_ms
+    return lane.epoch_of(now.wall_ms) == lane.epoch and (end_ms is None or now.wall_ms < end_ms)

@@ -222,6 +222,7 @@ def views(gateway: Gateway) -> dict[str, dict[str, Any]]:
         )
     ],
 )
+@pytest.mark.clause("C21")
 def test_each_sandbox_grants(
     gateway: Gateway, views: dict[str, dict[str, Any]], what: str, collect: str, uplink: str
 ) -> None:
@@ -237,6 +238,7 @@ def test_each_sandbox_grants(
     assert outside == YES  # the twin
 
 
+@pytest.mark.clause("C21")
 def test_the_uplink_reads_its_three_things_and_the_collecting_side_all(
     gateway: Gateway, views: dict[str, dict[str, Any]]
 ) -> None:
@@ -254,6 +256,7 @@ def test_the_uplink_reads_its_three_things_and_the_collecting_side_all(
     assert kept >= {"consent.toml", "policy.toml", "ledger.json", "ledger.key", "policy.key"}
 
 
+@pytest.mark.clause("C21")
 def test_neither_program_has_a_privilege_or_can_get_one(views: dict[str, dict[str, Any]]) -> None:
     for unit in UNITS:
         found = views[unit]["rights"]
@@ -277,6 +280,7 @@ def test_what_was_tried_holds_for_the_running_programs(
     assert views[COLLECT]["view"] != views[UPLINK]["view"]
 
 
+@pytest.mark.clause("C21")
 def test_the_collecting_process_holds_no_socket_of_a_network_and_the_uplink_one(
     machine: Machine,
 ) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from agent.admission import attend
 from agent.form import Act, is_broken, is_final, judge, parse_form
+from agent.meanwhile import hear_refusals
 from agent.pipeline import Pipeline
 from agent.questions import status_told, tell
 from agent.records import Decision, State, state_of_no
@@ -232,6 +233,8 @@ class Desk:
             False when the ledger cannot remember it; then the old one stays in force.
         """
         pipeline = self._pipeline
+        # A lane that goes on is opened anew: a no that was said past us comes first.
+        hear_refusals(pipeline, self.say_no)
         pipeline.flush()
         site = with_policy(pipeline.site, pipeline.clock.now())
         if site.policy is None:

@@ -236,6 +236,19 @@ class Lane:
         other._intake.adopt(self._intake)
         return other
 
+    def amend(self, permit: Permit) -> None:
+        """Goes on under another permit, in its stream; what it holds stays.
+
+        Args:
+            permit: on the same terms, attributes and record. Its end, the sizes of its batches and
+                its prose may be others; a window that is open keeps the end it began with.
+        """
+        self.permit = permit
+        self._ends = Ends(permit, self._share)
+        self._intake.amend(permit)
+        self._memory.amend(self._intake.end_ms)
+        self._look_ms = None
+
     def _begin(self) -> None:
         begin = self.epoch * self.permit.epoch_ms
         self._intake = Intake(self.permit, self._compiled, self._device_key, begin, self._dropped)

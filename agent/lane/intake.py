@@ -76,7 +76,6 @@ class Intake:
         """Values taken since the last `admit`."""
         self.urgent = False
         """Whether a value came that should not wait."""
-        self._permit = permit
         self._compiled = compiled
         self._device_key = device_key
         self._dropped = dropped
@@ -84,17 +83,22 @@ class Intake:
         self._epoch_end = epoch_begin_ms + permit.epoch_ms
         self.begin_ms = max(permit.not_before_ms, self._epoch_begin)
         """First instant that may leave."""
+        self.amend(permit)
+        self._oldest_ms: int | None = None
+        self._shapes: dict[tuple[Device, tuple[str, ...]], _Shape] = {}
+        self._last_urgent: dict[tuple[Device, str], Value] = {}
+        self._arrivals = itertools.count()
+        self._owners: dict[bytes, str] = {}  # pseudonym -> id of the device that has it
+
+    def amend(self, permit: Permit) -> None:
+        """Takes the end of the yes and what is urgent from a permit; see `Lane.amend`."""
+        self._permit = permit
         self._yes_end = permit.not_after_ms
         if self._yes_end is not None and self._yes_end <= first_second(self.begin_ms):
             self._yes_end = min(self._yes_end, self.begin_ms)
         end = self._epoch_end if self._yes_end is None else min(self._yes_end, self._epoch_end)
         self.end_ms = end
         """First instant that may not leave any more."""
-        self._oldest_ms: int | None = None
-        self._shapes: dict[tuple[Device, tuple[str, ...]], _Shape] = {}
-        self._last_urgent: dict[tuple[Device, str], Value] = {}
-        self._arrivals = itertools.count()
-        self._owners: dict[bytes, str] = {}  # pseudonym -> id of the device that has it
 
     @property
     def oldest_ms(self) -> int | None:

@@ -68,6 +68,10 @@ class Memory:
         self._windows: dict[tuple[Device, str], tuple[bytes, Compiled, Window]] = {}
         self._ended: dict[tuple[bytes, int, Device], dict[str, tuple[Compiled, Out, int]]] = {}
 
+    def amend(self, end_ms: int) -> None:
+        """Cuts windows that begin from now on at another end."""
+        self._span = (self._span[0], end_ms)
+
     @property
     def absorbed(self) -> int:
         """How many readings wait in open windows."""

@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,6 +36,7 @@ from tests.agent.installed import (
     SECOND,
     SERIAL,
     YES,
+    Edit,
     House,
     Json,
     copied,
@@ -256,6 +256,8 @@ def test_the_policy_in_force_once_more_says_nothing(house: House) -> None:
     send(house, bundle, "energy-advice")
     assert house.desk.status()["rejected"] == {}
     assert len(house.site.ledger.entries) == before
+    data = house.message("maker", Kind.POLICY, bundle)
+    assert read_inbound(Inbound(1, "maker", data, 0), house.site.keys, house.site.policy) is None
 
 
 # What it changes.
@@ -282,10 +284,28 @@ def shown(house: House, flow: str) -> Json:
     return next(one for one in flows if one["flow"] == flow)
 
 
+def reworded(text: str) -> str:
+    """The same terms in other words."""
+    return replaced('about = "Electric power', 'about = "The electric power')(text)
+
+
+def with_other_batches(text: str) -> str:
+    """The same terms in batches of other sizes, and other things urgent."""
+    return newer(text.replace('batch = { age = "1m"', 'batch = { readings = 900, age = "2m"'))
+
+
+def with_an_end(text: str) -> str:
+    """The same terms for as long as the policy lasts."""
+    return replaced('controller = "', 'not_after = 2027-12-31\ncontroller = "')(text)
+
+
 @pytest.mark.clause("C33")
-def test_flows_with_the_same_terms_go_on_in_their_streams_and_lose_nothing(house: House) -> None:
+@pytest.mark.parametrize("edit", [newer, reworded, with_other_batches, with_an_end])
+def test_flows_with_the_same_terms_go_on_in_their_streams_and_lose_nothing(
+    house: House, edit: Edit
+) -> None:
     taken_in(house)
-    send(house, MAKER.bundle(newer))
+    send(house, MAKER.bundle(edit))
     assert serial(house) == SERIAL + 1
     bring_on(house)
     assert values(house.batches(DIAGNOSIS), POWER) == [11, 12, 13, 14, 15, 16]
@@ -299,6 +319,28 @@ def test_flows_with_the_same_terms_go_on_in_their_streams_and_lose_nothing(house
     assert values(house.batches(ADVICE), POWER) == [pytest.approx(13.9)]
     assert len({stream for stream, _ in sequences(house, ADVICE)}) == 1
     assert not any(house.pipeline.running.lost.values())
+
+
+def test_an_end_of_the_policy_is_also_the_end_in_the_spool(house: House) -> None:
+    assert {one.not_after_ms for one in house.spool.lanes().values()} == {None}
+    send(house, MAKER.bundle(with_an_end))
+    end_ms = 1_830_297_600_000  # 2028-01-01T00:00Z
+    assert {one.not_after_ms for one in house.spool.lanes().values()} == {end_ms}
+    send(house, MAKER.bundle(later))
+    assert {one.not_after_ms for one in house.spool.lanes().values()} == {None}
+
+
+@pytest.mark.clause("C28")
+def test_a_no_that_was_said_past_the_agent_is_heard_before_a_policy_opens_anything(
+    house: House,
+) -> None:
+    taken_in(house)
+    with house.carrier() as past:  # as `assent consent withdraw` does when no agent answers
+        past.refuse(DIAGNOSIS, house.clock.now().wall_ms)
+    send(house, MAKER.bundle(with_an_end))
+    assert house.on() == ON | {DIAGNOSIS: "withdrawn"}
+    assert house.batches(DIAGNOSIS) == []
+    assert house.spool.lanes()[DIAGNOSIS].state is LaneState.CLOSED
 
 
 @pytest.mark.clause("C04")
@@ -403,17 +445,19 @@ def test_other_brokers_and_keys_take_effect(house: House) -> None:
     brokers = {one.recipient: one.broker for one in house.spool.targets(now_ms)}
     assert brokers["maker"] == "mqtts://second.example.com:8883"
     bring_on(house)
-    # Everything is there: what was sealed before opens with the old key, the rest with the new.
-    found: list[Any] = []
+    # What was open when it came is sealed to the key of the policy it was taken under.
+    by_key: dict[str, list[Opened]] = {"old": [], "new": []}
     for lease in house.leases("maker"):
+        house.maker = MAKER
         try:
-            found.append(house.opened("maker", lease.data))
+            opened, key = house.opened("maker", lease.data), "old"
         except CannotOpenError:
-            with_new = copy.copy(house)
-            with_new.maker = other
-            found.append(with_new.opened("maker", lease.data))
-    opened = [one for one in found if isinstance(one, Opened) and one.header.flow == DIAGNOSIS]
-    assert values(opened, POWER) == [11, 12, 13, 14, 15, 16]
+            house.maker = other
+            opened, key = house.opened("maker", lease.data), "new"
+        if isinstance(opened, Opened) and opened.header.flow == DIAGNOSIS:
+            by_key[key].append(opened)
+    assert values(by_key["old"], POWER) == [11, 12, 13, 14]
+    assert values(by_key["new"], POWER) == [15, 16]
 
 
 def test_an_acknowledgement_before_it_counts_before_it(house: House) -> None:
@@ -508,6 +552,22 @@ def test_a_newer_one_that_is_taken_in_by_hand_wins(house: House) -> None:
         assert not any("came down" in one for one in again.desk.status()["notices"])
         send(again, MAKER.bundle(lambda text: later(text, 3)))
         assert serial(again) == SERIAL + 3
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "broken"])
+def test_of_two_policies_the_one_of_the_higher_serial_runs_when_the_files_are_read(
+    house: House, whole: bool
+) -> None:
+    send(house, MAKER.bundle(newer))
+    house.publish(later)
+    house.desk.reload()
+    assert serial(house) == SERIAL + 2
+    if not whole:  # then it is the one that was in force that is told of
+        (house.directory / "policy.toml").write_bytes(b"[policy]\n")
+        house.desk.reload()
+        told = house.desk.status()["policy_trouble"]
+        assert "trusted policy key" in told
+        assert str(kept(house)) not in told
 
 
 def test_a_newer_one_that_is_laid_beside_and_broken_leaves_this_one_in_force(house: House) -> None:

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A maker publishes a newer policy, and a running gateway takes it from the broker, flow by flow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.stage import RECIPIENTS, Stage, wait_until
+from tests.journeys.parts import RECORDING, YES, fast
+
+pytestmark = pytest.mark.journey
+
+SAME, NARROWED, WIDENED = "remote-diagnosis", "service", "partner-energy-advice"
+SERIAL = 17
+
+# Twenty minutes of washing in some twenty seconds.
+DEVICES = f"""\
+[[device]]
+id = "gateway"
+kind = "gateway"
+source = "host"
+every = "200ms"
+
+[[device]]
+id = "washer"
+kind = "washing-machine"
+source = "replay"
+port = "{RECORDING}"
+profile = "replay-washing-machine"
+every = "100ms"
+speed = SPEED
+"""
+
+
+def newer(text: str) -> str:
+    """The next policy: one flow as it was, one with less, one with more."""
+    for old, new in (
+        ('version = "2026-11-01"', 'version = "2026-12-01"'),
+        (f"serial = {SERIAL}", f"serial = {SERIAL + 1}"),
+        (', "host.uptime" = "delta"', ""),
+        ('"appliance.power" = "window(1s, mean)"', '"appliance.power" = "round(1)"'),
+        # Prose is no term: nobody is asked because of it.
+        ('about = "Electric power', 'about = "The electric power'),
+    ):
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+class Maker:
+    """A stage in which every flow is on, with both recipients at work."""
+
+    def __init__(self, stage: Stage, *, two: bool) -> None:
+        self.stage = stage
+        self._two = two
+
+    def begin(self) -> None:
+        bundle = self.stage.publish(fast)
+        self.stage.make_gateway(DEVICES.replace("SPEED", "240.0"))
+        self.stage.enrol(bundle)
+        self.stage.decide(YES)
+        for recipient in RECIPIENTS:
+            self.stage.start_broker(recipient)
+            self.stage.start_backend(recipient)
+        self.start()
+
+    def start(self) -> None:
+        if not self._two:
+            self.stage.start_agent()
+            return
+        for name in ("collect", "uplink"):
+            words = ["-m", "agent.cli.main", name, "--config", str(self.stage.gateway)]
+            self.stage._start(name, [sys.executable, *words])
+        wait_until(lambda: self.status()["running"], "collect answers")
+
+    def status(self) -> dict[str, Any]:
+        words = ["-m", "agent.cli.main", "status", "--json", "--config", str(self.stage.gateway)]
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60)
+        return dict(json.loads(done.stdout)) if done.stdout else {"running": False}
+
+    def publish(self, edit: Callable[[str], str]) -> None:
+        """As the maker does: signs, bundles, publishes; the backends run."""
+        bundle = self.stage.publish(edit)
+        directories = [str(self.stage.backend_directory(one)) for one in RECIPIENTS]
+        self.stage.backend("publish", str(bundle), *directories)
+
+    def serial(self) -> int:
+        policy = self.status()["policy"]
+        return int(policy["serial"]) if policy else 0
+
+    def state_of(self, flow: str) -> str:
+        found = next(one for one in self.status()["flows"] if one["flow"] == flow)
+        return "on" if found["on"] else str(found["reason"])
+
+    def custody(self, flow: str) -> dict[bytes, list[int]]:
+        """The sequences that are stored of a flow, by stream."""
+        found: dict[bytes, list[int]] = defaultdict(list)
+        for recipient in RECIPIENTS:
+            path = self.stage.backend_directory(recipient) / "custody.db"
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+                rows = db.execute(
+                    "SELECT stream, sequence FROM custody WHERE flow=? ORDER BY sequence", (flow,)
+                ).fetchall()
+            db.close()
+            for stream, sequence in rows:
+                found[stream].append(sequence)
+        return found
+
+    def stored(self, flow: str) -> int:
+        return sum(map(len, self.custody(flow).values()))
+
+    def told(self, recipient: str) -> int:
+        """The serial that the gateway has told a recipient."""
+        (row,) = self.stage.show(recipient, "gateways")
+        return int(row["serial"] or 0)
+
+    def ended(self) -> bool:
+        found = {one["id"]: one["state"] for one in self.status()["devices"]}
+        return found["washer"] == "ended"
+
+
+@pytest.fixture
+def maker(request: pytest.FixtureRequest, recipients: Stage, tmp_path: Path) -> Iterator[Maker]:
+    stage = recipients.copied(tmp_path / "stage")
+    try:
+        maker = Maker(stage, two=request.param == "two programs")
+        maker.begin()
+        yield maker
+    finally:
+        stage.close()
+
+
+one_process = pytest.mark.parametrize("maker", ["one process"], indirect=True)
+two_programs = pytest.mark.parametrize("maker", ["two programs"], indirect=True)
+
+
+def recorded() -> list[int]:
+    """The power readings of the recording, as `round(1)` leaves them (half to even)."""
+    with RECORDING.open(newline="") as file:
+        return sorted(round(float(row["power"])) for row in csv.DictReader(file) if row["power"])
+
+
+def in_store(maker: Maker) -> list[int]:
+    rows = maker.stage.show("maker", "data", "--flow", SAME, "--limit", "100000")
+    return sorted(round(row["value"]) for row in rows if row["attribute"] == "appliance.power")
+
+
+@two_programs
+@pytest.mark.clause("C04")
+@pytest.mark.clause("C33")
+def test_a_published_policy_arrives_and_changes_each_flow_by_its_terms(maker: Maker) -> None:
+    for flow in (SAME, NARROWED, WIDENED):
+        wait_until(lambda flow=flow: maker.stored(flow) > 0, f"{flow} arrives")
+    wait_until(lambda: maker.told("maker") == SERIAL, "the backend knows what is in force")
+    assert not maker.ended(), "too late to show anything"
+
+    maker.publish(lambda text: newer(fast(text)))
+    wait_until(lambda: maker.serial() == SERIAL + 1, "the newer policy is in force")
+    assert not maker.ended(), "too late to show that nothing is lost"
+    assert maker.state_of(SAME) == maker.state_of(NARROWED) == "on"
+    assert maker.state_of(WIDENED) == "requested"
+    wait_until(lambda: maker.told("maker") == SERIAL + 1, "the backend is told")
+
+    # Nothing more of the widened one, while the others go on.
+    reached, others = maker.stored(WIDENED), maker.stored(SAME)
+    before = set(maker.custody(NARROWED))
+    wait_until(lambda: maker.stored(SAME) > others + 3, "the same one goes on")
+    wait_until(lambda: set(maker.custody(NARROWED)) > before, "the narrowed one goes on, anew")
+    wait_until(maker.ended, "the recording has ended", 60.0)
+    wait_until(lambda: len(in_store(maker)) >= len(recorded()), "as much is stored as read", 60.0)
+    assert maker.stored(WIDENED) == reached
+
+    # The same one lost nothing and never broke off.
+    assert in_store(maker) == recorded()
+    ((_, sequences),) = maker.custody(SAME).items()
+    assert sequences == list(range(len(sequences)))
+    assert maker.status()["rejected"] == {}
+
+    # What was narrowed brings less, under terms of its own.
+    with sqlite3.connect(maker.stage.backend_directory("maker") / "custody.db") as db:
+        terms = db.execute("SELECT DISTINCT terms FROM custody WHERE flow=?", (NARROWED,))
+        assert len(terms.fetchall()) == 2
+    db.close()
+
+
+@one_process
+def test_a_policy_that_was_published_while_the_gateway_was_away_waits_for_it(
+    maker: Maker,
+) -> None:
+    wait_until(lambda: maker.stored(SAME) > 0, "it arrives")
+    for name in list(maker.stage.programs):
+        if name in {"agent", "collect", "uplink"}:
+            maker.stage.end(name)
+    maker.publish(lambda text: newer(fast(text)))
+    assert maker.serial() == SERIAL
+    maker.start()
+    wait_until(lambda: maker.serial() == SERIAL + 1, "the newer policy is in force")
+    assert maker.state_of(WIDENED) == "requested"
+    assert maker.state_of(SAME) == "on"

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.cli.live import Painting, is_watched, sparkline
-from agent.cli.say import emphasised, result, table
+from agent.cli.say import emphasised, result, shown_value, table
+from agent.cli.words import duration
 from agent.inspection import inspect_profile
 from agent.settings import Settings, load_settings
-from agent.sight import samples, sight
+from agent.sight import sight
 from assent.errors import ConfigError, Severity, UsageError
 from assent.nearest import nearest
-from assent.units import Duration
 from firmware_bridge.sample import Sample, Value
 
 _KEPT = 240  # values of an attribute that are remembered for the plot
@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's own arguments."""
     parser.add_argument("words", nargs="+", metavar="ACT", help="watch NAME, or profile check FILE")
     parser.add_argument(
-        "--for", dest="for_ms", type=_duration, metavar="TIME", help="watch: end after, such as 10s"
+        "--for", dest="for_ms", type=duration, metavar="TIME", help="watch: end after, such as 10s"
     )
 
 
@@ -44,20 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _duration(text: str) -> Duration:
-    try:
-        return Duration.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
-
-
 def _watch(arguments: argparse.Namespace, name: str) -> int:
     settings = load_settings(arguments.config)
     _expect(settings, name)
     for_s = arguments.for_ms / 1000 if arguments.for_ms else _FOREVER_S
     try:
-        with sight(settings) as eyes:
-            seen = samples(eyes, [name], for_s)
+        with sight(settings, [name]) as eyes:
+            seen = eyes.watch(for_s)
             if arguments.json:
                 _stream(seen)
             elif is_watched():
@@ -87,7 +80,7 @@ def _stream(seen: Iterator[Sample]) -> None:
 def _print(seen: Iterator[Sample]) -> None:
     for sample in seen:
         for name, value in zip(sample.names, sample.values, strict=True):
-            print(f"{_clock(sample.at.wall_ms)}  {name}  {_shown(value)}", flush=True)
+            print(f"{_clock(sample.at.wall_ms)}  {name}  {shown_value(value)}", flush=True)
 
 
 def _paint(seen: Iterator[Sample]) -> None:
@@ -118,21 +111,9 @@ class _Board:
         rows = [["ATTRIBUTE", "VALUE", "AGE", ""]]
         for name, (ms, value) in sorted(self._newest.items()):
             plot = sparkline(list(self._numbers.get(name, ())))
-            rows.append([name, _shown(value), f"{max(0.0, now_s - ms / 1000):.0f} s", plot])
+            rows.append([name, shown_value(value), f"{max(0.0, now_s - ms / 1000):.0f} s", plot])
         head, *body = table(rows)
         return [emphasised(head), *body]
-
-
-def _shown(value: Value) -> str:
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.6g}"
-        case tuple():
-            return f"{value[0]:.5f}, {value[1]:.5f}"
-        case _:
-            return str(value)
 
 
 def _clock(ms: int) -> str:

@@ -99,6 +99,11 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "tell of an attribute which flows carry it, how, to whom and why, or why not",
         "  assent explain appliance.power\n  assent explain device.serial --json",
     ),
+    "preview": (
+        "agent.cli.preview",
+        "read for some seconds and show what would leave, and what would not; sends nothing",
+        "  assent preview\n  assent preview --for 30s --json",
+    ),
     "devices": (
         "agent.cli.devices",
         "see what a device says now; check a profile",

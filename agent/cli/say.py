@@ -46,6 +46,19 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def shown_value(value: object) -> str:
+    """A reading as a person reads it; without its unit."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case [float() as latitude, float() as longitude]:
+            return f"{latitude:.5f}, {longitude:.5f}"
+        case _:
+            return str(value)
+
+
 def emphasised(text: str) -> str:
     """Bold on a terminal that wants it (NO_COLOR is honoured), plain elsewhere."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):

@@ -142,6 +142,7 @@ def test_what_waits_and_what_was_done_is_counted_as_it_is(house: House) -> None:
     assert flow["lost"] == 0
     assert flow["last_acknowledged"] is None
     house.desk.say_no(DIAGNOSIS)
+    house.turn()  # what waited is deleted after the answer
     flow = flow_of(house.desk.status(), DIAGNOSIS)
     assert flow["waiting"]["batches"] == 0
     assert flow["purged"]["readings"] == 3

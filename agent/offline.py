@@ -38,4 +38,7 @@ def at_the_desk(settings: Settings) -> Iterator[Desk]:
             hear_refusals(pipeline, desk.say_no)
             desk.look_at_form()
             pipeline.settle()
-            yield desk
+            try:
+                yield desk
+            finally:
+                pipeline.stop()  # what somebody looked at is closed

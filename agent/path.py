@@ -104,6 +104,31 @@ class Refusal:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a flow would carry if it ran, for a screen. Made by agent/preview only.
+
+    No lane is built from it, and so no Batch: nothing that is shaped by it can leave.
+
+    Attributes:
+        flow: id of the flow.
+        carried: what it would carry.
+        not_before_ms: older events are not shown.
+        not_after_ms: nor are later ones; None for no end.
+        epoch_ms: length of a pseudonym epoch in ms.
+        max_readings: a batch would close at this many readings.
+        urgent: attributes that would close the batch at once.
+    """
+
+    flow: str
+    carried: tuple[Carried, ...]
+    not_before_ms: int
+    not_after_ms: int | None
+    epoch_ms: int
+    max_readings: int
+    urgent: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
     """One flow, one epoch, columns; already transformed and pseudonymous. Made by agent/lane only.
 

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from agent.account import consent_of, history_of, sent_of, status_of
-from agent.control import NotRunningError
 from agent.explain import explain
 from agent.pipeline import Pipeline
+from agent.preview import Preview, preview
 from agent.spool.log import KEPT
+from assent.errors import RefusedError
 
 Json = dict[str, Any]
 
@@ -41,18 +42,25 @@ def tell(pipeline: Pipeline, request: Mapping[str, Any], *, is_running: bool) ->
             explanation = explain(name, site, pipeline.verdicts, pipeline.delivered())
             told = dict(msgspec.to_builtins(explanation))
         case {"verb": "watch", "viewer": str(viewer), "devices": list(devices)}:
-            told = _watched(pipeline, viewer, devices, is_running=is_running)
+            told = dict(msgspec.to_builtins(pipeline.look(viewer, _names(devices))))
+        case {"verb": "preview", "viewer": str(viewer), "devices": list(devices)}:
+            told = dict(msgspec.to_builtins(_previewed(pipeline, viewer, devices)))
         case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
             told = sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow)
     return told
 
 
-def _watched(pipeline: Pipeline, viewer: str, devices: list[Any], *, is_running: bool) -> Json:
-    """What some devices said; beside no agent, whoever asks looks at them themselves."""
-    if not is_running:
-        raise NotRunningError("no agent runs here")
-    seen = pipeline.look(viewer, [name for name in devices if isinstance(name, str)])
-    return dict(msgspec.to_builtins(seen))
+def _previewed(pipeline: Pipeline, viewer: str, devices: list[Any]) -> Preview:
+    policy = pipeline.site.policy
+    if policy is None:
+        trouble = pipeline.site.trouble
+        raise RefusedError(f"there is no policy: {trouble.sentence if trouble else 'none'}")
+    seen = pipeline.look(viewer, _names(devices))
+    return preview(policy.policy, pipeline.verdicts, seen.samples, seen.missed)
+
+
+def _names(devices: list[Any]) -> list[str]:
+    return [name for name in devices if isinstance(name, str)]
 
 
 def status_told(pipeline: Pipeline, *, is_running: bool) -> Json:

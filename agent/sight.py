@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the devices say now, from the running agent, or from the devices where none runs.
+"""What the devices say now: asked of the running agent, or looked at where none runs.
 
 Law: a port that an agent holds is never opened here: its lock is taken first, or it is asked.
 """
@@ -9,105 +9,104 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Collection, Iterator
-from pathlib import Path
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from agent.control import NotRunningError, ask
 from agent.lock import BusyError
-from agent.pipeline.bench import Bench, at_the_bench
+from agent.offline import at_the_desk
+from agent.preview import Preview
 from agent.settings import Settings
 from agent.watch import Seen
 from firmware_bridge.sample import Sample
 
 # An agent starts or ends within this on a slow board.
 _PATIENCE_S: Final = 15.0
-_STEP_S: Final = 0.1
+_STEP_S: Final = 0.2
 _ANSWER_S: Final = 10.0
 
-
-class Sight(Protocol):
-    """Somebody who can see the devices."""
-
-    def look(self, devices: Collection[str]) -> Seen:
-        """What those devices said since the last look; the first look opens them."""
+_Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-class _Asking:
-    """Sees through the running agent's eyes."""
+class Sight:
+    """Eyes on some devices, for as long as somebody looks every few seconds.
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
-        self._viewer = secrets.token_hex(4)
+    Args:
+        answer: of the running agent, or of the stores and devices themselves.
+        devices: ids of the devices; they are opened by the first look.
+    """
 
-    def look(self, devices: Collection[str]) -> Seen:
-        told = ask(
-            self._state,
-            "watch",
-            patience_s=_ANSWER_S,
-            viewer=self._viewer,
-            devices=sorted(devices),
-        )
-        return msgspec.convert(told, Seen)
+    def __init__(self, answer: _Answer, devices: Collection[str]) -> None:
+        self._answer = answer
+        self._question = {"viewer": secrets.token_hex(4), "devices": sorted(devices)}
 
+    def look(self) -> Seen:
+        """What the devices said since the last look."""
+        return msgspec.convert(self._answer({"verb": "watch", **self._question}), Seen)
 
-class _Looking:
-    """Sees the devices itself."""
+    def watch(self, for_s: float) -> Iterator[Sample]:
+        """Gives what they say for a while.
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+        Args:
+            for_s: how long, in seconds.
 
-    def look(self, devices: Collection[str]) -> Seen:
-        return self._bench.look(devices)
+        Yields:
+            Samples, some tenths of a second after they came.
+        """
+        end = time.monotonic() + for_s
+        while True:
+            yield from self.look().samples
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _STEP_S))
+
+    def preview(self, for_s: float, tick: Callable[[float], None] = lambda _left: None) -> Preview:
+        """Shapes what they say for a while as it would leave.
+
+        Args:
+            for_s: how long, in seconds.
+            tick: is told now and then how many seconds are left.
+        """
+        self.look()
+        end = time.monotonic() + for_s
+        while (left := end - time.monotonic()) > 0:
+            tick(left)
+            time.sleep(min(left, _STEP_S))
+        return msgspec.convert(self._answer({"verb": "preview", **self._question}), Preview)
 
 
 @contextlib.contextmanager
-def sight(settings: Settings) -> Iterator[Sight]:
-    """Sees the devices of a gateway while the block runs.
+def sight(settings: Settings, devices: Collection[str]) -> Iterator[Sight]:
+    """Sees some devices of a gateway while the block runs.
 
     Args:
         settings: of the gateway.
+        devices: their ids.
 
     Raises:
         BusyError: an agent starts or ends, and does not listen.
         ControlError: it does not answer.
     """
-    asking = _Asking(settings.state)
+
+    def asked(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return ask(settings.state, patience_s=_ANSWER_S, **request)
+
     end = time.monotonic() + _PATIENCE_S
     with contextlib.ExitStack() as held:
         while True:
-            with contextlib.suppress(NotRunningError):
-                asking.look(())
-                yield asking
-                return
             try:
-                bench = held.enter_context(at_the_bench(settings))
-            except BusyError:
-                if time.monotonic() >= end:
-                    raise
-                time.sleep(_STEP_S)
-                continue
-            yield _Looking(bench)
-            return
-
-
-def samples(sight: Sight, devices: Collection[str], for_s: float) -> Iterator[Sample]:
-    """Gives what some devices say for a while.
-
-    Args:
-        sight: who sees them.
-        devices: their ids.
-        for_s: how long, in seconds.
-
-    Yields:
-        Samples, some tenths of a second after they came.
-    """
-    end = time.monotonic() + for_s
-    while True:
-        yield from sight.look(devices).samples
-        left = end - time.monotonic()
-        if left <= 0:
-            return
-        time.sleep(min(left, _STEP_S * 2))
+                eyes = Sight(asked, devices)
+                eyes.look()
+            except NotRunningError:
+                try:
+                    eyes = Sight(held.enter_context(at_the_desk(settings)).answer, devices)
+                except BusyError:
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(_STEP_S)
+                    continue
+            break
+        yield eyes

@@ -26,22 +26,15 @@ Limits: one thread owns it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from agent.lane.ends import Ends, Share, drawn
-from agent.lane.held import Held
-from agent.lane.intake import Intake, Take
-from agent.lane.memory import LATE_MS, Memory, Run
-from agent.lane.seconds import first_second, whole_seconds
+from agent.lane.intake import Take
+from agent.lane.memory import LATE_MS
+from agent.lane.shaper import Shaper
 from agent.path import Batch, Permit
-from agent.transform import (
-    DEVICE_KIND,
-    DropReason,
-    compile_transform,
-    pseudonym_key,
-)
+from agent.transform import DropReason
 from assent.envelope import ClockQuality, Gap
 from firmware_bridge.sample import Device
 
@@ -84,11 +77,7 @@ class Lane:
         self._secret = secret
         self._share = share
         self._ends = Ends(permit, share)
-        self._device_key = pseudonym_key(secret, DEVICE_KIND, epoch)
-        self._compiled = {
-            carried.name: compile_transform(carried, secret, epoch) for carried in permit.carried
-        }
-        self._dropped: Counter[DropReason] = Counter()
+        self._shaper = Shaper(permit, secret, epoch)
         self._sweep_ms = 0
         self._look_ms: int | None = None  # no need to ask about age before; None is unknown
         self._begin()
@@ -99,12 +88,12 @@ class Lane:
     @property
     def wanted(self) -> frozenset[str]:
         """Names of the attributes it carries."""
-        return frozenset(self._compiled)
+        return self._shaper.wanted
 
     @property
     def dropped(self) -> Mapping[DropReason, int]:
         """How many values stayed, and why; goes on counting in the successor."""
-        return MappingProxyType(self._dropped)
+        return MappingProxyType(self._shaper.dropped)
 
     @property
     def readings(self) -> int:
@@ -130,11 +119,11 @@ class Lane:
         Returns:
             What takes one of them, or None when nothing in them is wanted.
         """
-        return self._intake.compile(device, names)
+        return self._shaper.compile(device, names)
 
     def refuse(self, names: Sequence[str], reason: DropReason) -> None:
         """Counts the wanted values of a sample that is not taken."""
-        self._intake.refuse(names, reason)
+        self._shaper.refuse(names, reason)
 
     def due(self, now_ms: int) -> bool:
         """Says whether a batch should be closed: full, old, urgent, or its epoch is over.
@@ -167,14 +156,9 @@ class Lane:
         Args:
             now_ms: wall time; windows of devices long silent end by it. None ends none.
         """
-        runs = self._intake.admit()
-        self._memory.advance(runs)
+        self._shaper.settle(None if now_ms is None else now_ms - LATE_MS)
         if now_ms is not None:
-            self._memory.end_by(now_ms - LATE_MS)
             self._sweep_ms = now_ms + self.permit.max_age_ms
-        for run in runs:
-            self._hold(run)
-        self._memory.release(self._held)
         self._look_ms = None
 
     def close(
@@ -194,11 +178,8 @@ class Lane:
         """
         self.settle(now_ms)
         if final:
-            if now_ms is not None:
-                self._memory.end_by(now_ms)
-            self._memory.drop()
-            self._memory.release(self._held)
-        tables = self._held.take(self._ends.readings)
+            self._shaper.finish(now_ms)
+        tables = self._shaper.take(self._ends.readings)
         if not self._held.readings:
             self._intake.urgent = False
         if not tables:
@@ -232,8 +213,7 @@ class Lane:
         """
         other = Lane(self.permit, self._secret, stream, epoch, self.clock, share=self._share)
         self.settle()
-        other._dropped.update(self._dropped)
-        other._intake.adopt(self._intake)
+        other._shaper.adopt(self._shaper)
         return other
 
     def amend(self, permit: Permit) -> None:
@@ -245,16 +225,13 @@ class Lane:
         """
         self.permit = permit
         self._ends = Ends(permit, self._share)
-        self._intake.amend(permit)
-        self._memory.amend(self._intake.end_ms)
+        self._shaper.amend(permit)
         self._look_ms = None
 
     def _begin(self) -> None:
-        begin = self.epoch * self.permit.epoch_ms
-        self._intake = Intake(self.permit, self._compiled, self._device_key, begin, self._dropped)
-        self._memory = Memory(self._intake.begin_ms, self._intake.end_ms, self._dropped)
-        self._held = Held()
-        self._first_second = first_second(self._intake.begin_ms)
+        self._shaper.begin()
+        self._intake, self._memory = self._shaper.intake, self._shaper.memory
+        self._held = self._shaper.held
 
     def _old_at(self) -> int | None:
         # When the oldest value is old, or when silent windows are to be looked at.
@@ -263,19 +240,3 @@ class Lane:
         if not self._memory.absorbed:
             return old_at
         return self._sweep_ms if old_at is None else min(old_at, self._sweep_ms)
-
-    def _hold(self, run: Run) -> None:
-        # Passes on what leaves as rows; windows leave by themselves.
-        for cells, clean in zip(run.cells, run.clean, strict=True):
-            if not clean:
-                self._dropped.update(cell for cell in cells if isinstance(cell, DropReason))
-        kept = [index for index, compiled in enumerate(run.plan) if not compiled.is_window]
-        plan = tuple(run.plan[index] for index in kept)
-        columns = [run.cells[index] for index in kept]
-        if not plan:
-            return
-        seconds = whole_seconds(run.times, self._first_second)
-        if all(run.clean[index] for index in kept):
-            self._held.add(run.pseudonym, plan, seconds, columns, run.times[0])
-        else:
-            self._held.add_broken(run.pseudonym, plan, seconds, columns)

@@ -26,7 +26,7 @@ from typing import Final, TypeAlias, cast
 
 from agent.lane.memory import Run
 from agent.lane.seconds import first_second
-from agent.path import Permit
+from agent.path import Permit, Rehearsal
 from agent.transform import Compiled, DropReason, device_pseudonym
 from firmware_bridge.sample import Device, Value
 
@@ -57,7 +57,7 @@ class Intake:
     """The open rows of one lane. Owned by the lane.
 
     Args:
-        permit: of the lane.
+        permit: of the lane, or what stands for it on a screen.
         compiled: how each carried attribute is read.
         device_key: for the pseudonyms of devices.
         epoch_begin_ms: first instant of the epoch.
@@ -66,7 +66,7 @@ class Intake:
 
     def __init__(
         self,
-        permit: Permit,
+        permit: Permit | Rehearsal,
         compiled: Mapping[str, Compiled],
         device_key: bytes,
         epoch_begin_ms: int,
@@ -90,7 +90,7 @@ class Intake:
         self._arrivals = itertools.count()
         self._owners: dict[bytes, str] = {}  # pseudonym -> id of the device that has it
 
-    def amend(self, permit: Permit) -> None:
+    def amend(self, permit: Permit | Rehearsal) -> None:
         """Takes the end of the yes and what is urgent from a permit; see `Lane.amend`."""
         self._permit = permit
         self._yes_end = permit.not_after_ms

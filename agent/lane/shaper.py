@@ -56,6 +56,12 @@ class Shaper:
         self.held = Held()
         self._first_second = first_second(self.intake.begin_ms)
 
+    def amend(self, scope: Permit | Rehearsal) -> None:
+        """Takes another end and what is urgent; what waits stays."""
+        self._scope = scope
+        self.intake.amend(scope)
+        self.memory.amend(self.intake.end_ms)
+
     @property
     def wanted(self) -> frozenset[str]:
         """Names of the attributes it carries."""

@@ -200,11 +200,8 @@ class Pipeline:
         self._answered = self.spool.fence()
 
     def look(self, viewer: str, devices: Collection[str]) -> Seen:
-        """What some devices said since a viewer looked last; opens those that are shut.
-
-        Before `start` nothing is taken: what stands at the door is looked at and forgotten.
-        """
-        while not (self._started or self._door.empty()):
+        """What some devices said since a viewer looked last; opens those that are shut."""
+        while not (self._started or self._door.empty()):  # no lane is there that could take it
             self._watch.see(self._door.get_nowait())
         before = self._watch.devices
         seen = self._watch.look(viewer, devices, self.clock.now().mono_ms)

@@ -121,7 +121,7 @@ def test_it_connects_only_while_a_lane_is_open_or_control_waits_that_was_asked_f
         if "floor" in wish:
             boot_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
             gateway.spool.open_lane("service", "maker", 7, 2 * NOW)
-            gateway.spool.set_floor(2 * NOW, boot_ms)
+            gateway.spool.set_floor(2 * NOW - 1_000, boot_ms - 5_000)
         if wish == "a closed lane":
             gateway.spool.close_lane("service")
         if wish == "a paused lane":

@@ -29,6 +29,9 @@ from firmware_bridge.supervisor import Health
 
 Json = dict[str, Any]
 
+# A clock that was put right by less than this needs nobody's attention.
+_BEHIND_MS = 60_000
+
 _NOTHING = Waiting(
     batches=0, readings=0, bytes=0, oldest_ms=None, last_acknowledged_ms=None, too_large=0
 )
@@ -58,7 +61,7 @@ def status_of(
         "policy_trouble": site.trouble.sentence if site.trouble else None,
         "form_trouble": site.form_trouble,
         "clock": _clock(site, now),
-        "notices": [*_notices(site, spool), *endings.values()],
+        "notices": [*_notices(site, spool, now), *endings.values()],
         "certificates": [
             {"recipient": name, "ends": instant(end_ms), "due": endings.get(name)}
             for name, end_ms in ends_of(site).items()
@@ -175,8 +178,14 @@ def _clock(site: Site, now: Instant) -> str:
     return "trusted" if now.trusted else "not trusted yet: nothing is collected"
 
 
-def _notices(site: Site, spool: Spool) -> list[str]:
+def _notices(site: Site, spool: Spool, now: Instant) -> list[str]:
     notices = []
+    if site.floor.behind_ms(now) >= _BEHIND_MS:
+        notices.append(
+            f"the clock was trusted as {instant(site.floor.past_ms(now))} before, and as"
+            f" {instant(now.wall_ms)} now: what ends before the first has ended; if that was a"
+            " mistake, a new yes without an end, or with a later one, runs"
+        )
     if site.form_trouble:
         notices.append(f"the consent form is not usable, optional flows pause: {site.form_trouble}")
     notices += [

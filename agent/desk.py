@@ -107,7 +107,7 @@ class Desk:
         """
         pipeline = self._pipeline
         ledger = pipeline.site.ledger
-        now_ms = pipeline.clock.now().wall_ms
+        now = pipeline.clock.now()
         self._expect_flow(flow)
         state = state_of_no(ledger.newest(flow))
         policy = pipeline.site.policy
@@ -119,10 +119,10 @@ class Desk:
             decided_by="somebody present",
             recorded_by="assent consent",
             method="command",
-            decided_ms=now_ms if said_ms is None else said_ms,
+            decided_ms=pipeline.site.moment_ms(now) if said_ms is None else said_ms,
         )
         with self._settling(), self._heard([decision]):
-            ledger.append_decision(decision, now_ms)
+            ledger.append_decision(decision, now.wall_ms)
         purged, outcome = pipeline.shut(flow)
         word = "withdrawn" if state is State.WITHDRAWN else "refused"
         return {
@@ -258,7 +258,7 @@ class Desk:
             digest,
             site.policy.policy,
             site.ledger,
-            now.wall_ms,
+            site.moment_ms(now),
             clock_trusted=now.trusted,
         )
         return digest, acts

@@ -70,8 +70,17 @@ class _House:
     form_broken: bool
     admitted: frozenset[str]
     clock_trusted: bool
+    now_ms: int
     # The latest moment that is known to be past: an end before it has come, trusted clock or not.
     past_ms: int
+
+    def has_come(self, end_ms: int | None) -> bool:
+        return end_ms is not None and end_ms <= self.past_ms
+
+    def by_the_floor(self, end_ms: int | None) -> str:
+        """What to add where the clock says that an end is still to come."""
+        is_to_come = end_ms is not None and end_ms > self.now_ms
+        return "by a time that was trusted before" if is_to_come else ""
 
 
 def decide(
@@ -103,7 +112,9 @@ def decide(
     if policy is None:
         return {}
     past_ms = max(now_ms, floor_ms) if clock_trusted else floor_ms
-    house = _House(policy.policy, trouble, ledger, form_broken, admitted, clock_trusted, past_ms)
+    house = _House(
+        policy.policy, trouble, ledger, form_broken, admitted, clock_trusted, now_ms, past_ms
+    )
     return {flow: _judge(house, flow) for flow in policy.policy.flows}
 
 
@@ -128,8 +139,7 @@ def _of_policy(house: _House, flow: str) -> Refusal | None:
     """Why no flow of this policy may run."""
     if house.trouble is not None:
         return Refusal(flow, house.trouble)
-    end_ms = _end_ms(house.policy)
-    if end_ms is not None and end_ms <= house.past_ms:
+    if house.has_come(end_of(house.policy)):
         detail = f"the policy ended on {house.policy.policy.not_after}"
         return Refusal(flow, Reason.POLICY_UNUSABLE, detail)
     return None
@@ -149,8 +159,8 @@ def _of_record(house: _House, record: Record) -> Refusal | None:
     if not record.state.is_yes:
         reason = Reason.WITHDRAWN if record.state is State.WITHDRAWN else Reason.REFUSED
         return Refusal(record.flow, reason)
-    if record.until_ms is not None and record.until_ms <= house.past_ms:
-        return Refusal(record.flow, Reason.EXPIRED)
+    if house.has_come(record.until_ms):
+        return Refusal(record.flow, Reason.EXPIRED, house.by_the_floor(record.until_ms))
     if record.decided_by != OWNER:
         return Refusal(record.flow, Reason.REQUESTED, "the yes was not the owner's")
     return None
@@ -195,7 +205,7 @@ def _of_house(house: _House, record: Record) -> Refusal | None:
 
 def _permit(house: _House, record: Record, terms: Terms, since_ms: int) -> Permit:
     flow = house.policy.flows[record.flow]
-    ends = [end for end in (record.until_ms, _end_ms(house.policy)) if end is not None]
+    ends = [end for end in (record.until_ms, end_of(house.policy)) if end is not None]
     return Permit(
         flow=record.flow,
         recipient=flow.recipient,
@@ -217,8 +227,15 @@ def _permit(house: _House, record: Record, terms: Terms, since_ms: int) -> Permi
     )
 
 
-def _end_ms(policy: Policy) -> int | None:
-    """When the policy's last day is over, ms since 1970 UTC."""
+def end_of(policy: Policy) -> int | None:
+    """When a policy's last day is over, ms since 1970 UTC.
+
+    Args:
+        policy: the policy.
+
+    Returns:
+        The first instant after it, or None where it has no end.
+    """
     last = policy.policy.not_after
     if last is None or last == dt.date.max:
         return None

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.arrival import held
-from agent.gate import decide
+from agent.floor import Floor
+from agent.gate import decide, end_of
 from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.path import Permit, Reason, Refusal
@@ -31,6 +32,7 @@ POLICY = "policy.toml"
 SIGNATURE = "policy.toml.cose"
 FORM = "consent.toml"
 LEDGER = "ledger.json"
+FLOOR = "floor.json"
 SPOOL = Path("spool") / "spool.db"
 
 # A dictionary of a thousand attributes is some 400 kB; keys and certificates are a few.
@@ -55,6 +57,7 @@ class Site:
         settings: what agent.toml says.
         keys: the store of secrets.
         ledger: the household's records.
+        floor: the time that is surely past.
         policy: the policy in force, or None with `trouble`.
         trouble: why there is none.
         form_trouble: why the consent form cannot be used, or None.
@@ -64,6 +67,7 @@ class Site:
     settings: Settings
     keys: Keys
     ledger: Ledger
+    floor: Floor
     policy: SignedPolicy | None
     trouble: Trouble | None
     form_trouble: str | None = None
@@ -80,8 +84,17 @@ class Site:
             admitted=frozenset(name for name in recipients if self.keys.admitted(name)),
             now_ms=now.wall_ms,
             clock_trusted=now.trusted,
-            floor_ms=0,
+            floor_ms=self.floor.past_ms(now),
         )
+
+    def moment_ms(self, now: Instant) -> int:
+        """What to date a word with: the wall clock, or the floor when the clock is behind it."""
+        return max(now.wall_ms, self.floor.past_ms(now))
+
+    def ends(self) -> frozenset[int]:
+        """The ends that are waited for: of yeses, and of the policy."""
+        end_ms = end_of(self.policy.policy) if self.policy else None
+        return self.ledger.ends | ({end_ms} if end_ms is not None else frozenset())
 
     def broker_of(self, recipient: str) -> str | None:
         """The broker to use for a recipient: the technician's choice among the policy's."""
@@ -109,8 +122,12 @@ def open_site(settings: Settings, now: Instant) -> Site:
     """
     make_state(settings.state)
     keys = Keys.open(settings.state / "keys")
-    ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, now.wall_ms)
-    site = Site(settings, keys, ledger, policy=None, trouble=None)
+    floor = Floor.open(settings.state / FLOOR, now)
+    moment_ms = max(now.wall_ms, floor.past_ms(now))
+    ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, moment_ms)
+    if floor.is_lost:
+        floor.raise_to(ledger.trusted_ms, now)
+    site = Site(settings, keys, ledger, floor, policy=None, trouble=None)
     return with_policy(site, now)
 
 
@@ -139,7 +156,7 @@ def with_policy(site: Site, now: Instant) -> Site:
         return dataclasses.replace(site, policy=None, trouble=trouble)
     try:
         if now.trusted:
-            site.ledger.tell_time(now.wall_ms)
+            site.ledger.tell_time(site.moment_ms(now))
         policy, came_down = _newest(site, trusted)
         site.ledger.append_policy(policy.serial, policy.hash, now.wall_ms)
     except OSError as exc:

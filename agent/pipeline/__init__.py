@@ -93,6 +93,9 @@ class Pipeline:
         self._look_again_ms = 0
         self._clock_was_trusted = False
         self._trouble: str | None = None
+        now = clock.now()
+        if site.floor.is_lost:
+            site.floor.raise_to(spool.floor_ms(now.mono_ms), now)
 
     def deliver(self, samples: list[Sample], ended: threading.Event | None = None) -> None:
         """Hands samples to the owner; called by the sources' threads, waits while it is behind.
@@ -148,6 +151,7 @@ class Pipeline:
         now = self.clock.now()
         self._is_decided = False
         self._clock_was_trusted = now.trusted
+        self.site.floor.note(now, self.site.ends())
         self.verdicts = self._verdicts()
         if not self._started:
             self.running.end_refused(self.site, self.verdicts)
@@ -156,6 +160,7 @@ class Pipeline:
             self.running.follow(self.site, self.verdicts, now)
             if not self._closing:
                 self._follow()
+        self._tell_floor()
         self._is_decided = True
 
     def settle(self) -> Outcome:
@@ -276,7 +281,10 @@ class Pipeline:
     def _look_around(self, now: Instant) -> None:
         flipped = now.trusted != self._clock_was_trusted
         shut = self.running.shut_by_others
-        if shut or flipped or not self._is_decided or self.running.is_outdated(now):
+        site = self.site
+        site.floor.note(now, site.ends())
+        is_outdated = self.running.is_outdated(now, site.floor.past_ms(now))
+        if shut or flipped or not self._is_decided or is_outdated:
             self.denied |= shut
             shut.clear()
             self.decide()
@@ -298,7 +306,14 @@ class Pipeline:
         else:
             self._trouble = None
 
+    def _tell_floor(self) -> None:
+        """Tells the second gate what floor stands on the disk."""
+        kept = self.site.floor.kept
+        if kept is not None:
+            self.spool.set_floor(kept.at_ms, kept.boot_ms)
+
     def _keep_house(self, now: Instant) -> None:
+        self._tell_floor()
         self._read_inbox(now)
         self._courtesy.greet(self.site)
         if now.trusted:

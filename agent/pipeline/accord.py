@@ -39,3 +39,8 @@ def is_amended(lane: Lane, permit: Permit, now: Instant) -> bool:
 def _is_in_time(lane: Lane, permit: Permit, now: Instant) -> bool:
     end_ms = permit.not_after_ms
     return lane.epoch_of(now.wall_ms) == lane.epoch and (end_ms is None or now.wall_ms < end_ms)
+
+
+def has_ended(permit: Permit, past_ms: int) -> bool:
+    """Whether the end of a permit has come, by the latest instant that is known to be past."""
+    return permit.not_after_ms is not None and permit.not_after_ms <= past_ms

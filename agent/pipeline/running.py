@@ -21,7 +21,7 @@ from typing import Final
 
 from agent.lane import Lane
 from agent.path import Batch, Permit, Reason, Refusal
-from agent.pipeline.accord import basis, is_amended, is_the_same
+from agent.pipeline.accord import basis, has_ended, is_amended, is_the_same
 from agent.pipeline.courtesy import targets_of
 from agent.pipeline.parcel import Parcel, carried_by_all
 from agent.pipeline.purging import Purging
@@ -105,9 +105,12 @@ class Running:
             self._close(due)
             due = self._router.route(())
 
-    def is_outdated(self, now: Instant) -> bool:
-        """Whether an end of consent or of an epoch has passed since the gate was asked."""
-        return any(not is_the_same(lane, lane.permit, now) for lane in self._lanes.values())
+    def is_outdated(self, now: Instant, past_ms: int) -> bool:
+        """Whether an end of an epoch, or of consent by what is past, came since the gate spoke."""
+        return any(
+            not is_the_same(lane, lane.permit, now) or has_ended(lane.permit, past_ms)
+            for lane in self._lanes.values()
+        )
 
     def close_due(self, now: Instant) -> None:
         """Closes the batches that are old."""

@@ -67,6 +67,21 @@ class Standing:
         """Versions of the policy under which anything was ever decided."""
         return frozenset(r.policy_version for records in self._records.values() for r in records)
 
+    @property
+    def trusted_ms(self) -> int:
+        """The latest instant that a trusted clock has told this ledger; 0 where none has."""
+        return max((entry.at_ms for entry in self._entries if _is_dated(entry)), default=0)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """When the yeses end that stand and have an end, ms since 1970 UTC."""
+        newest = (records[-1] for records in self._records.values())
+        return frozenset(
+            record.until_ms
+            for record in newest
+            if record.state.is_yes and record.until_ms is not None
+        )
+
     def newest(self, flow: str) -> Record | None:
         """The record that decides a flow, or None where nobody has decided."""
         records = self._records.get(flow)
@@ -143,6 +158,16 @@ class Standing:
                 else record
                 for record in records
             ]
+
+
+def _is_dated(entry: Entry) -> bool:
+    """Whether an entry is made on a trusted clock only."""
+    match entry.body:
+        case ClockTrusted():
+            return True
+        case Decided(decision):
+            return decision.state.is_yes
+    return False
 
 
 def _is_ahead(record: Record, now_ms: int) -> bool:

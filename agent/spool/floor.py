@@ -28,7 +28,7 @@ class Floors(Store):
     """Writing and reading the floor."""
 
     def set_floor(self, at_ms: int, boot_ms: int) -> None:
-        """Says what the floor is; durable when this returns.
+        """Says what the floor is; durable when this returns, and cheap where it was said before.
 
         Args:
             at_ms: what a trusted clock told, in ms since 1970.
@@ -37,6 +37,9 @@ class Floors(Store):
         Raises:
             SpoolError: the disk refuses; the old one stays.
         """
+        with self._reading() as db:
+            if db.execute("SELECT at, boot FROM floor").fetchall() == [(at_ms, boot_ms)]:
+                return
         with self._writing() as db:
             db.execute("DELETE FROM floor")
             db.execute("INSERT INTO floor VALUES (?, ?)", (at_ms, boot_ms))

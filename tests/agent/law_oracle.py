@@ -7,6 +7,7 @@ which flows are open and which readings may leave. Its types are its own; it ope
 imports nothing of the agent.
 
 Law, as it is read here:
+  - what a trusted clock once said is past, whatever a clock says later;
   - a flow is open while the newest word about exactly this flow is a yes of the owner that has not
     ended, was said to the terms in force or to wider ones, and leaves something of them; the policy
     that lies there is usable; the clock is trusted; and no broken form lies there, unless the flow
@@ -150,8 +151,8 @@ class Oracle:
     ledger_is_damaged: bool = False
     form_is_broken: bool = False
     moment: int = 0
-    seen_ms: int = 0
-    """The latest that a trusted clock ever said."""
+    floor_ms: int = 0
+    """The latest that a trusted clock ever said, and the time since."""
     taken: dict[tuple[str, int], Terms] = dataclasses.field(default_factory=dict)
     """Under which terms a flow took a reading."""
     unsealed: dict[str, list[Reading]] = dataclasses.field(default_factory=dict)
@@ -174,12 +175,12 @@ class Oracle:
         if not self.trusted or not in_doubt:
             return
         if not self.loss_is_dated:
-            self.lost_ms, self.loss_is_dated = self.now_ms, True
+            self.lost_ms, self.loss_is_dated = self.moment_ms, True
         self.words = [
             dataclasses.replace(
                 word,
-                at_ms=min(word.at_ms, self.now_ms),
-                decided_ms=min(word.decided_ms, self.now_ms),
+                at_ms=min(word.at_ms, self.moment_ms),
+                decided_ms=min(word.decided_ms, self.moment_ms),
             )
             if self._is_a_no_to_come(word)
             else word
@@ -187,7 +188,7 @@ class Oracle:
         ]
 
     def _is_a_no_to_come(self, word: Word) -> bool:
-        return not word.yes and max(word.at_ms, word.decided_ms) > self.now_ms
+        return not word.yes and max(word.at_ms, word.decided_ms) > self.moment_ms
 
     def read_policy(self, lying: Policy | None) -> None:
         """The files are read; None is a policy that does not verify."""
@@ -233,7 +234,7 @@ class Oracle:
     def say_no(self, flow: str) -> None:
         """Somebody present says no by command."""
         self.moment += 1
-        self.words.append(self._word(flow, yes=False, decided_ms=self.now_ms))
+        self.words.append(self._word(flow, yes=False, decided_ms=self.moment_ms))
 
     def open_ledger(self, lost_ms: int, highest: int) -> None:
         """A damaged ledger is moved aside: nothing is known of what was said before.
@@ -246,7 +247,7 @@ class Oracle:
             self.words.clear()
             self.papers_done.clear()
             self.first_read.clear()
-            self.lost_ms, self.loss_is_dated = max(lost_ms, self.now_ms), False
+            self.lost_ms, self.loss_is_dated = max(lost_ms, self.moment_ms), False
             self.highest = min(highest, self.highest)
             self.unsealed.clear()
             self.waiting.clear()
@@ -267,8 +268,7 @@ class Oracle:
             terms = self.agreed(flow)
             assert terms is not None
             self.taken[flow, reading.number] = terms
-            is_sure = flow not in self.doubtful_flows()
-            if reading.live and is_sure and self.is_in_the_yes(flow, reading):
+            if reading.live and self.is_in_the_yes(flow, reading):
                 self.unsealed.setdefault(flow, []).append(reading)
 
     def seal(self) -> None:
@@ -280,11 +280,6 @@ class Oracle:
     def settle(self) -> None:
         """Time passed or something was said: forgets what need not be there any more."""
         self.moment += 1
-        if self.trusted:
-            self.seen_ms = max(self.seen_ms, self.now_ms)
-        for flow in self.doubtful_flows():
-            self.waiting.pop(flow, None)
-            self.unsealed.pop(flow, None)
         for flow in {*self.waiting, *self.unsealed, *self.basis}:
             if self.is_paused(flow):
                 self.waiting.setdefault(flow, []).extend(self.unsealed.pop(flow, []))
@@ -316,18 +311,15 @@ class Oracle:
             if self.agreed(flow) is not None and not self._is_held_by_the_form(flow)
         }
 
-    def doubtful_flows(self) -> set[str]:
-        """Open flows whose end had come once, before the clock was set back.
+    @property
+    def past_ms(self) -> int:
+        """The latest that is past for certain: what has ended by then has ended for good."""
+        return self.moment_ms if self.trusted else self.floor_ms
 
-        The design keeps a floor of time, behind which an end stays come; the agent has none yet.
-        Until then such a flow may be open, as the clock says, or shut, as it was.
-        """
-        newest = {flow: self.newest(flow) for flow in self.open_flows()}
-        return {
-            flow
-            for flow, word in newest.items()
-            if word is not None and word.until_ms is not None and word.until_ms <= self.seen_ms
-        }
+    @property
+    def moment_ms(self) -> int:
+        """What a word is dated with: a clock that stands before the floor is behind."""
+        return max(self.now_ms, self.floor_ms)
 
     def is_paused(self, flow: str) -> bool:
         """Whether it is off though nobody took anything back: what waits is kept."""
@@ -335,12 +327,10 @@ class Oracle:
             return True
         if not self.trusted:
             newest = self.newest(flow)
-            return (
-                newest is not None and newest.yes and self.agreed(flow, judge_end=False) is not None
-            )
+            return newest is not None and newest.yes and self.agreed(flow) is not None
         return self.agreed(flow) is not None and self._is_held_by_the_form(flow)
 
-    def agreed(self, flow: str, *, judge_end: bool = True) -> Terms | None:
+    def agreed(self, flow: str) -> Terms | None:
         """What the household lets through of the terms in force; None when it is nothing."""
         newest = self.newest(flow)
         if self.policy is None or flow not in self.policy.flows or newest is None:
@@ -348,7 +338,7 @@ class Oracle:
         terms = self.policy.flows[flow]
         if not newest.yes or newest.terms is None or not newest.terms.covers(terms):
             return None
-        if judge_end and newest.until_ms is not None and newest.until_ms <= self.now_ms:
+        if newest.until_ms is not None and newest.until_ms <= self.past_ms:
             return None
         left = terms.less(newest.without)
         return left if left.attributes else None
@@ -432,7 +422,7 @@ class Oracle:
             return None
         decided_ms = paper.decided_ms(flow)
         if self.trusted:
-            decided_ms = min(decided_ms, self.now_ms)
+            decided_ms = min(decided_ms, self.moment_ms)
         return self._word(flow, yes=False, decided_ms=decided_ms, paper=paper.number)
 
     def _yes(self, paper: Paper, flow: str, sound: bool) -> Word | None:
@@ -462,7 +452,7 @@ class Oracle:
             return paper.lines[flow].yes or flow not in self.policy.flows
         if not paper.lines[flow].yes or paper.by != OWNER or self._was_overtaken(paper, flow):
             return False
-        in_future = max(paper.recorded_ms, paper.decided_ms(flow)) > self.now_ms
+        in_future = max(paper.recorded_ms, paper.decided_ms(flow)) > self.moment_ms
         return not sound or not self.trusted or in_future
 
     def _was_overtaken(self, paper: Paper, flow: str) -> bool:
@@ -472,7 +462,8 @@ class Oracle:
     def _said_no_ms(self, flow: str) -> int:
         """When the no was said: not before what was said earlier, whatever the clock was then."""
         said = [word for word in self.words if word.flow == flow]
-        earlier = [ms for word in said for ms in (word.at_ms, word.decided_ms) if ms <= self.now_ms]
+        dates = [ms for word in said for ms in (word.at_ms, word.decided_ms)]
+        earlier = [ms for ms in dates if ms <= self.moment_ms]
         return max(said[-1].at_ms, said[-1].decided_ms, *earlier, 0)
 
     def _is_more(self, line: Line, flow: str, newest: Word) -> bool:

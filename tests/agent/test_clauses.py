@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from agent.desk import Desk
+from agent.floor import Floor
 from agent.gate import decide
 from agent.keys import Keys
 from agent.lane import Lane
@@ -97,7 +98,8 @@ class House:
         for flow, state in WORDS.items():
             self.ledger.append_decision(decision(flow, state), NOON - DAY)
         settings = Settings(place, place, 64_000_000, True, brokers or {}, ())
-        site = Site(settings, known.keys, self.ledger, known.policy(), None)
+        floor = Floor.open(place / "floor.json", self.clock.now())
+        site = Site(settings, known.keys, self.ledger, floor, known.policy(), None)
         self.spool = Spool.open(place / "spool.db")
         self.carrier = Spool.open(place / "spool.db", create=False)
         self.pipeline = Pipeline(site, self.spool, self.clock)

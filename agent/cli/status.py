@@ -31,6 +31,9 @@ def _lines(status: dict[str, Any]) -> list[str]:
         lines.append(f"policy    {policy['id']} {policy['version']} serial {policy['serial']}")
     lines.append(f"clock     {status['clock']}")
     lines += [f"notice    {line}" for line in status["notices"]]
+    if status["rejected"]:
+        counts = (f"{count} {reason}" for reason, count in sorted(status["rejected"].items()))
+        lines.append(f"refused   from below: {', '.join(counts)}")
     if status["flows"]:
         lines += ["", *_flows(status["flows"])]
     if status["devices"]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.arrival import FILE, Arrival, keep
+from agent.cli import consent as consent_cli
+from agent.cli import status as status_cli
 from agent.enrol import enrol
 from agent.inbox import UNEXPECTED, Rejected, read_inbound
 from agent.keys import Keys
@@ -661,3 +663,37 @@ def test_a_policy_that_comes_down_enrols_nobody(house: House) -> None:
     found = read_inbound(Inbound(1, "maker", data, 0), nobodys, house.site.policy)
     assert found == Rejected(UNEXPECTED)
     assert nobodys.policy_key is None
+
+
+# What a person reads.
+
+
+def test_a_person_reads_what_differs_and_which_policy_was_in_force_when(house: House) -> None:
+    send(house, MAKER.bundle(WIDER))
+    lines = consent_cli._show(house.desk.answer({"verb": "consent"}))
+    at = lines.index("  now       off: requested")
+    assert lines[at - 1] == f"  changed   {POWER} transform: round(1) → keep"
+    past = consent_cli._history(house.desk.answer({"verb": "history"}))
+    assert sum("policy of serial" in line for line in past) == 2
+
+
+def test_a_person_reads_that_a_narrower_one_is_less_and_that_a_new_one_was_not_asked(
+    house: House,
+) -> None:
+    def both(text: str) -> str:
+        return added(
+            text.replace('"appliance.power" = "round(1)"', '"appliance.power" = "round(10)"')
+        )
+
+    send(house, MAKER.bundle(both))
+    lines = "\n".join(consent_cli._show(house.desk.answer({"verb": "consent"})))
+    assert f"  changed   {POWER} transform: round(1) → round(10), which is less" in lines
+    assert "  now       off: requested (nobody was asked under this policy)" in lines
+
+
+def test_a_person_reads_what_was_refused_from_below(house: House) -> None:
+    assert not any("from below" in line for line in status_cli._lines(house.desk.status()))
+    send(house, of_another_id(house))
+    send(house, b"\x80")
+    said = "refused   from below: 1 malformed, 1 policy-other"
+    assert said in status_cli._lines(house.desk.status())

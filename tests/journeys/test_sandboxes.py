@@ -8,6 +8,8 @@ outside every sandbox tries the same and gets it: the twin of every refusal.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ SPOOL, TLS = f"{STATE}/spool", f"{STATE}/keys/tls"
 # linux/miscdevice.h and devices.txt: what opens for whoever may, on every kernel of Debian.
 NODES = {"/dev/probe-fuse": ("c", 10, 229), "/dev/probe-disk": ("b", 7, 0)}
 METER, SERIAL = f"{OURS}/tests/simulators/loopback_port.py", "/dev/ttyUSB0"
+# What a kernel says that was built without it, or has its module not at hand.
+LACKING = {"EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENODEV", "ENXIO"}
 FAMILY, REFUSED, HIDDEN, READ_ONLY = "EAFNOSUPPORT", "EPERM", "ENOENT", "EROFS"
 YES = "yes"
 
@@ -126,6 +130,15 @@ def script(machine: Machine, name: str, text: str) -> str:
     return f"/usr/local/lib/{name}"
 
 
+def trying(machine: Machine, **spec: Any) -> list[str]:
+    """The probe and what it is to try; what is not said is nothing."""
+    whole = {word: [] for word in PLACES} | {"pids": {}, "setuid": SPOOL} | spec
+    return [
+        f"{OURS}/tests/simulators/probe.py",
+        script(machine, "tries.json", json.dumps(whole)),
+    ]
+
+
 @pytest.fixture(scope="module")
 def gateway(recipients: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with delivering(tmp_path_factory.mktemp("sandboxes"), recipients) as gateway:
@@ -167,8 +180,7 @@ def views(gateway: Gateway) -> dict[str, dict[str, Any]]:
         "pids": {unit: machine.pid(unit) for unit in UNITS} | {"init": 1},
         "setuid": SPOOL,
     }
-    place = script(machine, "tries.json", json.dumps(spec))
-    words = [f"{OURS}/tests/simulators/probe.py", place]
+    words = trying(machine, **spec)
     found = {unit: runs_as(machine, unit, *words) for unit in UNITS}
     return found | {"outside": json.loads(machine.types("python3", "-B", *words))}
 
@@ -231,7 +243,7 @@ def test_each_sandbox_grants(
     if what in {f"device {path}" for path in NODES} and not gateway.machine.polices():
         pytest.skip("systemd in this container cannot hold a unit to its devices")
     outside = views["outside"]["found"][what]
-    if outside in {FAMILY, "ENODEV", "ENXIO"}:
+    if outside in LACKING or (what == "uring" and outside != YES):
         pytest.skip(f"this kernel has nothing of the kind ({outside})")
     found = {unit: views[unit]["found"][what] for unit in UNITS}
     assert found == {COLLECT: collect, UPLINK: uplink}
@@ -387,14 +399,14 @@ def test_a_drop_in_opens_the_way_to_what_it_names_and_to_nothing_else(
     machine = gateway.machine
     if not machine.polices():
         pytest.skip("systemd in this container cannot hold a unit to its addresses")
+    if shutil.which("ip") is None:
+        pytest.skip("there is no ip to give the loopback more addresses; it is in iproute2")
     for address in ("192.0.2.10", "192.0.2.11"):
         subprocess.run(
             machine.wired("ip", "address", "replace", f"{address}/32", "dev", "lo"), check=True
         )
     places = [f"{address}:5020" for address in (reached, *closed)]
-    spec = {word: places if word == "connect" else [] for word in PLACES}
-    tries = script(machine, f"{name}.json", json.dumps(spec | {"pids": {}, "setuid": SPOOL}))
-    words = [f"{OURS}/tests/simulators/probe.py", tries]
+    words = trying(machine, connect=places)
     drop_in = (REPO / "systemd" / "drop-ins" / f"{name}.conf").read_text()
     with serving(machine, "-c", DOOR):
         opened = runs_as(machine, COLLECT, *words, also=drop_in)["found"]
@@ -405,3 +417,24 @@ def test_a_drop_in_opens_the_way_to_what_it_names_and_to_nothing_else(
     assert {outside[f"connect {place}"] for place in places} == {YES}
     assert opened["AF_PACKET"] == FAMILY
     assert opened["uring"] == REFUSED
+
+
+def test_a_state_elsewhere_is_given_to_both_as_the_documents_say(machine: Machine) -> None:
+    collecting, carrying = re.findall(
+        r"```ini\n(.*?)```", (REPO / "docs" / "units.md").read_text(), re.DOTALL
+    )
+    elsewhere = "/srv/assent"
+    machine.types("chmod", "755", "/srv")
+    tmpfiles = (REPO / "systemd/tmpfiles.d/assent.conf").read_text().replace(STATE, elsewhere)
+    machine.writes("/etc/tmpfiles.d/elsewhere.conf", tmpfiles)
+    machine.types("systemd-tmpfiles", "--create", "elsewhere.conf")
+    machine.types("install", "-m", "644", "/dev/null", f"{elsewhere}/ledger.json")
+    spool, ledger = f"write {elsewhere}/spool", f"read {elsewhere}/ledger.json"
+    words = trying(machine, write=[f"{elsewhere}/spool"], read=[f"{elsewhere}/ledger.json"])
+    for unit, drop_in, expected in (
+        (COLLECT, collecting, {spool: YES, ledger: YES}),
+        (UPLINK, carrying, {spool: YES, ledger: HIDDEN}),
+    ):
+        found = runs_as(machine, unit, *words, also=drop_in)["found"]
+        assert {name: found[name] for name in expected} == expected
+        assert runs_as(machine, unit, *words)["found"][spool] == READ_ONLY

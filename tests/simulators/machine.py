@@ -44,10 +44,6 @@ _PLACES = (
     ("tmpfiles.d/*", "usr/lib/tmpfiles.d"),
     ("dbus-1/*", "usr/share/dbus-1/system.d"),
 )
-_WANTED = (
-    ("multi-user.target.wants", ["assent.target"]),
-    ("assent.target.wants", [f"{unit}.service" for unit in UNITS]),
-)
 
 
 class Machine:
@@ -210,11 +206,10 @@ def _install(root: Path) -> None:
         (root / place).mkdir(parents=True, exist_ok=True)
         for path in (REPO / "systemd").glob(pattern):
             shutil.copy(path, root / place)
-    units = root / "etc/systemd/system"
-    for wants, names in _WANTED:
-        (units / wants).mkdir(exist_ok=True)
-        for name in names:
-            (units / wants / name).symlink_to(f"../{name}")
+    enabled = ["assent.target", *(f"{unit}.service" for unit in UNITS)]
+    subprocess.run(
+        ["systemctl", f"--root={root}", "enable", *enabled], check=True, capture_output=True
+    )
     for name in ("assent", "packages"):
         (root / "opt" / name).mkdir()
     (root / "usr/bin/assent").write_text(_PROGRAM)

@@ -94,8 +94,8 @@ def test_the_search_for_common_bytes_finds_them(stage: Stage) -> None:
 @pytest.mark.clause("C15")
 def test_certificates_name_the_mailbox_and_nothing_else(stage: Stage) -> None:
     for recipient in RECIPIENTS:
-        place = stage.gateway / "state" / "keys" / "tls" / recipient
-        certificate = x509.load_pem_x509_certificate(next(place.glob("cert*")).read_bytes())
+        pair = stage.gateway / "state" / "keys" / "tls" / f"{recipient}.pem"
+        certificate = x509.load_pem_x509_certificate(pair.read_bytes())
         names = [attribute.value for attribute in certificate.subject]
         assert names == [request_of(stage, recipient).mailbox]
 

@@ -20,23 +20,20 @@ import contextlib
 import logging
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final
 
-from agent.arrival import Arrival, NotKeptError, keep, put_back
 from agent.fence import Carrier, Outcome, pass_fence, unhindered
-from agent.inbox import Rejected, read_inbound
 from agent.path import Permit, Refusal
 from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.hardware import Hardware
+from agent.pipeline.mailroom import Mailroom
 from agent.pipeline.running import PAUSES, Running
 from agent.site import Site
 from agent.spool import Purged, Spool
 from agent.spool.schema import DamagedError
 from agent.watch import Seen, Watch
 from assent.errors import SpoolError
-from assent.messages import Acknowledgement, StreamAck
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant, Sample
 from firmware_bridge.supervisor import Health
@@ -49,7 +46,6 @@ _LIST: Final = 64
 _PATIENCE_S: Final = 0.2
 # Withdrawals come through the door; ages, ends and epochs may be this late.
 _LOOK_AROUND_MS: Final = 250
-_INBOX: Final = 256
 
 Act = Callable[[], None]
 
@@ -73,7 +69,8 @@ class Pipeline:
         self.spool = spool
         self.clock = clock
         self.verdicts: dict[str, Permit | Refusal] = {}
-        self.rejected: Counter[str] = Counter()
+        self._mailroom = Mailroom(spool)
+        self.rejected = self._mailroom.rejected
         """Messages from below that were not believed, by reason."""
         self.denied: set[str] = set()
         """Flows to which a no was said that is in no record: off until a later word or the end."""
@@ -314,50 +311,12 @@ class Pipeline:
 
     def _keep_house(self, now: Instant) -> None:
         self._tell_floor()
-        self._read_inbox(now)
+        self._mailroom.read(lambda: self.site, now, self.on_policy)
         self._courtesy.greet(self.site)
         if now.trusted:
             self.spool.expire(now.wall_ms)
         self.spool.enforce_quota(self.site.settings.quota_bytes)
         self.spool.trim_sent()
-
-    def _read_inbox(self, now: Instant) -> None:
-        waiting = self.spool.take_inbox(_INBOX)
-        acks: dict[str, list[StreamAck]] = {}
-        for inbound in waiting:
-            match read_inbound(inbound, self.site.keys, self.site.policy):
-                case Acknowledgement(streams=streams):
-                    acks.setdefault(inbound.recipient, []).extend(streams)
-                case Arrival() as arrival:
-                    self._acknowledge(acks, now)
-                    self._take_policy(arrival)
-                case Rejected(reason=reason):
-                    self._reject(reason)
-        self._acknowledge(acks, now)
-        self.spool.drop_inbox([inbound.id for inbound in waiting])
-
-    def _acknowledge(self, acks: dict[str, list[StreamAck]], now: Instant) -> None:
-        while acks:
-            recipient, streams = acks.popitem()
-            done = self.spool.acknowledge(recipient, streams, now.wall_ms)
-            log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
-
-    def _take_policy(self, arrival: Arrival) -> None:
-        """Keeps a policy and has it put in force; a crash in between is made good by the start."""
-        state = self.site.settings.state
-        try:
-            before = keep(state, arrival.data)
-        except NotKeptError as exc:
-            self._reject(exc.code)
-            return
-        log.info("policy came down serial=%d", arrival.policy.serial)
-        if not self.on_policy():
-            put_back(state, before)
-            self._reject("policy-not-recorded")
-
-    def _reject(self, reason: str) -> None:
-        self.rejected[reason] += 1
-        log.warning("message from below refused reason=%s", reason)
 
 
 def _is_no(verdict: Permit | Refusal) -> bool:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the uplink brought: read, believed or counted, and done.
+
+Path: broker → uplink → spool's inbox → **mailroom** → spool, or a policy in force.
+Law:
+  - an acknowledgement deletes what was stored; what is not believed changes nothing and is counted;
+  - a policy is on the disk before it is in force, and is put back when it cannot be recorded: a
+    crash in between is made good by the start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agent.arrival import Arrival, NotKeptError, keep, put_back
+from agent.inbox import Rejected, read_inbound
+from agent.site import Site
+from agent.spool import Spool
+from assent.messages import Acknowledgement, StreamAck
+from firmware_bridge.sample import Instant
+
+# Messages read in one turn.
+_INBOX: Final = 256
+
+log = logging.getLogger(__name__)
+
+
+class Mailroom:
+    """Reads the inbox; one thread owns it.
+
+    Args:
+        spool: the collecting side's end of the spool.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.rejected: Counter[str] = Counter()
+        """Messages from below that were not believed, by reason."""
+        self._spool = spool
+
+    def read(self, site: Callable[[], Site], now: Instant, on_policy: Callable[[], bool]) -> None:
+        """Reads what the uplink brought, and does it.
+
+        Args:
+            site: tells what is installed, which a policy that comes down changes.
+            now: now.
+            on_policy: puts a policy that was kept in force; whether it is recorded.
+
+        Raises:
+            SpoolError: the disk refuses; what was not done is read again.
+        """
+        waiting = self._spool.take_inbox(_INBOX)
+        acks: dict[str, list[StreamAck]] = {}
+        for inbound in waiting:
+            match read_inbound(inbound, site().keys, site().policy):
+                case Acknowledgement(streams=streams):
+                    acks.setdefault(inbound.recipient, []).extend(streams)
+                case Arrival() as arrival:
+                    self._acknowledge(acks, now)
+                    self._take_policy(site().settings.state, arrival, on_policy)
+                case Rejected(reason=reason):
+                    self._reject(reason)
+        self._acknowledge(acks, now)
+        self._spool.drop_inbox([inbound.id for inbound in waiting])
+
+    def _acknowledge(self, acks: dict[str, list[StreamAck]], now: Instant) -> None:
+        while acks:
+            recipient, streams = acks.popitem()
+            done = self._spool.acknowledge(recipient, streams, now.wall_ms)
+            log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
+
+    def _take_policy(self, state: Path, arrival: Arrival, on_policy: Callable[[], bool]) -> None:
+        try:
+            before = keep(state, arrival.data)
+        except NotKeptError as exc:
+            self._reject(exc.code)
+            return
+        log.info("policy came down serial=%d", arrival.policy.serial)
+        if not on_policy():
+            put_back(state, before)
+            self._reject("policy-not-recorded")
+
+    def _reject(self, reason: str) -> None:
+        self.rejected[reason] += 1
+        log.warning("message from below refused reason=%s", reason)

@@ -91,6 +91,7 @@ def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Permit | Refus
     policy = site.policy.policy if site.policy else None
     return {
         "policy_trouble": site.trouble.sentence if site.trouble else None,
+        "version": policy.policy.version if policy else None,
         "flows": [
             _flow_terms(policy, name, flow)
             | _decision(ledger, name)
@@ -260,6 +261,14 @@ def _flow_terms(policy: Policy, name: str, flow: Flow) -> Json:
         "role": recipient.role,
         "region": recipient.region,
         "attributes": {attribute: str(how) for attribute, how in flow.attributes.items()},
+        "about": {
+            attribute: [
+                policy.attributes[attribute].about,
+                how.words(policy.attributes[attribute].unit),
+            ]
+            for attribute, how in flow.attributes.items()
+        },
+        "separate": flow.separate,
         "keep": {
             "gateway": str(flow.keep.gateway),
             "recipient": str(flow.keep.recipient),

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from agent.cli.ask import ask_household
 from agent.cli.office import office, say_no
 from agent.cli.say import emphasised, result, table
 from assent import durable
@@ -29,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's own arguments."""
     parser.add_argument(
         "act",
-        choices=["show", "history", "apply", "refuse", "withdraw"],
+        choices=["show", "history", "ask", "apply", "refuse", "withdraw"],
         help="what to do with the decisions",
     )
     parser.add_argument(
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         past = office(arguments.config, "history")
         result(past, _history(past), as_json=arguments.json)
         return 0
+    if arguments.act == "ask":
+        return _recorded(ask_household(arguments.config), as_json=arguments.json)
     if arguments.subject is None:
         wanted = "FILE" if arguments.act == "apply" else "FLOW"
         raise UsageError(f"assent consent {arguments.act} needs a {wanted}")
@@ -58,7 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
         told = office(arguments.config, "apply", file=str(path), text=_read(path))
     else:
         told = say_no(arguments.config, arguments.act, arguments.subject)
-    result(told, told["told"], as_json=arguments.json)
+    return _recorded(told, as_json=arguments.json)
+
+
+def _recorded(told: dict[str, Any], *, as_json: bool) -> int:
+    result(told, told["told"], as_json=as_json)
     if told.get("certain") is False:
         return AssentError.exit_code
     # A line of the form that does not act is a refusal, also beside lines that do.

@@ -68,6 +68,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "show, record or take back the household's decisions",
         (
             "  assent consent show\n"
+            "  assent consent ask                 one question for each flow, on the terminal\n"
             "  assent consent history\n"
             "  assent consent apply consent.toml\n"
             "  assent consent refuse partner-energy-advice\n"

@@ -132,7 +132,34 @@ class Transform(msgspec.Struct, frozen=True):
                 return f"{self.op.value}"
         return f"{self.op.value}({inside})"
 
+    def words(self, unit: str | None) -> str:
+        """Says it for a person who is asked whether they agree.
 
+        Args:
+            unit: of the attribute, or None.
+        """
+        amount = _plain(self.amount or 0.0)
+        aggregate = _AGGREGATES[self.aggregate or "mean"]
+        return {
+            Op.KEEP: "as it is",
+            Op.PSEUDONYM: "only as an invented name, which changes",
+            Op.ROUND: f"rounded to {amount} {unit or ''}".rstrip(),
+            Op.WINDOW: f"only as the {aggregate} of each {self.duration}",
+            Op.GRID: f"only to within {amount} km",
+            Op.PREFIX: f"only with its first {amount} bits",
+            Op.DELTA: "only by how much it grew",
+            Op.ENUM: f"only as one of {', '.join(self.choices)}",
+        }[self.op]
+
+
+_AGGREGATES: Final = {
+    "mean": "mean",
+    "min": "lowest",
+    "max": "highest",
+    "last": "last value",
+    "sum": "sum",
+    "count": "number of readings",
+}
 _WORDS: Final = tuple(op.value for op in Op)
 _EXAMPLES: Final = {
     Op.ROUND: "round(0.5)",

@@ -264,6 +264,15 @@ def test_consent_tells_what_would_leave_and_what_was_decided(house: House) -> No
         "role": "controller",
         "region": "CN",
         "attributes": {POWER: "round(1)", "device.serial": "pseudonym", FAULT: "keep"},
+        "about": {
+            POWER: ["Electric power drawn by the appliance.", "rounded to 1 W"],
+            "device.serial": [
+                "Serial number of the appliance.",
+                "only as an invented name, which changes",
+            ],
+            FAULT: ["Code of a fault the appliance reports.", "as it is"],
+        },
+        "separate": False,
         "keep": {"gateway": "7d", "recipient": "90d", "then": "delete"},
         "decision": "ConsentGiven",
         "decided_at": instant(START_MS),

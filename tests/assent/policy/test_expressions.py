@@ -224,3 +224,20 @@ def test_a_step_that_is_none_is_no_multiple(step: float) -> None:
     assert not is_multiple(step, 1)
     assert not is_multiple(1, step)
     assert is_multiple(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("keep", "as it is"),
+        ("pseudonym", "only as an invented name, which changes"),
+        ("round(0.5)", "rounded to 0.5 W"),
+        ("window(15m, max)", "only as the highest of each 15m"),
+        ("grid(10)", "only to within 10 km"),
+        ("prefix(24)", "only with its first 24 bits"),
+        ("delta", "only by how much it grew"),
+        ("enum(idle, running)", "only as one of idle, running"),
+    ],
+)
+def test_a_person_is_told_in_words(text: str, words: str) -> None:
+    assert parse(text).words("W") == words

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`assent consent ask`: walks the owner through each flow, and records what they say.
+
+Law:
+  - no answer is pre-set, an empty line is none, and an end of input decides nothing;
+  - one question for each flow; there is no word that answers several;
+  - a yes is the owner's; whoever else is present can only say no;
+  - nothing is recorded before the whole of it was read back and confirmed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from agent.cli.office import office
+from agent.cli.preview import of_flow
+from agent.cli.say import emphasised
+from agent.preview import FlowPreview
+from agent.settings import Settings, load_settings
+from agent.sight import sight
+from assent.errors import AssentError, RefusedError, UsageError
+
+_LOOK_S: Final = 4.0
+_OWNER: Final = "owner"
+_YES: Final = {"core": "accepted", "optional": "given"}
+_WORDS: Final = {"yes": True, "y": True, "no": False, "n": False, "later": None, "l": None}
+
+Ask = Callable[[str], str]
+"""Asks one question on the terminal and gives the line that was typed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Who:
+    """Who decides, and who writes it down."""
+
+    decided_by: str
+    recorded_by: str
+
+
+def ask_household(directory: Path, ask: Ask = input) -> dict[str, Any]:
+    """Asks, reads back, records.
+
+    Args:
+        directory: the configuration directory.
+        ask: asks one question; raises EOFError when nobody answers any more.
+
+    Returns:
+        What `assent consent apply` gives for the form that was filled in.
+
+    Raises:
+        UsageError: there is no terminal.
+        RefusedError: nobody answered, or it was not confirmed; nothing was recorded.
+    """
+    if ask is input and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        hint = "at a desk: fill in consent.toml, then assent consent apply"
+        raise UsageError("questions are asked on a terminal, and this is none", hint=hint)
+    settings = load_settings(directory)
+    shown = office(directory, "consent")
+    if shown["policy_trouble"]:
+        raise RefusedError(f"there is nothing to decide about: {shown['policy_trouble']}")
+    samples = _samples(settings)
+    try:
+        who = _who(ask)
+        said = _walk(shown["flows"], samples, who, ask)
+        if not said or not _confirmed(said, who, ask):
+            raise RefusedError("nothing was recorded")
+    except EOFError as exc:
+        raise RefusedError("nobody answered, so nothing was recorded") from exc
+    form = _form(shown["version"], said, shown["flows"], who, dt.datetime.now().astimezone())
+    return office(directory, "apply", file="assent consent ask", text=form)
+
+
+def _samples(settings: Settings) -> dict[str, FlowPreview]:
+    """A look at what the devices say now, so that people see their own data; none is no reason."""
+    devices = [device.id for device in settings.devices]
+    if not devices:
+        return {}
+    print(f"Reading the devices for {_LOOK_S:.0f} seconds; nothing is sent.")
+    try:
+        with sight(settings, devices) as eyes:
+            return {flow.flow: flow for flow in eyes.preview(_LOOK_S).flows}
+    except AssentError as exc:
+        print(f"They cannot be read now: {exc.message}")
+        return {}
+
+
+def _who(ask: Ask) -> _Who:
+    print("\nWho decides? A yes is for the owner to say, for everybody who lives here;")
+    print("anyone who is present can say no.")
+    answer = _one_of(ask, "Are you the owner, and do the others know? yes / no: ", ("yes", "no"))
+    decided_by = _OWNER if answer == "yes" else _line(ask, "Who are you, such as 'a resident'? ")
+    return _Who(decided_by, _line(ask, "Who writes this down, such as 'installer 4711'? "))
+
+
+def _walk(
+    flows: Sequence[Mapping[str, Any]],
+    samples: Mapping[str, FlowPreview],
+    who: _Who,
+    ask: Ask,
+) -> dict[str, bool]:
+    said: dict[str, bool] = {}
+    for number, flow in enumerate(flows, 1):
+        print(f"\n{number} of {len(flows)}  " + emphasised(f"{flow['flow']}  ({flow['function']})"))
+        for line in _words(flow):
+            print(f"  {line}")
+        if (sample := samples.get(flow["flow"])) is not None:
+            print("  your own data, as it would leave:")
+            for line in of_flow(sample)[1:]:
+                print(f"  {line}")
+        answer = _answer(flow, who, ask)
+        if answer is not None:
+            said[flow["flow"]] = answer
+    return said
+
+
+def _words(flow: Mapping[str, Any]) -> list[str]:
+    keep = flow["keep"]
+    lines = [
+        flow["notice"],
+        f"goes to  {flow['recipient']}, {flow['role']}, in {flow['region']}",
+        f"kept     here at most {keep['gateway']}, there {keep['recipient']}, then {keep['then']}",
+    ]
+    lines += [
+        f"{'what' if index == 0 else '':8} {about} It goes {how}."
+        for index, (about, how) in enumerate(flow["about"].values())
+    ]
+    if flow["function"] == "core":
+        lines.append("Without it the service does not run; you can still say no.")
+    if flow["separate"]:
+        lines.append("This is a question of its own: no other yes includes it.")
+    wider = [one for one in flow["differences"] if one["wider"]]
+    return [*lines, *(f"new      {one['what']}: {one['current'] or 'nothing'}" for one in wider)]
+
+
+def _answer(flow: Mapping[str, Any], who: _Who, ask: Ask) -> bool | None:
+    while True:
+        typed = ask("  Do you agree? yes / no / later: ").strip().lower()
+        if typed not in _WORDS:
+            print("  Please type yes, no or later; there is no answer that is taken for you.")
+        elif _WORDS[typed] and who.decided_by != _OWNER:
+            print(f"  A yes to {flow['flow']} is for the owner to say; type no or later.")
+        else:
+            return _WORDS[typed]
+
+
+def _confirmed(said: Mapping[str, bool], who: _Who, ask: Ask) -> bool:
+    print(f"\nTo be recorded, decided by {who.decided_by}, written down by {who.recorded_by}:")
+    for flow, answer in said.items():
+        print(f"  {flow}: {'yes' if answer else 'no'}")
+    return _one_of(ask, "Is that right? yes / no: ", ("yes", "no")) == "yes"
+
+
+def _one_of(ask: Ask, question: str, answers: tuple[str, ...]) -> str:
+    while (typed := ask(question).strip().lower()) not in answers:
+        print(f"Please type {' or '.join(answers)}.")
+    return typed
+
+
+def _line(ask: Ask, question: str) -> str:
+    while not (typed := ask(question).strip()[:200]):
+        print("Please type a few words; it is part of the record.")
+    return typed
+
+
+def _form(
+    version: str,
+    said: Mapping[str, bool],
+    flows: Sequence[Mapping[str, Any]],
+    who: _Who,
+    now: dt.datetime,
+) -> str:
+    """The form as a technician would have filled it in; each yes carries its own instant."""
+    moment = now.isoformat(timespec="milliseconds")
+    words = {flow["flow"]: _YES[flow["function"]] for flow in flows}
+    lines = [
+        f"policy = {json.dumps(version)}",
+        f"decided_by = {_text(who.decided_by)}",
+        f"recorded_by = {_text(who.recorded_by)}",
+        f"recorded_at = {moment}",
+        'method = "asked at the gateway"',
+        "[decisions]",
+    ]
+    for flow, answer in said.items():
+        yes = f'{{ decision = "{words[flow]}", on = {moment} }}'
+        lines.append(f"{json.dumps(flow)} = {yes if answer else json.dumps('refused')}")
+    return "\n".join(lines) + "\n"
+
+
+def _text(said: str) -> str:
+    """A TOML string: what cannot stand in one is left out."""
+    return json.dumps("".join(c for c in said if c.isprintable()), ensure_ascii=False)

@@ -40,7 +40,12 @@ def hang(spool: Path) -> None:
     path = path_of(spool)
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path, _MODE)
-        path.chmod(_MODE)
+        # By the open pipe and not by its name: who shares the directory could put a link there.
+        pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fchmod(pipe, _MODE)
+        finally:
+            os.close(pipe)
 
 
 class Bell:

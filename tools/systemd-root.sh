@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# systemd-root.sh DIRECTORY : a Debian with systemd as its first process, in which
-# tests/journeys/test_systemd.py starts the units. 300 MB, a minute; made once, outside the checkout.
+# systemd-root.sh DIRECTORY : a Debian with systemd as its first process, in which journeys of
+# tests/ start the units. 300 MB, a minute; made once, outside the checkout.
 set -eu
 root=$1
 [ -d "$root/usr/lib/systemd" ] && exit 0

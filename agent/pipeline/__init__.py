@@ -196,10 +196,13 @@ class Pipeline:
         return purged, outcome if later is Outcome.ANSWERED or not outcome.is_certain else later
 
     def start(self) -> None:
-        """Begins to work: makes the first decision and opens what a running flow wants."""
+        """Begins to work: makes the first decision and opens what a running flow wants.
+
+        What an earlier life recorded and did not carry out is carried out as by `settle`.
+        """
         self._started = True
-        self.decide()
         self._answered = self.spool.fence()
+        self.settle()
 
     def look(self, viewer: str, devices: Collection[str]) -> Seen:
         """What some devices said since a viewer looked last; opens those that are shut."""
@@ -284,7 +287,7 @@ class Pipeline:
         if shut or flipped or not self._is_decided or is_outdated:
             self.denied |= shut
             shut.clear()
-            self.decide()
+            self.settle()
         if self._watch.end_old(now.mono_ms):
             self._follow()
         self.running.close_due(now)

@@ -32,6 +32,8 @@ _STEP_S: Final = 0.002
 _SPARE_PAGES: Final = 128
 # Pages given back in one part: 2 MB are moved in some 20 ms here.
 _PART_PAGES: Final = 512
+# Milliseconds the start waits for a reader who stands in the way of the first cut.
+_CUT_MS: Final = 100
 
 # What a row that is not as we wrote it does to the code that reads it: a text that is no Unicode, a
 # number that is none of an enum's, a row that is not there.
@@ -71,7 +73,10 @@ class Store:
                 disk refuses.
         """
         try:
-            return cls._open(path, create=create)
+            spool = cls._open(path, create=create)
+            if create:
+                spool.cut_log()
+            return spool  # noqa: TRY300 - what fails above fails alike
         except sqlite3.Error as exc:
             raise _ours(exc) from exc
         except _STRANGE as exc:
@@ -222,6 +227,18 @@ class Store:
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
         return True
+
+    def cut_log(self) -> None:
+        """Cuts what a crash between a purge and its cut has left in the log.
+
+        Where a reader stands in the way, it is cut when next something is deleted.
+
+        Raises:
+            DamagedError: the file is not sound.
+        """
+        self._uncut = True
+        with self.patience(_CUT_MS):
+            self._shrink()
 
     def _shrink(self, *, at_once: bool = False) -> None:
         # Cuts the log as well when asked: frames of deleted batches are in it until then. Where a

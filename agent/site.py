@@ -10,6 +10,7 @@ Law:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -121,6 +122,8 @@ def open_site(settings: Settings, now: Instant) -> Site:
         KeyStoreError: secrets cannot be read; nothing may run.
     """
     make_state(settings.state)
+    with contextlib.suppress(OSError):  # the ledger says what is wrong with the directory
+        durable.sweep(settings.state)
     keys = Keys.open(settings.state / "keys")
     floor = Floor.open(settings.state / FLOOR, now)
     moment_ms = max(now.wall_ms, floor.past_ms(now))

@@ -103,12 +103,14 @@ class Washer:
     Attributes:
         unit: its address.
         served: rows that were read, in order.
+        alarm: whether it says that its drain is blocked, whatever the recording says.
         refusals: address of a register to the exception it is refused with.
     """
 
     def __init__(self, unit: int, *, start: int = 0, serial: str = "TEST-WM-0001") -> None:
         self.unit = unit
         self.served: list[dict[str, str]] = []
+        self.alarm = False
         self.refusals: dict[int, ExcCodes] = {}
         self._rows = rows()[start:]
         self._serial = serial
@@ -139,7 +141,7 @@ class Washer:
             self.served.append(row)
             registers[12 - start : 14 - start] = _floats(float(row["power"] or "nan"))
             registers[20 - start] = round(float(row["water"]) * 10) if row["water"] else 0x8000
-            registers[31 - start] = 1 if row["fault"] else 0
+            registers[31 - start] = 1 if row["fault"] or self.alarm else 0
             registers[342 - start : 344 - start] = _floats(float(row["energy"] or "nan") / 1000)
         return None
 
@@ -166,6 +168,7 @@ class Meters:
         faults: for the next answers, one each.
         unplugged: units that are silent.
         asked: every request that came over the wire.
+        passed: every answer that went over it whole.
         struck: how many answers a fault has spoilt.
     """
 
@@ -176,6 +179,7 @@ class Meters:
         self.faults: deque[Fault] = deque()
         self.unplugged: set[int] = set()
         self.asked: list[bytes] = []
+        self.passed: list[bytes] = []
         self.struck = 0
         devices = [one.device() if isinstance(one, Washer) else one for one in devices]
         self._units = {device.id for device in devices}
@@ -264,6 +268,8 @@ class Meters:
             if self.faults:
                 pieces = self.faults.popleft()(answer)
                 self.struck += 1
+            if any(answer in data for _, data in pieces):
+                self.passed.append(answer)
             now = time.monotonic()
             for delay, data in pieces:
                 self._count += 1

@@ -224,7 +224,7 @@ def _scaled(field: Field) -> Convert:
 
     def convert(raw: float | bytes) -> Value | None:
         read = _decimal(raw) if isinstance(raw, bytes) else raw
-        if read is None or (isinstance(read, float) and not math.isfinite(read)):
+        if read is None:
             return None
         try:
             value = read * times + plus

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import lzma
 import random
 from collections.abc import Iterator
@@ -335,6 +336,15 @@ def test_an_answer_behind_any_noise_is_found(noise: bytes, count: int, words: li
     assert found is not None
     # A sound frame in the noise itself would be an answer, too; none is drawn.
     assert list(found.registers) == words[:count]
+
+
+def test_frames_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    asked = question(3, 0, 2)
+    rtu_frame(asked)
+    for data in ("01030400010002", "0103040001000200ff", "018302c0f1", "010383"):
+        rtu_answer(asked, bytes.fromhex(data))
+    assert caplog.records == []
 
 
 def test_only_reads_can_be_asked() -> None:

@@ -182,18 +182,20 @@ def test_the_serial_number_names_the_device_from_the_first_sample(link: Path, op
     assert {sample.device.serial for sample in samples} == {"TEST-WM-0001"}
 
 
-def test_a_fault_of_the_machine_is_an_event_once(link: Path, opened: Open) -> None:
-    start = next(place for place, row in enumerate(meter.rows()) if row["fault"]) - 1
-    with Meters(link, [Washer(1, start=start)]):
+def test_a_fault_of_the_machine_is_an_event_each_time_it_comes(link: Path, opened: Open) -> None:
+    washer = Washer(1)
+    events: list[Value] = []
+    with Meters(link, [washer]):
         source = opened(link, profile(POWER + REST))
-        events = [
-            value
-            for _ in range(5)
-            for sample in until_samples(source)
-            for name, value in zip(sample.names, sample.values, strict=True)
-            if name == "appliance.fault"
-        ]
-    assert events == ["drain-blocked"]
+        for alarm in (False, True, True, True, False, True, True):
+            washer.alarm = alarm
+            events += [
+                value
+                for sample in until_samples(source)
+                for name, value in zip(sample.names, sample.values, strict=True)
+                if name == "appliance.fault"
+            ]
+    assert events == ["drain-blocked"] * 2
 
 
 # Faults on the wire.

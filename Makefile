@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fmt setup broker units systemd-root vectors matrix pins clean
+.PHONY: completion help demo test check bench fmt kills setup broker units strace systemd-root vectors matrix pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ check: $(VENV)/ready ## style, types, floors of the house
 bench: broker $(VENV)/ready ## print each promised figure with its target, and keep it
 	@$(BIN)/python -m benchmarks.run
 
+kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
+	@$(BIN)/python -m tests.journeys.kill_points
+
 fmt: $(VENV)/ready ## let the formatter decide
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
@@ -40,7 +43,10 @@ vectors: $(VENV)/ready ## make tests/vectors/ again
 matrix: $(VENV)/ready ## list each clause of the privacy policy with the tests that show it
 	@$(BIN)/python -m tools.policy_matrix
 
-setup: broker units $(VENV)/ready $(CWT)/ready ## only install what the other targets need
+completion: $(VENV)/ready ## write the shells' completions of both command lines again
+	@$(BIN)/python -m tools.completion
+
+setup: broker units strace $(VENV)/ready $(CWT)/ready ## only install what the other targets need
 
 pins: ## pin today's releases, within the bounds of pyproject.toml
 	@PYTHON="$(PYTHON)" sh tools/pins.sh tools/pins.txt --editable '.[dev,backend]'
@@ -60,6 +66,9 @@ broker:
 
 units:
 	@sh tools/units.sh
+
+strace:
+	@sh tools/strace.sh
 
 systemd-root: ## make the Debian in which a test boots the units (root, once, 300 MB)
 	@sh tools/systemd-root.sh "$${ASSENT_SYSTEMD_ROOT:-$$HOME/.cache/assent/systemd-root}"

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn, Protocol, cast
+from typing import Final, NoReturn, Protocol, cast
 
 from agent.cli.say import complain
 from assent.errors import AssentError, UsageError
@@ -23,13 +23,15 @@ from assent.nearest import nearest
 DEFAULT_CONFIG = Path("/etc/assent")
 
 _EXAMPLES = """\
-  assent init --config /etc/assent          write a commented configuration; trusts nobody yet
+  assent init                               write a commented configuration; trusts nobody yet
   assent enrol maker.bundle                 take the maker's policy and keys, write the requests
   assent check                              every finding of every file, with line and column
-  assent consent show                       what would leave, to whom, why, and what was decided
-  assent consent withdraw remote-diagnosis  a no, at once
+  assent preview                            what would leave of what is read now; sends nothing
+  assent consent ask                        ask the household, flow by flow
   assent run                                collect and deliver until SIGTERM
-  assent status --json                      each flow: on, or off and why"""
+  assent status                             each flow: on, or off and why
+  assent consent withdraw remote-diagnosis  a no, at once
+  assent doctor                             what is wrong here, and what to do"""
 
 
 class Verb(Protocol):
@@ -42,17 +44,11 @@ class Verb(Protocol):
         """Does it; returns the exit code."""
 
 
-# verb -> (module, one line for the list, examples)
-_VERBS: dict[str, tuple[str, str, str]] = {
+VERBS: Final[dict[str, tuple[str, str, str]]] = {
     "init": (
         "agent.cli.init",
         "write a commented configuration; it trusts nobody and collects nothing",
         "  assent init\n  assent init --config ./gateway --state ./gateway/state",
-    ),
-    "check": (
-        "agent.cli.check",
-        "read every file and name each finding with file, line and column",
-        "  assent check\n  assent check --config ./gateway --json",
     ),
     "enrol": (
         "agent.cli.enrol",
@@ -62,6 +58,25 @@ _VERBS: dict[str, tuple[str, str, str]] = {
             "  assent enrol maker.admission     the recipient's answer to such a request\n"
             "  assent enrol --renew maker       writes one again, before a certificate ends"
         ),
+    ),
+    "check": (
+        "agent.cli.check",
+        "read every file and name each finding with file, line and column",
+        "  assent check\n  assent check --config ./gateway --json",
+    ),
+    "devices": (
+        "agent.cli.devices",
+        "see what a device says now; check a profile",
+        (
+            "  assent devices watch meter-kitchen\n"
+            "  assent devices watch meter-kitchen --for 10s --json\n"
+            "  assent devices profile check profiles/eastron-sdm120.toml"
+        ),
+    ),
+    "preview": (
+        "agent.cli.preview",
+        "read for some seconds and show what would leave, and what would not; sends nothing",
+        "  assent preview\n  assent preview --for 30s --json",
     ),
     "consent": (
         "agent.cli.consent",
@@ -75,15 +90,15 @@ _VERBS: dict[str, tuple[str, str, str]] = {
             "  assent consent withdraw remote-diagnosis"
         ),
     ),
+    "explain": (
+        "agent.cli.explain",
+        "tell of an attribute which flows carry it, how, to whom and why, or why not",
+        "  assent explain appliance.power\n  assent explain device.serial --json",
+    ),
     "run": (
         "agent.cli.run",
         "collect and deliver until SIGTERM; SIGHUP reads the files again",
         "  assent run\n  assent run --config ./gateway",
-    ),
-    "sent": (
-        "agent.cli.sent",
-        "tell what left: when, of which flow, to whom, how much",
-        "  assent sent\n  assent sent --flow remote-diagnosis --limit 100 --json",
     ),
     "collect": (
         "agent.cli.collect",
@@ -95,41 +110,28 @@ _VERBS: dict[str, tuple[str, str, str]] = {
         "deliver what waits until SIGTERM, in a process that reads no key but its TLS keys",
         "  assent uplink\n  systemctl start assent-uplink         the same, as its own user",
     ),
-    "explain": (
-        "agent.cli.explain",
-        "tell of an attribute which flows carry it, how, to whom and why, or why not",
-        "  assent explain appliance.power\n  assent explain device.serial --json",
+    "status": (
+        "agent.cli.status",
+        "tell each flow's state: on, or off and why; what waits; what was acknowledged",
+        "  assent status\n  assent status --json",
     ),
-    "preview": (
-        "agent.cli.preview",
-        "read for some seconds and show what would leave, and what would not; sends nothing",
-        "  assent preview\n  assent preview --for 30s --json",
-    ),
-    "devices": (
-        "agent.cli.devices",
-        "see what a device says now; check a profile",
-        (
-            "  assent devices watch meter-kitchen\n"
-            "  assent devices watch meter-kitchen --for 10s --json\n"
-            "  assent devices profile check profiles/eastron-sdm120.toml"
-        ),
-    ),
-    "doctor": (
-        "agent.cli.doctor",
-        "look at everything and say what to do; names nothing private, fit for a helpdesk",
-        "  assent doctor\n  assent doctor --json",
+    "sent": (
+        "agent.cli.sent",
+        "tell what left: when, of which flow, to whom, how much",
+        "  assent sent\n  assent sent --flow remote-diagnosis --limit 100 --json",
     ),
     "flush": (
         "agent.cli.flush",
         "seal the open batches now, without waiting for their age",
         "  assent flush\n  assent flush --json",
     ),
-    "status": (
-        "agent.cli.status",
-        "tell each flow's state: on, or off and why; what waits; what was acknowledged",
-        "  assent status\n  assent status --json",
+    "doctor": (
+        "agent.cli.doctor",
+        "look at everything and say what to do; names nothing private, fit for a helpdesk",
+        "  assent doctor\n  assent doctor --json",
     ),
 }
+"""Verb → (module, one line for the list, examples), in the order of a technician's day."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -153,7 +155,7 @@ def overview() -> Parser:
         prog="assent",
         usage="assent VERB [--config DIR] [--json] ...",
         description="What leaves this gateway, and what does not.",
-        epilog="\n".join(["verbs:", *(f"  {name:9} {verb[1]}" for name, verb in _VERBS.items())]),
+        epilog="\n".join(["verbs:", *(f"  {name:9} {verb[1]}" for name, verb in VERBS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.examples = _EXAMPLES
@@ -163,9 +165,16 @@ def overview() -> Parser:
 
 def parser_of(name: str, verb: Verb) -> Parser:
     """The command line of one verb."""
-    _, summary, examples = _VERBS[name]
+    _, summary, examples = VERBS[name]
     parser = Parser(prog=f"assent {name}", description=summary, allow_abbrev=False)
     parser.examples = examples
+    add_common(parser)
+    verb.add(parser)
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Adds what every verb takes."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -174,16 +183,14 @@ def parser_of(name: str, verb: Verb) -> Parser:
         help=f"configuration directory (default {DEFAULT_CONFIG})",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    verb.add(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code says how it went."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] not in _VERBS:
+    if not words or words[0] not in VERBS:
         return _without_verb(words)
-    verb = cast("Verb", importlib.import_module(_VERBS[words[0]][0]))
+    verb = cast("Verb", importlib.import_module(VERBS[words[0]][0]))
     arguments = parser_of(words[0], verb).parse_args(words[1:])
     try:
         return verb.run(arguments)
@@ -200,7 +207,7 @@ def _without_verb(words: list[str]) -> int:
         parser.print_help()
         return UsageError.exit_code
     if not words[0].startswith("-"):
-        hint = nearest(words[0], _VERBS, quoted=False) or "see: assent --help"
+        hint = nearest(words[0], VERBS, quoted=False) or "see: assent --help"
         complain(UsageError(f"there is no verb {words[0]!r}", hint=hint))
         return UsageError.exit_code
     parser.parse_args(words)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.main import _VERBS, main
+from agent.cli.main import VERBS, main
 from agent.settings import load_settings
 from tests.test_house import REPO
 
@@ -40,7 +40,7 @@ def typed(line: str, config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[
     return code, said.out.replace(place, "DIR"), said.err.replace(place, "DIR")
 
 
-@pytest.mark.parametrize("verb", ["init", "check", "enrol", "consent", "run", "sent", "status"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_begins_with_examples(
     verb: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,7 +197,7 @@ def test_check_holds_a_form_against_the_policy(
 def test_every_example_of_the_readme_is_a_verb_with_that_help() -> None:
     lines = (REPO / "README.md").read_text().splitlines()
     verbs = {line.split()[2] for line in lines if line.startswith("$ assent ")}
-    assert verbs == set(_VERBS)
+    assert verbs == set(VERBS)
 
 
 def test_a_history_begins_empty(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

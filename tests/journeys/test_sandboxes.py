@@ -33,6 +33,8 @@ STATE, CONFIG = "/var/lib/assent", "/etc/assent"
 SPOOL, TLS = f"{STATE}/spool", f"{STATE}/keys/tls"
 # linux/miscdevice.h and devices.txt: what opens for whoever may, on every kernel of Debian.
 NODES = {"/dev/probe-fuse": ("c", 10, 229), "/dev/probe-disk": ("b", 7, 0)}
+# A second serial port of the machine, there or not: who may not open it hears EPERM either way.
+PORT = ("/dev/probe-serial", ("c", 4, 65))
 METER, SERIAL = f"{OURS}/tests/simulators/loopback_port.py", "/dev/ttyUSB0"
 # What a kernel says that was built without it, or has its module not at hand.
 LACKING = {"EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENODEV", "ENXIO"}
@@ -169,14 +171,14 @@ def views(gateway: Gateway) -> dict[str, dict[str, Any]]:
     machine = gateway.machine
     machine.types("sh", "-c", "mkdir -p /home/someone; echo x > /home/someone/letter")
     machine.types("sh", "-c", "chmod -R a+rwX /home/someone")
-    for path, (kind, major, minor) in NODES.items():
+    for path, (kind, major, minor) in (*NODES.items(), PORT):
         machine.types("mknod", "-m", "666", path, kind, str(major), str(minor))
     spec = {
         "connect": [f"127.0.0.1:{gateway.ports['maker']}"],
         "read": [*files_of(gateway), "/home/someone/letter", "/etc/shadow"],
         "write": ["/etc", "/usr", "/home/someone", "/tmp", CONFIG, STATE, SPOOL, TLS],
         "speak": [f"{STATE}/control.sock", "/run/dbus/system_bus_socket"],
-        "device": ["/dev/null", *NODES],
+        "device": ["/dev/null", *NODES, PORT[0]],
         "pids": {unit: machine.pid(unit) for unit in UNITS} | {"init": 1},
         "setuid": SPOOL,
     }
@@ -248,6 +250,18 @@ def test_each_sandbox_grants(
     found = {unit: views[unit]["found"][what] for unit in UNITS}
     assert found == {COLLECT: collect, UPLINK: uplink}
     assert outside == YES  # the twin
+
+
+def test_the_serial_ports_of_the_machine_are_open_to_the_collecting_side_alone(
+    machine: Machine, views: dict[str, dict[str, Any]]
+) -> None:
+    if not machine.polices() or " ttyS\n" not in Path("/proc/devices").read_text():
+        pytest.skip("systemd in this container cannot hold a unit to serial ports")
+    name = f"device {PORT[0]}"
+    assert views["outside"]["found"][name] in {YES, "ENXIO", "EIO"}
+    assert views[COLLECT]["found"][name] == views["outside"]["found"][name]
+    assert views[UPLINK]["found"][name] == HIDDEN
+    assert views[COLLECT]["found"]["device /dev/probe-fuse"] == REFUSED  # the twin
 
 
 @pytest.mark.clause("C21")

@@ -33,6 +33,9 @@ bench: broker $(VENV)/ready ## print each promised figure with its target, and k
 kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
 	@$(BIN)/python -m tests.journeys.kill_points
 
+kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
+	@$(BIN)/python -m tests.journeys.kill_points
+
 fmt: $(VENV)/ready ## let the formatter decide
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
@@ -66,6 +69,9 @@ broker:
 
 units:
 	@sh tools/units.sh
+
+strace:
+	@sh tools/strace.sh
 
 strace:
 	@sh tools/strace.sh

@@ -256,6 +256,7 @@ ASKED = question(3, 0, 2, 1, 7)
         ("00070000000501030400 01", "unit 1: the answer has another function or length than was asked for"),
         ("0007000000020183", "unit 1: the answer has another function or length than was asked for"),
         ("00070000000701100001000 2", None),
+        ("000700000003018300", "unit 1: the answer cannot be read"),
         ("47455420 2f20485454502f312e31", "unit 1: what came is no Modbus over TCP"),
     ],
     ids=[
@@ -273,6 +274,7 @@ ASKED = question(3, 0, 2, 1, 7)
         "an answer shorter than it says",
         "a refusal without a reason",
         "the beginning of an answer that claims to be longer",
+        "a refusal for the reason zero",
         "a web server",
     ],
 )  # fmt: skip
@@ -345,6 +347,11 @@ def test_frames_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     for data in ("01030400010002", "0103040001000200ff", "018302c0f1", "010383"):
         rtu_answer(asked, bytes.fromhex(data))
     assert caplog.records == []
+
+
+def test_a_refusal_for_the_reason_zero_is_no_answer() -> None:
+    assert rtu_answer(question(3, 0, 2), bytes.fromhex("0183004130")) is None
+    assert rtu_answer(question(3, 0, 2), bytes.fromhex("018302c0f1")) == Answer(refusal=2)
 
 
 def test_only_reads_can_be_asked() -> None:

@@ -181,8 +181,8 @@ class Meters:
         self.asked: list[bytes] = []
         self.passed: list[bytes] = []
         self.struck = 0
-        devices = [one.device() if isinstance(one, Washer) else one for one in devices]
-        self._units = {device.id for device in devices}
+        served = [one.device() if isinstance(one, Washer) else one for one in devices]
+        self._units = {device.id for device in served}
         self._speed = getattr(termios, f"B{baudrate}")
         self._far, self._far_slave = pty.openpty()
         self._near = self._near_slave = -1
@@ -192,7 +192,7 @@ class Meters:
         self._ended = False
         self._lock = threading.Lock()
         self.appear()
-        self._server = _Server(os.ttyname(self._far_slave), devices)
+        self._server = _Server(os.ttyname(self._far_slave), served)
         self._thread = threading.Thread(target=self._carry, name="wire", daemon=True)
         self._thread.start()
 
@@ -425,10 +425,12 @@ class _Server:
             )
         await self._server.serve_forever(background=True)
         if not isinstance(self._where, str):
-            self.port = self._server.transport.sockets[0].getsockname()[1]
+            transport: Any = self._server.transport
+            self.port = transport.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+        server: Any = self._server
+        asyncio.run_coroutine_threadsafe(server.shutdown(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

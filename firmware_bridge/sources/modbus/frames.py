@@ -230,7 +230,7 @@ def _rtu_length(question: Question, data: bytes, place: int) -> int:
 
 
 def _decoded(framer: FramerRTU | FramerSocket, question: Question, frame: bytes) -> Answer | None:
-    """Reads one whole frame; None when its checksum is wrong."""
+    """Reads one whole frame; None when its checksum is wrong or it says nothing."""
     try:
         _, pdu = framer.handleFrame(frame, question.unit, question.number)
     except ModbusException:
@@ -238,7 +238,8 @@ def _decoded(framer: FramerRTU | FramerSocket, question: Question, frame: bytes)
     if pdu is None:
         return None
     if pdu.function_code & _ERROR:
-        return Answer(refusal=pdu.exception_code)
+        # No exception has the code 0, V1.1b3 §7.
+        return Answer(refusal=pdu.exception_code) if pdu.exception_code else None
     return Answer(registers=tuple(pdu.registers), bits=tuple(pdu.bits))
 
 

@@ -9,7 +9,8 @@ every broker's TLS stack takes.
 Security: reads a certificate from whoever brings the admission; whether the issuer may be trusted
 is for the broker, which pins its own CA. The key is plain PEM, because the uplink's TLS stack
 reads it as a file.
-Limits: x509 costs 8 MiB of memory, so that it is imported in here and this room only by who enrols.
+Limits: x509 costs a running agent 2 MiB of memory, so that it is imported in here, and this room
+only by who enrols.
 """
 
 from __future__ import annotations

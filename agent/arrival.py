@@ -27,10 +27,12 @@ from assent import durable
 from assent.cosekey import VerifyingKey, decode_verifying_key
 from assent.enrolment import MAX_BUNDLE, Bundle, decode_bundle
 from assent.errors import AssentError, PolicyError
+from assent.policy.model import Policy
 from assent.policy.signing import (
     PolicySerialError,
     PolicySignatureError,
     SignedPolicy,
+    load_policy,
     open_policy,
 )
 
@@ -149,6 +151,21 @@ def held(
             f"{path}, a policy that came down, cannot be used: {why};"
             " take in the maker's newest bundle with assent enrol"
         ) from exc
+
+
+def unsafe_glance(state: Path) -> Policy | None:
+    """Reads what lies in the state directory and verifies nothing: for findings, never to run by.
+
+    Args:
+        state: the state directory.
+
+    Returns:
+        The policy; None where none lies there that loads.
+    """
+    try:
+        return load_policy(decode_bundle(durable.read(state / FILE, MAX_BUNDLE)).policy)
+    except (OSError, AssentError):
+        return None
 
 
 def _opened(

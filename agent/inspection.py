@@ -3,7 +3,8 @@
 
 Law:
   - an absent policy or form is no mistake; a file that is there is read whole;
-  - what one file says of another is checked too: brokers and profiles against the policy,
+  - what one file says of another is checked too: brokers and profiles against the policy, which is
+    the newer one that came down where there is one,
     recordings against the disk.
 """
 
@@ -14,6 +15,7 @@ import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.arrival import unsafe_glance
 from agent.form import judge, load_form
 from agent.records import Record
 from agent.settings import FILE_NAME, DeviceSettings, Settings, load_settings
@@ -53,6 +55,9 @@ def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
             is_sound = not any(one.severity is Severity.ERROR for one in lints)
         except ConfigError as exc:
             findings += exc.findings
+    came = unsafe_glance(settings.state) if settings is not None else None
+    if came is not None and (policy is None or came.policy.serial > policy.policy.serial):
+        policy, is_sound = came, True
     if settings is not None:
         findings += _profiles(settings, policy)
         findings += _languages(settings)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import datetime as dt
 import hashlib
 import re
 import shutil
@@ -17,6 +19,7 @@ from agent.cli import consent as consent_cli
 from agent.cli import status as status_cli
 from agent.enrol import enrol
 from agent.inbox import UNEXPECTED, Rejected, read_inbound
+from agent.inspection import inspect
 from agent.keys import Keys
 from agent.spool import Inbound, LaneState
 from assent.cosekey import SealPrivateKey, SigningKey
@@ -41,6 +44,7 @@ from tests.agent.installed import (
     Edit,
     House,
     Json,
+    Recipient,
     copied,
     form,
     install,
@@ -462,6 +466,37 @@ def test_other_brokers_and_keys_take_effect(house: House) -> None:
     assert values(by_key["new"], POWER) == [15, 16]
 
 
+def test_a_recipient_that_came_with_a_policy_can_be_asked_and_gets_nothing_before(
+    house: House,
+) -> None:
+    other = copy.copy(MAKER)
+    second = Recipient("second-advice", classical=True)
+    other.recipients = MAKER.recipients | {second.id: second}
+
+    def moved(text: str) -> str:
+        start = text.index("[recipients.energy-advice]")
+        table = text[start : text.index("\n[", start) + 1]
+        assert "ingest.example.net" in table
+        more = table.replace("energy-advice", second.id).replace("ingest", "second")
+        flow = text.replace('recipient = "energy-advice"', f'recipient = "{second.id}"')
+        return newer(flow.replace(table, table + more))
+
+    send(house, other.bundle(moved))
+    assert house.on() == ON | {ADVICE: "requested"}
+    house.clock.advance(HOUR)
+    house.decide({ADVICE: '"given"'}, policy="2026-12-01")
+    assert house.on() == ON | {ADVICE: "not enrolled"}
+    assert second.id not in {one.recipient for one in house.spool.targets(0)}
+    # The twin: it is asked, and admits the gateway.
+    request = base64.b64decode(
+        house.desk.answer({"verb": "renew", "recipient": second.id})["request"]
+    )
+    answer = base64.b64encode(second.admission(request)).decode()
+    house.desk.answer({"verb": "admission", "data": answer})
+    assert house.on() == ON
+    assert second.id in {one.recipient for one in house.spool.targets(0)}
+
+
 def test_an_acknowledgement_before_it_counts_before_it(house: House) -> None:
     taken_in(house)
     stream = house.spool.lanes()[DIAGNOSIS].stream
@@ -697,3 +732,18 @@ def test_a_person_reads_what_was_refused_from_below(house: House) -> None:
     send(house, b"\x80")
     said = "refused   from below: 1 malformed, 1 policy-other"
     assert said in status_cli._lines(house.desk.status())
+
+
+def test_a_form_is_checked_against_the_newer_policy_that_came_down(house: House) -> None:
+    def found() -> list[str]:
+        now = dt.datetime.fromtimestamp(house.clock.now().wall_ms / 1000, dt.UTC)
+        return [one.message for one in inspect(house.directory, now) if "consent" in one.file]
+
+    text = form({"product-improvement": '"given"'}, policy="2026-12-01")
+    (house.directory / "consent.toml").write_text(text)
+    before = found()
+    assert "in force is 2026-11-01" in before[0]
+    send(house, MAKER.bundle(added))
+    assert found() == []
+    cut(kept(house))
+    assert found() == before

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from assent.backend import adoption, directory, publishing
+from assent.backend.cli import main
 from assent.backend.directory import Directory
 from assent.cosekey import SealPrivateKey
 from assent.enrolment import Bundle, decode_bundle, encode_bundle
@@ -94,13 +96,20 @@ def test_a_file_that_is_no_bundle_publishes_nothing(
 
 
 def test_a_bundle_that_is_too_long_for_a_message_is_published_and_said_so(
-    bundled: Path, made: dict[str, Directory]
+    bundled: Path, made: dict[str, Directory], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    maker = str(made["maker"].root)
+    assert main(["publish", str(bundled), maker]) == 0
+    assert "too long" not in capsys.readouterr().err
+    shutil.rmtree(made["maker"].root / "policies")
     brought = decode_bundle(bundled.read_bytes())
     more = {f"keys/more-{n}.pem": bytes(60_000) for n in range(2)}
     brought = Bundle(brought.policy, brought.signature, brought.policy_key, brought.files | more)
     bundled.write_bytes(encode_bundle(brought))
     told = adoption.publish(bundled, [made["maker"]])
+    assert main(["publish", str(bundled), maker]) == 0
+    said = f"the bundle is {told.too_long} bytes too long to be sent"
+    assert said in capsys.readouterr().err
     assert told.too_long == bundled.stat().st_size - MAX_SENT_BUNDLE > 0
     found = made["maker"].published()
     assert found.offers

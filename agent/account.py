@@ -198,7 +198,10 @@ def _notices(site: Site, spool: Spool, now: Instant) -> list[str]:
             "the policy in force came down; policy.toml beside agent.toml is an older one"
         )
     if site.ledger.moved_aside is not None:
-        notices.append(f"the ledger was damaged and moved to {site.ledger.moved_aside}")
+        notices.append(
+            f"the ledger was not believed and moved to {site.ledger.moved_aside}:"
+            f" {site.ledger.objection}"
+        )
     if site.ledger.unknown_since_ms is not None:
         notices.append("consent is unknown until the household decides anew")
     if spool.moved_aside is not None:

@@ -6,9 +6,10 @@ Path: form, control → **ledger** → gate.
 Law:
   - an entry is appended, never altered; it names the hash of the one before and is signed with the
     ledger key; everything is verified at every opening;
-  - what does not verify (altered, torn, re-ordered, something missing at the start or in between,
-    another gateway's, gone) is moved aside as a whole, and a fresh ledger begins with an entry that
-    says since when decisions are unknown: half a ledger could be the half before a withdrawal;
+  - what does not verify (altered, torn, re-ordered, something missing anywhere, another gateway's,
+    gone), or is older than its witness (agent/witness.py), is moved aside as a whole, and a fresh
+    ledger begins with an entry that says since when decisions are unknown: half a ledger could be
+    the half before a withdrawal;
   - a first start is one with a key that never began a ledger; any other without a ledger is a loss;
   - a fresh ledger takes no yes before a trusted clock has told it the time: decisions are unknown
     until that instant, so that a clock which was behind, or ahead, at the loss makes no old form
@@ -19,9 +20,8 @@ Law:
 
 Standards: SHA-256, Ed25519 (RFC 8032); the bytes are those of agent/records and chain.py.
 
-Security: whoever holds the ledger key can write a ledger. A ledger cut at its tail, or an older
-copy put back whole, verifies: no witness of the newest head exists on this machine. `head` is what
-such a witness would have to remember.
+Security: whoever holds the ledger key can write a ledger. An older copy that is put back with its
+witness verifies: nothing on this machine knows better.
 Limits: documents few and small; beyond MAX_ENTRIES or its share of the file only a no is taken,
 and there is room for the no to every yes. One writer, under the
 instance lock. Instants come from the caller, who passes the wall clock, or the floor when the
@@ -63,6 +63,7 @@ from agent.storage import (
     move_aside,
     remains,
 )
+from agent.witness import Witness, witness_of
 from assent.cosekey import SigningKey, VerifyingKey
 from assent.errors import LedgerError
 
@@ -84,14 +85,17 @@ class Ledger(Standing):
 
     Attributes:
         moved_aside: where a ledger that did not verify lies now, or None.
+        objection: why it was not believed, or None.
     """
 
-    def __init__(self, table: Table, key: SigningKey, *, moved_aside: Path | None = None) -> None:
+    def __init__(self, table: Table, key: SigningKey, witness: Witness | None = None) -> None:
         super().__init__()
         self._table = table
         self._key = key
+        self._witness = witness or Witness(None, key)
         self._bytes = 0
-        self.moved_aside = moved_aside
+        self.moved_aside: Path | None = None
+        self.objection: str | None = None
 
     @classmethod
     def open(cls, path: Path, key: LedgerKey | SigningKey, now_ms: int) -> Ledger:
@@ -117,39 +121,52 @@ class Ledger(Standing):
     @classmethod
     def _found(cls, path: Path, key: LedgerKey, now_ms: int) -> Ledger:
         try:
+            witness = Witness(witness_of(path), key.signing)
             try:
-                return cls._opened(path, key.signing, now_ms, may_begin=key.is_new)
+                return cls._opened(path, key.signing, witness, now_ms, is_new=key.is_new)
             except (CorruptError, BrokenChainError) as exc:
                 reason = exc.message
-            return cls._begun_anew(path, key.signing, now_ms, reason)
+            return cls._begun_anew(path, key.signing, witness, now_ms, reason)
         except StorageError as exc:
             raise LedgerError(f"the ledger cannot be used: {exc.message}", hint=exc.hint) from exc
 
     @classmethod
-    def _opened(cls, path: Path, key: SigningKey, now_ms: int, *, may_begin: bool) -> Ledger:
-        ledger = cls(_open_table(path), key)
+    def _opened(
+        cls, path: Path, key: SigningKey, witness: Witness, now_ms: int, *, is_new: bool
+    ) -> Ledger:
+        ledger = cls(_open_table(path), key, witness)
         for entry in verified(_documents(ledger._table), key.public):
             ledger.take(entry)
+        if not ledger.entries and path.exists():
+            raise BrokenChainError("it has no entries")
+        objection = witness.objection(ledger.entries, is_new=is_new)
+        if objection is not None:
+            raise BrokenChainError(objection)
         if not ledger.entries:
-            if path.exists():
-                raise BrokenChainError("it has no entries")
-            if not may_begin:
-                raise BrokenChainError("it is gone with every other generation of it")
             ledger._append(now_ms, [Start(None)])
+        if is_new:
+            witness.tell(ledger)  # without it the next start would be a loss
+        witness.try_to_tell(ledger)
         return ledger
 
     @classmethod
-    def _begun_anew(cls, path: Path, key: SigningKey, now_ms: int, reason: str) -> Ledger:
-        left = _left(path, key.public)
+    def _begun_anew(
+        cls, path: Path, key: SigningKey, witness: Witness, now_ms: int, reason: str
+    ) -> Ledger:
+        left, said = _left(path, key.public), witness.said
         # A clock that is behind must not make forms that once acted look like new ones, and an
         # older policy must not pass for a new one.
-        since = max([now_ms, *(entry.at_ms for entry in left)])
+        since = max([now_ms, *(entry.at_ms for entry in left), said.since_ms if said else 0])
         policies = [entry.body for entry in left if isinstance(entry.body, PolicyInForce)]
+        policies += [said.policy] if said and said.policy.serial else []
+        newest = sorted(policies, key=lambda policy: policy.serial)[-1:]
+        bodies: list[Body] = [Start(since), *newest]
         aside = move_aside(path, now_ms)
         log.error("ledger moved aside reason=%s to=%s", reason, aside)
-        ledger = cls(_open_table(path, fresh=True), key, moved_aside=aside)
-        newest = sorted(policies, key=lambda policy: policy.serial)[-1:]
-        ledger._append(now_ms, [Start(since), *newest])
+        ledger = cls(_open_table(path, fresh=True), key, witness)
+        ledger.moved_aside, ledger.objection = aside, reason
+        witness.tell(Standing.of(ledger._made(now_ms, bodies)))
+        ledger._append(now_ms, bodies)
         return ledger
 
     def tell_time(self, now_ms: int) -> None:
@@ -256,6 +273,7 @@ class Ledger(Standing):
             raise LedgerError(f"the decision cannot be recorded: {exc.message}") from exc
         for entry in made:
             self.take(entry)
+        self._witness.try_to_tell(self)
         return made
 
     def _fitted(self, now_ms: int, bodies: Sequence[Body]) -> list[Entry]:

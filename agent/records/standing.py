@@ -10,6 +10,7 @@ Law:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from agent.records import (
     HASH_BYTES,
@@ -42,6 +43,14 @@ class Standing:
         self.unknown_since_ms: int | None = None
         self.is_dated = True
 
+    @staticmethod
+    def of(entries: Iterable[Entry]) -> Standing:
+        """What some entries add up to, oldest first."""
+        standing = Standing()
+        for entry in entries:
+            standing.take(entry)
+        return standing
+
     @property
     def head(self) -> bytes:
         """Hash of the newest entry, 32 bytes."""
@@ -51,6 +60,11 @@ class Standing:
     def entries(self) -> tuple[Entry, ...]:
         """Every entry, oldest first."""
         return tuple(self._entries)
+
+    @property
+    def policy(self) -> PolicyInForce:
+        """The policy of the highest serial that ever was in force; serial 0 before the first."""
+        return self._policy
 
     @property
     def highest_serial(self) -> int:

@@ -240,7 +240,7 @@ def test_whatever_is_wrong_is_a_notice(house: House) -> None:
         "the consent form is not usable, optional flows pause: ",
         "consent.toml:1:",
         "not connected to maker: the policy does not name the broker",
-        f"the ledger was damaged and moved to {state}/ledger.json.aside",
+        f"the ledger was not believed and moved to {state}/ledger.json.aside",
         "consent is unknown until the household decides anew",
         f"the spool was damaged and moved to {state}/spool/spool.db.damaged",
     ):

@@ -52,7 +52,6 @@ from agent.records.wire import decode_entry
 from agent.site import FLOOR, LEDGER, POLICY, SIGNATURE
 from agent.spool import LaneState, Spool
 from agent.spool.schema import beside
-from agent.spool.store import Store
 from agent.storage import previous
 from assent.cosekey import SigningKey
 from assent.envelope import Opened
@@ -72,6 +71,7 @@ from tests.agent.law_oracle import (
     Word,
 )
 from tests.simulators.clock import START_MS, ManualClock
+from tests.simulators.power import PowerCut, power_cut
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 SERVICE, DIAGNOSIS, ADVICE, TRIAL = FLOWS = (
@@ -252,39 +252,7 @@ wishes = st.builds(
 kills = st.sampled_from([None] * 40 + list(range(10)))
 
 
-# -- the power --------------------------------------------------------------------------------
-
-
-class PowerCut(BaseException):
-    """The process is gone: nothing it would have done afterwards is done."""
-
-
-@contextlib.contextmanager
-def power_cut(after: int | None) -> Iterator[None]:
-    """Ends the process before the write number `after` reaches the disk, and lets none follow.
-
-    Counts what changes the disk: a transaction of the spool, a sync, a rename, an unlink.
-    """
-    if after is None:
-        yield
-        return
-    left = after
-
-    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
-        def write(*args: Any, **named: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise PowerCut
-            return original(*args, **named)
-
-        return write
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("fsync", "rename", "replace", "unlink"):
-            patch.setattr(os, name, counted(getattr(os, name)))
-        patch.setattr(Store, "_writing", counted(Store._writing))
-        yield
+# -- the clock --------------------------------------------------------------------------------
 
 
 class LawClock(ManualClock):

@@ -12,7 +12,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
@@ -151,6 +150,9 @@ class Parser(argparse.ArgumentParser):
 
 def overview() -> Parser:
     """The command line without a verb: what verbs there are."""
+    # As the verbs, loaded when it is asked for: it brings e-mail and zip archives along.
+    from importlib.metadata import version  # noqa: PLC0415
+
     parser = Parser(
         prog="assent",
         usage="assent VERB [--config DIR] [--json] ...",

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.ledger import Ledger
+from agent.notices import notices_of
 from agent.path import Permit, Reason, Refusal
 from agent.pipeline.running import Running
 from agent.pipeline.tally import Tally
@@ -61,7 +62,7 @@ def status_of(
         "policy_trouble": site.trouble.sentence if site.trouble else None,
         "form_trouble": site.form_trouble,
         "clock": _clock(site, now),
-        "notices": [*_notices(site, spool, now), *endings.values()],
+        "notices": [*_of_the_clock(site, now), *notices_of(site, spool), *endings.values()],
         "certificates": [
             {"recipient": name, "ends": instant(end_ms), "due": endings.get(name)}
             for name, end_ms in ends_of(site).items()
@@ -179,34 +180,17 @@ def _clock(site: Site, now: Instant) -> str:
     return "trusted" if now.trusted else "not trusted yet: nothing is collected"
 
 
-def _notices(site: Site, spool: Spool, now: Instant) -> list[str]:
-    notices = []
-    if site.floor.behind_ms(now) >= _BEHIND_MS:
-        notices.append(
+def _of_the_clock(site: Site, now: Instant) -> list[str]:
+    """What to know of a trusted clock that is behind what one told before."""
+    if site.floor.behind_ms(now) < _BEHIND_MS:
+        return []
+    return [
+        (
             f"the clock was trusted as {instant(site.floor.past_ms(now))} before, and as"
             f" {instant(now.wall_ms)} now: what ends before the first has ended; if that was a"
             " mistake, a new yes without an end, or with a later one, runs"
         )
-    if site.form_trouble:
-        notices.append(f"the consent form is not usable, optional flows pause: {site.form_trouble}")
-    notices += [
-        f"not connected to {recipient}: the policy does not name the broker of agent.toml"
-        for recipient in site.strange_brokers()
     ]
-    if site.policy is not None and site.came_down:
-        notices.append(
-            "the policy in force came down; policy.toml beside agent.toml is an older one"
-        )
-    if site.ledger.moved_aside is not None:
-        notices.append(
-            f"the ledger was not believed and moved to {site.ledger.moved_aside}:"
-            f" {site.ledger.objection}"
-        )
-    if site.ledger.unknown_since_ms is not None:
-        notices.append("consent is unknown until the household decides anew")
-    if spool.moved_aside is not None:
-        notices.append(f"the spool was damaged and moved to {spool.moved_aside}")
-    return notices
 
 
 def _flow_status(name: str, flow: Flow, verdict: Permit | Refusal | None, waiting: Waiting) -> Json:

@@ -15,7 +15,7 @@ Law:
 
 Security: whoever can write the file can lower the floor, and set the clock back.
 Limits: a clock that was trusted while it was ahead leaves a floor that is ahead: what ends before
-it has ended, and status says so (docs/decisions/0008). One owner, under the instance lock.
+it has ended, and status says so (docs/decisions/0011). One owner, under the instance lock.
 """
 
 from __future__ import annotations

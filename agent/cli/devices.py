@@ -21,12 +21,29 @@ from assent.nearest import nearest
 from firmware_bridge.sample import Sample, Value
 
 _KEPT = 240  # values of an attribute that are remembered for the plot
+_LAST_UNIT = 247
 _FOREVER_S = 10 * 365 * 86_400.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's own arguments."""
-    parser.add_argument("words", nargs="+", metavar="ACT", help="watch NAME, or profile check FILE")
+    parser.add_argument(
+        "words", nargs="+", metavar="ACT", help="find, watch NAME, or profile check FILE"
+    )
+    parser.add_argument(
+        "--port",
+        action="append",
+        default=[],
+        metavar="PORT",
+        help="find: only here; may be given again",
+    )
+    parser.add_argument(
+        "--units",
+        type=_units,
+        default=range(1, 11),
+        metavar="N-M",
+        help="find: these units (default 1-10)",
+    )
     parser.add_argument(
         "--for", dest="for_ms", type=duration, metavar="TIME", help="watch: end after, such as 10s"
     )
@@ -35,13 +52,27 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Does one of the acts."""
     match arguments.words:
+        case ["find"]:
+            from agent.cli.find import find  # noqa: PLC0415  # pymodbus is needed by it alone
+
+            return find(arguments)
         case ["watch", name]:
             return _watch(arguments, name)
         case ["profile", "check", file]:
             return _check(arguments, Path(file))
     raise UsageError(
-        "expected: watch NAME, or profile check FILE", hint="see: assent devices --help"
+        "expected: find, watch NAME, or profile check FILE", hint="see: assent devices --help"
     )
+
+
+def _units(text: str) -> range:
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected units such as 1-10, got {text!r}")
+    low, high = int(first), int(last or first)
+    if not 1 <= low <= high <= _LAST_UNIT:
+        raise argparse.ArgumentTypeError(f"expected units from 1 to {_LAST_UNIT}, got {text!r}")
+    return range(low, high + 1)
 
 
 def _watch(arguments: argparse.Namespace, name: str) -> int:

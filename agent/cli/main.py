@@ -65,8 +65,10 @@ VERBS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "devices": (
         "agent.cli.devices",
-        "see what a device says now; check a profile",
+        "find devices, see what one says now, check a profile",
         (
+            "  assent devices find\n"
+            "  assent devices find --port /dev/ttyUSB0 --units 1-247\n"
             "  assent devices watch meter-kitchen\n"
             "  assent devices watch meter-kitchen --for 10s --json\n"
             "  assent devices profile check profiles/eastron-sdm120.toml"

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which units answer on a port, and which profiles fit what they answer; for a technician.
+
+Law:
+  - only what reads is asked: the questions of `frames`;
+  - a unit is there when it answers anything, a refusal too; a port has one setting of its line, so
+    that the search of a port ends with the first setting at which a unit was heard;
+  - a profile fits a unit that answers all its requests and gives a value for some field; those that
+    give most come first.
+
+Limits: two models with the same registers fit the same answers; the values are shown so that a
+person can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from firmware_bridge.decode.modbus import Block, Request, plan
+from firmware_bridge.profile import Profile
+from firmware_bridge.profile.fields import Field, Serial
+from firmware_bridge.profile.registers import is_bit
+from firmware_bridge.sample import SourceError, Value
+from firmware_bridge.sources.modbus.bus import Bus
+from firmware_bridge.sources.modbus.frames import Question
+
+# A meter that is there begins to answer within some 100 ms; the wrong units are many.
+_PROBE_S: Final = 0.25
+_READ_S: Final = 1.0
+# One register of each table: what refuses one of them is there, too.
+_PROBES: Final = (
+    Request("input", 0, 1, (Field("probe", type="uint16", table="input", address=0),)),
+    Request("holding", 0, 1, (Field("probe", type="uint16", table="holding", address=0),)),
+)
+# What most meters leave the factory with, after what the profiles say.
+_COMMON: Final = (Serial(9600), Serial(2400), Serial(9600, "E"), Serial(19200), Serial(19200, "E"))
+
+Progress = Callable[[Serial, int], None]
+"""Is told which setting and unit is asked next."""
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """A profile that fits a unit.
+
+    Attributes:
+        profile: its name.
+        about: the model.
+        fields: how many fields it has.
+        values: what they gave.
+    """
+
+    profile: str
+    about: str
+    fields: int
+    values: dict[str, Value]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A unit that answers.
+
+    Attributes:
+        port: where, as agent.toml names it.
+        unit_id: its address.
+        line: how the line is set; empty over TCP.
+        fits: profiles that fit, the best first.
+    """
+
+    port: str
+    unit_id: int
+    line: str
+    fits: tuple[Fit, ...]
+
+
+def ports(devices: Path = Path("/dev")) -> list[str]:
+    """Serial ports that may have a meter, by their own names where they have one.
+
+    Args:
+        devices: where device nodes lie.
+    """
+    named = sorted((devices / "serial" / "by-id").glob("*"))
+    known = {path.resolve() for path in named}
+    unnamed = [
+        path
+        for pattern in ("ttyUSB*", "ttyACM*", "ttyAMA*", "serial[0-9]")
+        for path in sorted(devices.glob(pattern))
+        if path.resolve() not in known
+    ]
+    return [str(path) for path in (*named, *unnamed)]
+
+
+def search(
+    port: str,
+    units: Iterable[int],
+    profiles: Mapping[str, Profile],
+    progress: Progress = lambda _line, _unit: None,
+) -> Iterator[Found]:
+    """Asks the units of a port.
+
+    Args:
+        port: as agent.toml would name it.
+        units: the addresses to ask.
+        profiles: those that may fit, by name.
+        progress: is told what is asked next.
+
+    Yields:
+        Each unit that answers, as soon as it did.
+
+    Raises:
+        SourceError: the port cannot be opened.
+    """
+    asked = list(units)
+    for line in _lines(port, profiles):
+        heard = False
+        bus = Bus(port, line)
+        bus.open()
+        try:
+            for unit in asked:
+                progress(line, unit)
+                if _is_there(bus, unit):
+                    heard = True
+                    fits = _fits(bus, unit, line, profiles)
+                    yield Found(port, unit, "" if port.startswith("tcp:") else str(line), fits)
+        finally:
+            bus.close()
+        if heard:
+            return
+
+
+def _lines(port: str, profiles: Mapping[str, Profile]) -> Sequence[Serial]:
+    if port.startswith("tcp:"):
+        return (Serial(),)
+    told = [profile.serial for profile in profiles.values() if profile.serial is not None]
+    return list(dict.fromkeys([*told, *_COMMON]))
+
+
+def _is_there(bus: Bus, unit: int) -> bool:
+    for request in _PROBES:
+        try:
+            bus.ask(Question(request, unit), _PROBE_S)
+        except SourceError:
+            continue
+        return True
+    return False
+
+
+def _fits(bus: Bus, unit: int, line: Serial, profiles: Mapping[str, Profile]) -> tuple[Fit, ...]:
+    fits = []
+    for name, profile in profiles.items():
+        values = _values(bus, unit, profile)
+        if values:
+            fits.append(
+                (profile.serial != line, Fit(name, profile.about, len(profile.fields), values))
+            )
+    fits.sort(key=lambda one: (-_weight(one[1]), one[0], one[1].fields, one[1].profile))
+    return tuple(fit for _, fit in fits)
+
+
+def _weight(fit: Fit) -> int:
+    """How many values say something; zeros are what a model gives for what it does not have."""
+    return sum(value not in (0, 0.0, "", False) for value in fit.values.values())
+
+
+def _values(bus: Bus, unit: int, profile: Profile) -> dict[str, Value]:
+    """What a unit gives for a profile; nothing where it refuses or does not answer a part."""
+    values: dict[str, Value] = {}
+    for request in plan(profile.fields, profile.requests):
+        try:
+            answer = bus.ask(Question(request, unit), _READ_S)
+        except SourceError:
+            return {}
+        if answer.refusal:
+            return {}
+        block = Block(request)
+        bits = is_bit(request.fields[0])
+        reading = block.bits(answer.bits) if bits else block.registers(answer.registers)
+        values |= dict(zip(reading.names, reading.values, strict=True))
+    return values

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A meter on a line is found, named by its profile, and only ever read."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agent.cli.main import main
+from agent.lock import instance_lock
+from agent.settings import load_settings
+from firmware_bridge.sources.modbus.search import ports
+from tests.simulators.meter import Meters, TcpMeters, Washer, rows
+
+REPO = Path(__file__).resolve().parents[3]
+AGENT = """\
+[gateway]
+state = "state"
+"""
+# Registers that a washer does not have: it gives zeros for them, and fits less well.
+OTHER = """\
+# SPDX-License-Identifier: Apache-2.0
+[profile]
+source = "modbus"
+about = "another model"
+facts = "nothing"
+serial = { baudrate = 2400 }
+
+[[field]]
+attribute = "appliance.power"
+table = "input"
+address = 100
+type = "float32"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    place = tmp_path / "gateway"
+    shutil.copytree(REPO / "config" / "profiles", place / "profiles")
+    (place / "profiles" / "other.toml").write_text(OTHER)
+    (place / "profiles" / "broken.toml").write_text("[profile")
+    (place / "agent.toml").write_text(AGENT)
+    (place / "state").mkdir()
+    return place
+
+
+def found(
+    place: Path, capsys: pytest.CaptureFixture[str], *words: str
+) -> dict[str, list[dict[str, object]]]:
+    main(["devices", "find", "--config", str(place), "--json", *words])
+    answer: dict[str, list[dict[str, object]]] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_units_of_a_line_are_found_at_its_own_speed_with_the_profile_that_fits(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "meter"
+    with Meters(link, [Washer(1), Washer(3)], baudrate=2400) as meters:
+        told = found(place, capsys, "--port", str(link), "--units", "1-4")
+        assert [one["unit_id"] for one in told["found"]] == [1, 3]
+        assert {one["line"] for one in told["found"]} == {"2400 8N1"}
+        fits = told["found"][0]["fits"]
+        assert isinstance(fits, list)
+        assert fits[0]["profile"] == "eastron-sdm120"
+        assert fits[0]["values"]["appliance.power"] == pytest.approx(float(rows()[0]["power"]))
+        assert meters.functions <= {1, 2, 3, 4}
+
+
+def test_what_is_printed_can_be_pasted_and_loads(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "meter"
+    with Meters(link, [Washer(2)], baudrate=2400):
+        words = ["devices", "find", "--config", str(place), "--port", str(link), "--units", "2"]
+        assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"unit 2 answers on {link} at 2400 8N1" in said
+    table = said[said.index("[[device]]") :]
+    (device,) = tomllib.loads(table)["device"]
+    assert device["profile"] == "eastron-sdm120"
+    with (place / "agent.toml").open("a") as file:
+        file.write(f"\n{table}")
+    (loaded,) = load_settings(place).devices
+    assert (loaded.source, loaded.unit_id, loaded.port) == ("modbus", 2, str(link))
+
+
+def test_a_unit_over_tcp_is_found(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with TcpMeters([Washer(1)]) as meters:
+        told = found(place, capsys, "--port", meters.name, "--units", "1")
+    assert [(one["unit_id"], one["line"]) for one in told["found"]] == [(1, "")]
+
+
+def test_where_nobody_answers_it_says_what_to_check(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "meter"
+    with Meters(link, [Washer(9)], baudrate=2400) as meters:
+        words = ["devices", "find", "--config", str(place), "--port", str(link), "--units", "1"]
+        assert main(words) == 1
+        assert meters.asked
+    assert "no unit answers; check power" in capsys.readouterr().out
+
+
+def test_a_port_that_is_not_there_or_no_port_is_passed_over(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = found(place, capsys, "--port", str(tmp_path / "none"), "--port", "tcp://nowhere")
+    assert told["found"] == []
+    assert [one["port"] for one in told["passed"]] == [str(tmp_path / "none"), "tcp://nowhere"]
+
+
+def test_a_port_of_the_running_agent_is_not_touched(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "meter"
+    with (place / "agent.toml").open("a") as file:
+        file.write(
+            f'\n[[device]]\nid = "meter"\nkind = "electricity-meter"\nsource = "modbus"\n'
+            f'port = "{link}"\nunit_id = 1\nprofile = "eastron-sdm120"\n'
+        )
+    with Meters(link, [Washer(1)], baudrate=2400) as meters:
+        with instance_lock(place / "state"):
+            told = found(place, capsys, "--port", str(link), "--units", "1")
+            assert told["passed"] == [{"port": str(link), "reason": "the running agent has it"}]
+            assert meters.asked == []
+        told = found(place, capsys, "--port", str(link), "--units", "1")
+        assert len(told["found"]) == 1
+
+
+@pytest.mark.parametrize("units", ["0", "1-300", "5-2", "one", "-3"])
+def test_units_that_are_none_are_a_usage_error(units: str, place: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["devices", "find", f"--units={units}", "--config", str(place)])
+    assert caught.value.code == 2
+
+
+def test_ports_are_named_by_what_is_plugged_in(tmp_path: Path) -> None:
+    by_id = tmp_path / "serial" / "by-id"
+    by_id.mkdir(parents=True)
+    for name in ("ttyUSB0", "ttyUSB1", "ttyS0", "ttyAMA0"):
+        (tmp_path / name).touch()
+    (by_id / "usb-TEST_RS485-if00").symlink_to("../../ttyUSB1")
+    assert ports(tmp_path) == [
+        str(by_id / "usb-TEST_RS485-if00"),
+        str(tmp_path / "ttyUSB0"),
+        str(tmp_path / "ttyAMA0"),
+    ]
+
+
+def test_on_a_terminal_it_tells_how_far_it_is(place: Path, tmp_path: Path) -> None:
+    link = tmp_path / "meter"
+    main_end, other = pty.openpty()
+    words = ["devices", "find", "--config", str(place), "--port", str(link), "--units", "1-2"]
+    with Meters(link, [Washer(2)], baudrate=2400):
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.cli.main", *words],
+            stderr=other,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+    os.close(other)
+    said = os.read(main_end, 65_536).decode()
+    os.close(main_end)
+    assert done.returncode == 0
+    assert "searching meter at 2400 8N1, unit 2" in said

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import sqlite3
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -78,15 +74,7 @@ class Maker:
         if not self._two:
             self.stage.start_agent()
             return
-        for name in ("collect", "uplink"):
-            words = ["-m", "agent.cli.main", name, "--config", str(self.stage.gateway)]
-            self.stage._start(name, [sys.executable, *words])
-        wait_until(lambda: self.status()["running"], "collect answers")
-
-    def status(self) -> dict[str, Any]:
-        words = ["-m", "agent.cli.main", "status", "--json", "--config", str(self.stage.gateway)]
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60)
-        return dict(json.loads(done.stdout)) if done.stdout else {"running": False}
+        self.stage.start_two()
 
     def publish(self, edit: Callable[[str], str]) -> None:
         """As the maker does: signs, bundles, publishes; the backends run."""
@@ -95,11 +83,11 @@ class Maker:
         self.stage.backend("publish", str(bundle), *directories)
 
     def serial(self) -> int:
-        policy = self.status()["policy"]
+        policy = self.stage.status()["policy"]
         return int(policy["serial"]) if policy else 0
 
     def state_of(self, flow: str) -> str:
-        found = next(one for one in self.status()["flows"] if one["flow"] == flow)
+        found = next(one for one in self.stage.status()["flows"] if one["flow"] == flow)
         return "on" if found["on"] else str(found["reason"])
 
     def custody(self, flow: str) -> dict[bytes, list[int]]:
@@ -125,7 +113,7 @@ class Maker:
         return int(row["serial"] or 0)
 
     def ended(self) -> bool:
-        found = {one["id"]: one["state"] for one in self.status()["devices"]}
+        found = {one["id"]: one["state"] for one in self.stage.status()["devices"]}
         return found["washer"] == "ended"
 
 
@@ -184,7 +172,7 @@ def test_a_published_policy_arrives_and_changes_each_flow_by_its_terms(maker: Ma
     assert in_store(maker) == recorded()
     ((_, sequences),) = maker.custody(SAME).items()
     assert sequences == list(range(len(sequences)))
-    assert maker.status()["rejected"] == {}
+    assert maker.stage.status()["rejected"] == {}
 
     # What was narrowed brings less, under terms of its own.
     with sqlite3.connect(maker.stage.backend_directory("maker") / "custody.db") as db:
@@ -199,7 +187,7 @@ def test_a_policy_that_was_published_while_the_gateway_was_away_waits_for_it(
 ) -> None:
     wait_until(lambda: maker.stored(SAME) > 0, "it arrives")
     for name in list(maker.stage.programs):
-        if name in {"agent", "collect", "uplink"}:
+        if name in {"agent", "uplink"}:
             maker.stage.end(name)
     maker.publish(lambda text: newer(fast(text)))
     assert maker.serial() == SERIAL

@@ -80,10 +80,9 @@ def table_of(found: Found, number: int) -> list[str]:
     """What to write into agent.toml for a unit that was found.
 
     Args:
-        found: the unit.
+        found: a unit that some profile fits.
         number: of the device, for its name.
     """
-    profile = found.fits[0].profile if found.fits else "NAME"
     return [
         "[[device]]",
         f'id = "meter-{number}"',
@@ -91,7 +90,7 @@ def table_of(found: Found, number: int) -> list[str]:
         'source = "modbus"',
         f"port = {msgspec.json.encode(found.port).decode()}",
         f"unit_id = {found.unit_id}",
-        f'profile = "{profile}"',
+        f'profile = "{found.fits[0].profile}"',
         'every = "1s"',
     ]
 

@@ -59,8 +59,9 @@ def _told(found: Sequence[Found], passed: Sequence[Passed], known: int) -> list[
         lines += [f"  {_fit(fit)}" for fit in unit.fits[:_FITS]]
         if not unit.fits:
             lines.append("  no profile here fits; see docs/profiles.md to write one")
-    lines += ["", "put into agent.toml, with an id of your own:"]
-    for number, unit in enumerate(found, known + 1):
+    if any(unit.fits for unit in found):
+        lines += ["", "put into agent.toml, with an id of your own:"]
+    for number, unit in enumerate((one for one in found if one.fits), known + 1):
         lines += ["", *table_of(unit, number)]
     return lines
 

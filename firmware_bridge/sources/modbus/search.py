@@ -14,6 +14,7 @@ person can tell.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,9 @@ _PROBES: Final = (
 )
 # What most meters leave the factory with, after what the profiles say.
 _COMMON: Final = (Serial(9600), Serial(2400), Serial(9600, "E"), Serial(19200), Serial(19200, "E"))
+
+# A gateway's words for a unit that it cannot reach, Modbus application protocol V1.1b3 §7.
+_ABSENT: Final = frozenset({10, 11})
 
 Progress = Callable[[Serial, int], None]
 """Is told which setting and unit is asked next."""
@@ -139,11 +143,9 @@ def _lines(port: str, profiles: Mapping[str, Profile]) -> Sequence[Serial]:
 
 def _is_there(bus: Bus, unit: int) -> bool:
     for request in _PROBES:
-        try:
-            bus.ask(Question(request, unit), _PROBE_S)
-        except SourceError:
-            continue
-        return True
+        with contextlib.suppress(SourceError):
+            if bus.ask(Question(request, unit), _PROBE_S).refusal not in _ABSENT:
+                return True
     return False
 
 

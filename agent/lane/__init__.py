@@ -50,7 +50,7 @@ class Lane:
         stream: 64-bit id.
         epoch: number of the pseudonym epoch, as `epoch_of` counts.
         clock: how far the instants of its samples can be trusted.
-        share: draws how much of what the permit allows a batch holds before it ends.
+        share: draws how much of what the permit allows the first batch holds before it ends.
 
     Raises:
         TypeError: it was given something else than a Permit.
@@ -77,6 +77,7 @@ class Lane:
         self._secret = secret
         self._share = share
         self._ends = Ends(permit, share)
+        self._ends_by_itself = False
         self._shaper = Shaper(permit, secret, epoch)
         self._sweep_ms = 0
         self._look_ms: int | None = None  # no need to ask about age before; None is unknown
@@ -136,17 +137,8 @@ class Lane:
         """
         if self._intake.urgent or self.epoch_of(now_ms) > self.epoch:
             return self.readings > 0
-        if self.readings >= self._ends.readings:
-            self.settle(now_ms)
-            if self._held.readings >= self._ends.readings:
-                return True
-        if self._look_ms is None:
-            self._look_ms = self._old_at()
-        if self._look_ms is None or now_ms < self._look_ms:
-            return False
-        self.settle(now_ms)
-        since = self._held.since_ms
-        return since is not None and now_ms - since >= self._ends.age_ms
+        self._ends_by_itself = self._is_over(now_ms)
+        return self._ends_by_itself
 
     def settle(self, now_ms: int | None = None) -> None:
         """Transforms what was taken.
@@ -184,7 +176,11 @@ class Lane:
             self._intake.urgent = False
         if not tables:
             return None
-        self._ends.draw()
+        if self._ends_by_itself:
+            self._ends.go_on()
+        else:
+            self._ends.draw()
+        self._ends_by_itself = False
         return Batch(
             permit=self.permit,
             stream=self.stream,
@@ -232,6 +228,19 @@ class Lane:
         self._shaper.begin()
         self._intake, self._memory = self._shaper.intake, self._shaper.memory
         self._held = self._shaper.held
+
+    def _is_over(self, now_ms: int) -> bool:
+        if self.readings >= self._ends.readings:
+            self.settle(now_ms)
+            if self._held.readings >= self._ends.readings:
+                return True
+        if self._look_ms is None:
+            self._look_ms = self._old_at()
+        if self._look_ms is None or now_ms < self._look_ms:
+            return False
+        self.settle(now_ms)
+        since = self._held.since_ms
+        return since is not None and now_ms - since >= self._ends.age_ms
 
     def _old_at(self) -> int | None:
         # When the oldest value is old, or when silent windows are to be looked at.

@@ -213,8 +213,8 @@ def test_an_urgent_event_leaves_with_the_sample_that_brought_it(agreed: House) -
     assert powers_of(agreed) == [1, 2]
 
 
-# It closes at a share of that age that is drawn for each batch, from three quarters to the whole.
-@pytest.mark.parametrize(("ms", "batches"), [(44_000, 0), (60_000, 1)], ids=["young", "old"])
+# The first closes at a share of that age that is drawn, from a half to the whole.
+@pytest.mark.parametrize(("ms", "batches"), [(29_000, 0), (60_000, 1)], ids=["young", "old"])
 def test_a_batch_closes_when_its_oldest_reading_is_as_old_as_the_policy_says(
     agreed: House, ms: int, batches: int
 ) -> None:
@@ -230,12 +230,12 @@ def test_a_full_batch_closes_with_the_reading_that_filled_it(
         house.publish(replaced('age = "1m", urgent', 'readings = 4, age = "1m", urgent'))
         house.desk.reload()
         house.decide(YES, policy="2026-12-01")
-        house.powers(*range(11))
+        house.powers(*range(12))
         sizes = [len(values([one], POWER)) for one in house.batches(DIAGNOSIS)]
-        # Three quarters of four readings to all four, drawn for each batch.
-        assert set(sizes) <= {3, 4}
+        # The first is a share of four that is drawn, from a half to the whole.
+        assert sizes[0] in {2, 3, 4}
+        assert sizes[1:] == [4, 4]
         assert powers_of(house) == list(range(sum(sizes)))
-        assert 11 - sum(sizes) < 4
 
 
 def test_a_text_that_is_none_of_the_closed_set_stays_and_takes_nothing_with_it(
@@ -343,9 +343,7 @@ def test_a_second_no_is_heard_between_two_parts_and_counts_nothing_twice(
 
 
 @pytest.mark.clause("C28")
-def test_a_start_goes_on_with_a_purge_that_was_cut_off(
-    much_waiting: House, tmp_path: Path
-) -> None:
+def test_a_start_goes_on_with_a_purge_that_was_cut_off(much_waiting: House, tmp_path: Path) -> None:
     much_waiting.desk.say_no(DIAGNOSIS)
     much_waiting.turn()
     left = copied(much_waiting.directory, tmp_path / "left")  # as a kill leaves it

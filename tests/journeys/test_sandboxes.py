@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -348,31 +347,11 @@ def network_sockets(pid: int) -> list[str]:
     return [name for name, inode in rows if f"socket:[{inode}]" in held]
 
 
-@contextmanager
-def serving(machine: Machine, *words: str) -> Iterator[None]:
-    """A program that runs inside, outside every sandbox, and has said that it is there."""
-    program = subprocess.Popen(
-        machine.seeing("env", "PYTHONPATH=/opt/packages", "/usr/bin/python3", "-B", *words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert program.stdout is not None
-    try:
-        said = program.stdout.readline()
-        assert said == "there\n", said + program.stdout.read()
-        yield
-    finally:
-        program.terminate()
-        program.wait(20)
-        program.stdout.close()
-
-
 def test_a_serial_port_is_spoken_to_from_the_collecting_sandbox_and_from_no_other(
     machine: Machine,
 ) -> None:
     talk = script(machine, "talk.py", TALK)
-    with serving(machine, METER, SERIAL):
+    with machine.serving(METER, SERIAL):
         found = {unit: runs_as(machine, unit, talk, SERIAL) for unit in UNITS}
         stranger = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
         stranger += ["env", "PYTHONPATH=/opt/packages", "python3", "-B", talk, SERIAL]
@@ -388,7 +367,7 @@ def test_the_collecting_sandbox_hears_the_radio_and_asks_nobody_else_on_the_bus(
     machine.writes("/usr/share/dbus-1/system.d/bluetooth.conf", OWNER)
     machine.types("systemctl", "reload", "dbus")
     listen = script(machine, "listen.py", LISTEN)
-    with serving(machine, f"{OURS}/tests/simulators/bluez.py"):
+    with machine.serving(f"{OURS}/tests/simulators/bluez.py"):
         found = {unit: runs_as(machine, unit, listen) for unit in UNITS}
         words = ["env", "PYTHONPATH=/opt/packages", "python3", "-B", listen]
         outside = json.loads(machine.types(*words))
@@ -422,7 +401,7 @@ def test_a_drop_in_opens_the_way_to_what_it_names_and_to_nothing_else(
     places = [f"{address}:5020" for address in (reached, *closed)]
     words = trying(machine, connect=places)
     drop_in = (REPO / "systemd" / "drop-ins" / f"{name}.conf").read_text()
-    with serving(machine, "-c", DOOR):
+    with machine.serving("-c", DOOR):
         opened = runs_as(machine, COLLECT, *words, also=drop_in)["found"]
         without = runs_as(machine, COLLECT, *words)["found"]
         outside = json.loads(machine.types("python3", "-B", *words))["found"]

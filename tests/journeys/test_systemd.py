@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -13,12 +14,27 @@ import pytest
 
 from demo.stage import Stage, wait_until
 from tests.journeys.gateway import COLLECTOR, Gateway, delivering
-from tests.simulators.machine import UNITS, Machine
+from tests.journeys.test_meter import DEVICE, PROFILE
+from tests.simulators.machine import REPO, UNITS, Machine
+from tests.simulators.meter import rows as meter_rows
 
 pytestmark = pytest.mark.journey
 
 COLLECT, UPLINK = UNITS
 FLOW, OTHER = "remote-diagnosis", "service"
+# What tests/journeys/test_meter.py reads through faults, on a serial port and a TCP port at once.
+PORT = "/dev/serial/by-id/usb-TEST_meter-if00-port0"
+METER = f"""
+import os, signal
+from pathlib import Path
+from tests.simulators.meter import Meters, TcpMeters, Washer
+port = Path("{PORT}")
+port.parent.mkdir(parents=True, exist_ok=True)
+with Meters(port, [Washer(1, start=600)]), TcpMeters([Washer(1, start=600)], port=5020):
+    os.chmod(port, 0o600)
+    print("there", flush=True)
+    signal.pause()
+"""
 # Seconds; the units have 60 and 30, which nobody waits for in a test.
 HURRIED = "[Service]\nWatchdogSec=3s\nRestartSec=200ms\n"
 
@@ -144,7 +160,7 @@ def test_an_owner_that_is_stuck_in_a_write_is_ended_though_its_other_threads_liv
 def test_a_kill_of_either_loses_nothing_that_was_in_the_spool(gateway: Gateway) -> None:
     machine = gateway.machine
     gateway.end("broker-maker", signal.SIGKILL)
-    wait_until(lambda: len(gateway.unstored()) >= 8, "batches wait for the broker")
+    wait_until(lambda: len(gateway.unstored()) >= 5, "batches wait for the broker")
     waiting = gateway.unstored()
     for unit in UNITS:
         with struck(machine, unit, "status=9/KILL"):
@@ -208,6 +224,71 @@ def test_a_stop_of_the_target_ends_both_with_success_and_the_uplink_may_start_fi
     machine.until_active(COLLECT)
     gateway.more_arrives(OTHER)
     assert (machine.pid(UPLINK), machine.shows(UPLINK, "StatusText")) == (uplink, "carries")
+
+
+@contextmanager
+def meter_at(gateway: Gateway, port: str) -> Iterator[None]:
+    """A meter on a serial port and on a TCP port; the gateway is told of one of the two."""
+    machine, agent = gateway.machine, gateway.gateway / "agent.toml"
+    before = agent.read_text()
+    machine.writes("/etc/assent/profiles/washer-bus.toml", PROFILE)
+    device = DEVICE.format(port=port).replace("100ms", "500ms")
+    try:
+        with machine.serving("-c", METER):
+            agent.write_text(before[: before.index("[[device]]")] + device)
+            machine.types("systemctl", "restart", COLLECT)
+            machine.until_active(COLLECT)
+            yield
+    finally:
+        agent.write_text(before)
+        machine.types("systemctl", "restart", COLLECT)
+        machine.until_active(COLLECT)
+
+
+def is_read(gateway: Gateway) -> bool:
+    (device,) = gateway.status()["devices"]
+    return bool(device["state"] == "running" and device["samples"])
+
+
+def is_out_of_reach(gateway: Gateway) -> bool:
+    (device,) = gateway.status()["devices"]
+    return bool(device["state"] == "failed" and not device["samples"])
+
+
+def its_power_arrives(gateway: Gateway) -> None:
+    """What is stored from now on is what the meter says: the recording from its 600th row on."""
+
+    def powers() -> list[float]:
+        rows = gateway.show("maker", "data", "--flow", FLOW, "--limit", "100000")
+        return [row["value"] for row in rows if row["attribute"] == "appliance.power"]
+
+    recorded = {round(float(row["power"])) for row in meter_rows()[600:] if row["power"]}
+    before = Counter(powers())
+    wait_until(lambda: (Counter(powers()) - before).total() >= 3, "its power is stored")
+    assert (Counter(powers()) - before).keys() <= recorded
+
+
+def test_a_meter_on_a_serial_port_is_read_from_inside_the_sandbox(gateway: Gateway) -> None:
+    machine = gateway.machine
+    with meter_at(gateway, PORT):
+        wait_until(lambda: is_out_of_reach(gateway), "root's own port is not read")  # the twin
+        machine.types("sh", "-c", f"chgrp dialout {PORT}; chmod 660 {PORT}")
+        wait_until(lambda: is_read(gateway), "the meter is read")
+        its_power_arrives(gateway)
+
+
+def test_a_meter_on_the_network_is_read_with_the_drop_in_and_not_without(gateway: Gateway) -> None:
+    machine = gateway.machine
+    drop_in = (REPO / "systemd/drop-ins/modbus-tcp.conf").read_text()
+    try:
+        with meter_at(gateway, "tcp://127.0.0.1:5020"):
+            wait_until(lambda: is_out_of_reach(gateway), "it is out of reach")  # the twin
+            machine.adds(COLLECT, "modbus-tcp", drop_in.replace("192.0.2.10", "127.0.0.1"))
+            machine.types("systemctl", "restart", COLLECT)
+            wait_until(lambda: is_read(gateway), "the meter is read")
+            its_power_arrives(gateway)
+    finally:
+        machine.removes(COLLECT, "modbus-tcp")
 
 
 def test_after_a_boot_without_a_shutdown_both_start_by_themselves_and_what_waited_arrives(

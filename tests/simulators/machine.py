@@ -8,6 +8,7 @@ with `types` is root with all its rights and outside every sandbox: the twin of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,7 +16,6 @@ import site
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,27 @@ class Machine:
         """The same command, run outside with the files and the network of the inside."""
         return ["nsenter", "-t", str(self.leader), "-m", "-n", *words]
 
+    @contextlib.contextmanager
+    def serving(self, *words: str) -> Iterator[None]:
+        """A Python program that runs inside, outside every sandbox, once it has said `there`."""
+        program = subprocess.Popen(
+            self.seeing(
+                "env", f"PYTHONPATH={OURS}:/opt/packages", "/usr/bin/python3", "-B", *words
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert program.stdout is not None
+        try:
+            said = program.stdout.readline()
+            assert said == "there\n", said + program.stdout.read()
+            yield
+        finally:
+            program.terminate()
+            program.wait(20)
+            program.stdout.close()
+
     def wired(self, *words: str) -> list[str]:
         """The same command, run outside on the network of the inside."""
         return ["nsenter", f"--net=/proc/{self.leader}/ns/net", *words]
@@ -146,9 +167,9 @@ class Machine:
         self.writes(f"/etc/systemd/system/{unit}.service.d/{name}.conf", text)
         self.types("systemctl", "daemon-reload")
 
-    def removes(self, unit: str) -> None:
-        """Takes all drop-ins of a unit away."""
-        shutil.rmtree(self.root / f"etc/systemd/system/{unit}.service.d")
+    def removes(self, unit: str, name: str) -> None:
+        """Takes it away again."""
+        (self.root / f"etc/systemd/system/{unit}.service.d/{name}.conf").unlink(missing_ok=True)
         self.types("systemctl", "daemon-reload")
 
     def polices(self) -> bool:
@@ -157,13 +178,13 @@ class Machine:
 
     def restarts_hard(self) -> None:
         """Ends every program in it at once, and switches it on again."""
-        os.kill(self.leader, signal.SIGKILL)
-        self._nspawn.wait(20)
+        self.close()
         self._boot()
 
     def close(self) -> None:
-        """Switches it off."""
-        self.types("poweroff")
+        """Ends every program in it at once, as the kernel does with those of a first process."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.leader, signal.SIGKILL)
         try:
             self._nspawn.wait(20)
         except subprocess.TimeoutExpired:
@@ -171,7 +192,7 @@ class Machine:
             self._nspawn.wait()
 
 
-@contextmanager
+@contextlib.contextmanager
 def booted(directory: Path) -> Iterator[Machine]:
     """A machine with our units, enabled; the test is skipped where there can be none.
 

@@ -44,8 +44,11 @@ _WAITING_LISTS: Final = 16
 _LIST: Final = 64
 # A source that waits at the door looks this often whether the house is closing.
 _PATIENCE_S: Final = 0.2
-# Withdrawals come through the door; ages, ends and epochs may be this late.
+# Withdrawals come through the door; ages, ends and epochs may be this late, or as late as a turn
+# is long when nothing stands there.
 _LOOK_AROUND_MS: Final = 250
+# While the disk refuses nobody stands at the door who could end the wait, and an act must not wait.
+_STUCK_MS: Final = 100
 
 Act = Callable[[], None]
 
@@ -125,7 +128,7 @@ class Pipeline:
         """
         if self.running.is_stuck():
             # The disk refuses: the door stays shut, so that memory stays bounded.
-            self.clock.wait(int(timeout_s * 1000))
+            self.clock.wait(min(int(timeout_s * 1000), _STUCK_MS))
             self.running.store_again()
         else:
             self._open_door(0 if self.running.purging.is_due else timeout_s)

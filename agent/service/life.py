@@ -14,6 +14,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from agent.notify import notify, watchdog_interval_s
@@ -38,16 +39,29 @@ class Life:
             level=logging.INFO, format="level=%(levelname)s room=%(name)s %(message)s"
         )
 
-    def hear_signals(self) -> None:
-        """Takes the signals of a service manager from now on; called before any other thread is."""
+    def hear_signals(self, wake: Callable[[], None] = lambda: None) -> None:
+        """Takes the signals of a service manager from now on; called before any other thread is.
+
+        Args:
+            wake: wakes the work after a signal; called by a thread of its own.
+        """
         # Threads inherit the mask: only the one below gets these signals (signal(7)).
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        threading.Thread(target=self._hear, name="signals", daemon=True).start()
+        threading.Thread(target=self._hear, args=(wake,), name="signals", daemon=True).start()
 
-    def _hear(self) -> None:
+    def _hear(self, wake: Callable[[], None]) -> None:
         while True:
             number = signal.sigwait(_SIGNALS)
             (self.reload if number == signal.SIGHUP else self.stop).set()
+            wake()
+
+    def patience_s(self, longest_s: float) -> float:
+        """How long a turn may wait, so that the watchdog is fed in time.
+
+        Args:
+            longest_s: how long it waits where nobody watches.
+        """
+        return longest_s if self._interval_s is None else min(longest_s, self._interval_s / 2)
 
     def ready(self) -> None:
         """Tells the manager that the work has begun."""

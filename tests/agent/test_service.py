@@ -21,6 +21,7 @@ import pytest
 from agent.control import FILE_NAME, NotRunningError, ask
 from agent.leash import Leash
 from agent.offline import at_the_desk
+from agent.service.life import Life
 from agent.settings import load_settings
 from agent.site import SPOOL
 from agent.spool import Spool
@@ -428,3 +429,29 @@ def test_a_second_instance_exits_with_3_and_the_first_goes_on(shared: Agent) -> 
     assert shared.status()["running"] is True
     shared.running.send_signal(signal.SIGINT)
     assert shared.running.wait(20) == 0
+
+
+def test_a_signal_wakes_the_work() -> None:
+    code = (
+        "import os, signal, threading\n"
+        "from agent.service.life import Life\n"
+        "woken, life = threading.Event(), Life()\n"
+        "life.hear_signals(woken.set)\n"
+        "os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print(woken.wait(10), life.reload.is_set(), life.stop.is_set())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True", "False"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("usec", "expected"),
+    [("", 1.0), ("60000000", 1.0), ("1000000", 0.25)],
+    ids=["nobody watches", "somebody watches at leisure", "somebody watches closely"],
+)
+def test_a_turn_is_short_enough_for_the_watchdog(
+    monkeypatch: pytest.MonkeyPatch, usec: str, expected: float
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", usec)
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    assert Life().patience_s(1.0) == expected

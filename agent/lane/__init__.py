@@ -213,11 +213,11 @@ class Lane:
         return other
 
     def amend(self, permit: Permit) -> None:
-        """Goes on under another permit, in its stream; what it holds stays.
+        """Goes on under another permit, in its stream; what it holds and may leave stays.
 
         Args:
             permit: on the same terms, attributes and record. Its end, the sizes of its batches and
-                its prose may be others; a window that is open keeps the end it began with.
+                its prose may be others.
         """
         self.permit = permit
         self._ends = Ends(permit, self._share)

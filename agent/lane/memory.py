@@ -69,8 +69,10 @@ class Memory:
         self._ended: dict[tuple[bytes, int, Device], dict[str, tuple[Compiled, Out, int]]] = {}
 
     def amend(self, end_ms: int) -> None:
-        """Cuts windows that begin from now on at another end."""
+        """Cuts windows at another end."""
         self._span = (self._span[0], end_ms)
+        for _, _, window in self._windows.values():
+            window.amend(end_ms, self._dropped)
 
     @property
     def absorbed(self) -> int:

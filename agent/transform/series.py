@@ -160,6 +160,18 @@ class Window:
         over = self._count > 0 and self._start + self._length <= now_ms
         return self._leave(dropped) if over else []
 
+    def amend(self, end_ms: int | None, dropped: Counter[DropReason]) -> None:
+        """Takes another end, and gives up an open window that ends later.
+
+        Args:
+            end_ms: windows that end later are cut; None for no end.
+            dropped: where the readings of a window that is given up are counted.
+        """
+        self._end = end_ms
+        if self._count and end_ms is not None and self._start + self._length > end_ms:
+            dropped[DropReason.CUT_WINDOW] += self._count
+            self._count = 0
+
     def drop(self, dropped: Counter[DropReason]) -> None:
         """Gives up the open window.
 

@@ -452,6 +452,65 @@ def test_a_row_that_lost_a_value_leaves_at_a_whole_second_too() -> None:
     assert rows(closed(busy)) == [(1_000, 10)]
 
 
+@pytest.mark.clause("C28")
+def test_an_end_that_came_later_holds_for_what_is_taken_before_and_after_it() -> None:
+    busy, endless = lane(), lane()
+    for each in (busy, endless):
+        feed(each, sample(NOW + 1_000, {"appliance.power": 1.0}))
+        feed(each, sample(NOW + 9_000, {"appliance.power": 2.0}))
+    busy.amend(permit(not_after_ms=NOW + 5_000))
+    for each in (busy, endless):
+        feed(each, sample(NOW + 4_000, {"appliance.power": 3.0}))
+        feed(each, sample(NOW + 6_000, {"appliance.power": 4.0}))
+    assert values_of(closed(busy), "appliance.power") == [10, 30]
+    assert busy.dropped == {DropReason.AFTER_END: 2}
+    assert values_of(closed(endless), "appliance.power") == [10, 30, 40, 20]
+
+
+def test_an_end_that_was_taken_away_holds_no_more() -> None:
+    busy = lane({"appliance.power": "window(15m, count)"}, not_after_ms=NOW + 20 * MINUTE)
+    for at in (1, 16):
+        feed(busy, sample(NOW + at * MINUTE, {"appliance.power": 1.0}))
+    busy.settle()
+    assert busy.dropped == {DropReason.CUT_WINDOW: 1}
+    busy.amend(permit({"appliance.power": "window(15m, count)"}))
+    for at in (17, 46):
+        feed(busy, sample(NOW + at * MINUTE, {"appliance.power": 1.0}))
+    assert values_of(closed(busy), "appliance.power") == [1, 1]
+
+
+def test_an_open_window_that_a_new_end_cuts_is_given_up_and_counted() -> None:
+    listed = {"appliance.power": "window(15m, count)"}
+    cut, kept = lane(listed), lane(listed)
+    for busy, end_ms in ((cut, NOW + 14 * MINUTE), (kept, NOW + 15 * MINUTE)):
+        feed(busy, sample(NOW + MINUTE, {"appliance.power": 1.0}))
+        busy.settle()
+        assert busy.absorbed == 1
+        busy.amend(permit(listed, not_after_ms=end_ms))
+    assert cut.absorbed == 0
+    assert cut.dropped == {DropReason.CUT_WINDOW: 1}
+    assert closed(cut, final=True, now_ms=NOW + 20 * MINUTE) == []
+    found = closed(kept, final=True, now_ms=NOW + 20 * MINUTE)
+    assert values_of(found, "appliance.power") == [1]
+
+
+def test_a_lane_goes_on_with_other_sizes_and_other_urgent_attributes() -> None:
+    busy = lane(max_readings=100)
+    feed(busy, sample(NOW, {"appliance.power": 1.0}), sample(NOW + 1_000, {"appliance.power": 2.0}))
+    assert not busy.due(NOW + 1_000)
+    busy.amend(permit(max_readings=2))
+    assert busy.due(NOW + 1_000)
+    assert values_of(closed(busy), "appliance.power") == [10, 20]
+    busy.amend(permit(urgent=frozenset({"appliance.power"})))
+    feed(busy, sample(NOW + 2_000, {"appliance.power": 3.0}))
+    assert busy.due(NOW + 2_000)
+    busy.discard()  # begins anew under the permit of now
+    busy.amend(permit(not_after_ms=NOW))
+    busy.discard()
+    feed(busy, sample(NOW, {"appliance.power": 4.0}))
+    assert closed(busy) == []
+
+
 def test_in_its_first_second_a_yes_begins_at_the_next() -> None:
     busy = lane(not_before_ms=NOW + 300)
     for at in (299, 300, 999, 1_000, 1_999, 2_000):

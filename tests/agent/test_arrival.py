@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.arrival import FILE, Arrival, keep
+from agent.arrival import FILE, Arrival, judge, keep
 from agent.cli import consent as consent_cli
 from agent.cli import status as status_cli
 from agent.enrol import enrol
@@ -25,7 +25,7 @@ from agent.spool import Inbound, LaneState
 from assent.cosekey import SealPrivateKey, SigningKey
 from assent.enrolment import Bundle, decode_bundle, encode_bundle
 from assent.envelope import Control, Kind, Opened, seal, sign_detached, sign_message
-from assent.errors import CannotOpenError
+from assent.errors import AssentError, CannotOpenError
 from assent.messages import StreamAck, decode_status
 from assent.policy import signing
 from tests.agent.installed import (
@@ -252,6 +252,21 @@ def test_one_that_is_longer_than_a_message_is_not_opened(house: House) -> None:
     data = seal(signed, gateway.seal.public, gateway.mailbox, max_bytes=200_000)
     found = read_inbound(Inbound(1, "maker", data, 0), house.site.keys, house.site.policy)
     assert found == Rejected("too-large")
+
+
+def test_a_bundle_changed_or_cut_anywhere_is_rejected_by_a_name(house: House) -> None:
+    key, current = house.site.keys.policy_key, house.site.policy
+    assert key is not None
+    assert current is not None
+    whole = MAKER.bundle(newer)
+    for at in range(0, len(whole), 61):
+        flipped = bytearray(whole)
+        flipped[at] ^= 0x10
+        for data in (bytes(flipped), whole[:at], whole + whole[: at + 1]):
+            with pytest.raises(AssentError) as caught:
+                judge(data, key, current)
+            assert caught.value.code.replace("-", "").isalpha()
+    assert isinstance(judge(whole, key, current), Arrival)
 
 
 def test_the_policy_in_force_once_more_says_nothing(house: House) -> None:

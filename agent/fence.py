@@ -8,6 +8,7 @@ Law:
     alive, and finds the row closed;
   - an uplink that holds the spool's file, stopped in the middle of a write, is ended at once when
     a second has passed: nothing else may keep a no from being written;
+  - where the collecting side is what holds it, a no that is said past it lies beside the spool;
   - whoever calls is told which of these it was. `Outcome.SILENT` is the only one after which
     something may still leave.
 
@@ -123,6 +124,9 @@ def pass_fence(spool: Spool, carrier: Carrier | None, clock: Clock) -> Outcome:
 def refuse(path: Path, flow: str, carrier: Carrier, clock: Clock) -> Outcome:
     """Says no past a collecting side that does not answer; it records this when it runs again.
 
+    Where it stands still in the middle of a write, the no is left beside the spool and the uplink
+    ended: the next one leases nothing of the flow.
+
     Args:
         path: the spool.
         flow: id of the flow.
@@ -133,14 +137,22 @@ def refuse(path: Path, flow: str, carrier: Carrier, clock: Clock) -> Outcome:
         How the uplink took it.
 
     Raises:
-        SpoolError: there is no spool, the disk refuses, or somebody stopped holds the file.
+        SpoolError: there is no spool, or the disk refuses.
     """
 
     def write() -> None:
         spool.refuse(flow, clock.now().wall_ms)
 
     with contextlib.closing(Spool.open(path, create=False)) as spool:
-        unhindered(spool, carrier, write)
+        try:
+            with spool.patience(PATIENCE_MS):
+                write()
+        except HeldError:
+            spool.refuse_beside(flow, clock.now().wall_ms)
+            outcome = _ended(carrier) if carrier.is_there() else Outcome.ABSENT
+            with contextlib.suppress(HeldError), spool.patience(PATIENCE_MS):
+                write()  # it may have been the uplink that held it
+            return outcome
         return pass_fence(spool, carrier, clock)
 
 

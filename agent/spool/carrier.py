@@ -3,7 +3,8 @@
 
 Law:
   - a lease covers lanes that are open now and whose end has not passed, in one snapshot; the end
-    is held against the floor too, so that a clock that was set back opens nothing again;
+    is held against the floor too, so that a clock that was set back opens nothing again, and a no
+    that lies beside the spool counts;
   - what is leased is known to this connection only. When its process dies, it is leased again;
   - a PUBACK deletes no batch: it becomes due again after 15 minutes, doubling to 6 hours, until the
     backend's acknowledgement deletes it. A reconnect alone makes nothing due;
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Final, TypeAlias
 
+from agent.spool import noes
 from agent.spool.floor import IS_OPEN
 from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES, Mail
 from agent.spool.records import Health, Lease
@@ -70,6 +72,8 @@ class Carrier(Mail):
                 f" AND {IS_OPEN} ORDER BY id",
                 {"r": recipient, "now": now_ms, "boot": boot_ms},
             ).fetchall()
+            refused = noes.left(self.path)
+            lanes = [lane for lane in lanes if lane[1] not in refused]
             picked = self._control(db, recipient, limit, courtesies=bool(lanes))
             if len(picked) < limit:
                 room = limit - len(picked)
@@ -240,7 +244,8 @@ class Carrier(Mail):
                     {"now": now_ms, "boot": boot_ms},
                 ).fetchall()
             )
-        valid.add(("", 0))
+        refused = noes.left(self.path)
+        valid = {("", 0)} | {lane for lane in valid if lane[0] not in refused}
         return frozenset(key for key, lane in self._leased.items() if lane not in valid)
 
     def answer_fence(self, fence: int) -> None:

@@ -4,13 +4,18 @@
 Law:
   - it needs no instance lock: anybody who may write the spool can say it (design §3);
   - the lane is closed in the same transaction, so that it acts at once;
+  - where another process holds the spool it is left beside it, and acts as well;
   - it stays until the ledger has it, and is asked for before anything else is done.
 """
 
 from __future__ import annotations
 
+import os
+
+from agent.spool import noes
 from agent.spool.lanes import Lanes, shut
 from agent.spool.records import LaneState
+from assent.errors import SpoolError
 
 
 class Refusals(Lanes):
@@ -34,10 +39,30 @@ class Refusals(Lanes):
             )
             shut(db, flow, LaneState.CLOSED)
 
+    def refuse_beside(self, flow: str, now_ms: int) -> None:
+        """Leaves a no beside a spool that is held: nothing of the flow is leased from now on.
+
+        What was leased before may still leave. Durable when this returns.
+
+        Args:
+            flow: id of the flow.
+            now_ms: when it was said.
+
+        Raises:
+            SpoolError: the directory refuses.
+        """
+        try:
+            noes.leave(self.path, flow, now_ms)
+        except OSError as exc:
+            raise SpoolError(f"the no cannot be left: {os.strerror(exc.errno or 0)}") from exc
+
     def refusals(self) -> dict[str, int]:
         """Gives the noes the ledger does not have yet: flow to the instant, in ms since 1970."""
         with self._reading() as db:
-            return dict(db.execute("SELECT flow, said FROM refusal ORDER BY flow").fetchall())
+            found = dict(db.execute("SELECT flow, said FROM refusal ORDER BY flow").fetchall())
+        for flow, said_ms in noes.left(self.path).items():
+            found[flow] = max(said_ms, found.get(flow, 0))
+        return found
 
     def drop_refusal(self, flow: str, said_ms: int) -> None:
         """Forgets a no that the ledger has; one that was said again since stays.
@@ -50,4 +75,9 @@ class Refusals(Lanes):
             SpoolError: the disk refuses.
         """
         with self._writing() as db:
-            db.execute("DELETE FROM refusal WHERE flow=? AND said=?", (flow, said_ms))
+            db.execute("DELETE FROM refusal WHERE flow=? AND said<=?", (flow, said_ms))
+        if noes.left(self.path).get(flow, said_ms + 1) <= said_ms:
+            try:
+                noes.take_away(self.path, flow)
+            except OSError as exc:
+                raise SpoolError("a no that was left cannot be removed") from exc

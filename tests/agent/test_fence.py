@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -279,6 +280,77 @@ def test_a_no_past_the_collecting_side_closes_the_row_and_waits_to_be_recorded(
     reopened.drop_refusal("service", said_ms)
     assert reopened.refusals() == {}
     reopened.close()
+
+
+# Stands in the middle of a write like a collecting side that was stopped there: on no leash.
+STOPPED = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+print("ready", flush=True)
+sys.stdin.readline()
+db.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def stopped_in_a_write(house: House, backend: Subscriber) -> Iterator[None]:
+    """From the middle of a transfer on, somebody who stands still holds the spool."""
+    words = [sys.executable, "-c", STOPPED, str(house.gateway.path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=REPO, stdin=pipe, stdout=pipe, text=True) as holder:
+        try:
+            assert holder.stdin is not None
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "ready\n"
+            house.start()
+            house.in_mid_transfer(backend)
+            holder.stdin.write("\n")
+            holder.stdin.flush()
+            assert holder.stdout.readline() == "held\n"
+            holder.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            holder.kill()
+
+
+@pytest.mark.clause("C28")
+def test_a_no_past_a_collecting_side_that_stands_in_a_write_holds_for_the_next_uplink(
+    house: House, backend: Subscriber
+) -> None:
+    with stopped_in_a_write(house, backend):
+        began = time.monotonic()
+        outcome = refuse(house.gateway.path, "service", house.leash, CLOCK)
+        assert time.monotonic() - began < 5.0
+        assert outcome is Outcome.ENDED
+        assert house.spool.lanes()["service"].state is LaneState.OPEN  # it could not be written
+        time.sleep(0.3)
+        reached = house.came(backend, "service")
+        house.start()
+        eventually(house.leash.is_there)
+    nothing_more_of_it(house, backend)
+    assert house.came(backend, "service") == reached
+    (said_ms,) = house.spool.refusals().values()
+    house.spool.drop_refusal("service", said_ms - 1)
+    assert list(house.spool.refusals()) == ["service"]
+    house.spool.drop_refusal("service", said_ms)
+    assert house.spool.refusals() == {}
+
+
+def test_the_twin_without_a_no_goes_on_after_the_write(house: House, backend: Subscriber) -> None:
+    with stopped_in_a_write(house, backend):
+        time.sleep(0.3)
+    eventually(lambda: all(house.came(backend, flow) == MESSAGES for flow in house.sent), 60)
+
+
+def test_what_lies_beside_a_spool_and_is_no_no_is_passed_over(house: House) -> None:
+    path = house.gateway.path
+    house.spool.refuse_beside("service", 1_000)
+    (no,) = path.parent.glob("spool.db.no-*")
+    no.with_name("spool.db.no-cafe").write_bytes(no.read_bytes())
+    no.with_name("spool.db.no-babe").write_bytes(b"\xff")
+    assert house.spool.refusals() == {"service": 1_000}
 
 
 def test_the_uplink_program_ends_at_sigterm_and_says_nothing_of_keys(house: House) -> None:

@@ -13,12 +13,27 @@ import sys
 import time
 from typing import Any
 
+from agent.cli.live import is_watched
 from assent.errors import AssentError
 from assent.policy.signing import load_policy
+from demo.meter import Meter
 from demo.stage import RECIPIENTS, REPO, Stage, StageError, wait_until
+from demo.view import watch
 
 RECORDING = REPO / "demo" / "recording" / "washing-machine.csv"
+PLACE = REPO / "demo" / "run"
+METER = PLACE / "meter.port"
+SPEED = 60.0  # an hour of the appliance in a minute
 DEVICES = f"""\
+[[device]]
+id = "meter"
+kind = "electricity-meter"
+source = "modbus"
+port = "{METER}"
+unit_id = 1
+profile = "eastron-sdm120"
+every = "500ms"
+
 [[device]]
 id = "gateway"
 kind = "gateway"
@@ -32,7 +47,7 @@ source = "replay"
 port = "{RECORDING}"
 profile = "replay-washing-machine"
 every = "1s"
-speed = 60.0
+speed = {SPEED}
 """
 
 WITHDRAWN = "remote-diagnosis"
@@ -122,7 +137,11 @@ def travel(stage: Stage) -> None:
         have = {recipient: stored(stage, recipient) for recipient in RECIPIENTS}
         return all(have[recipient].get(flow) for flow, recipient in expected.items())
 
+    if is_watched():
+        head("Readings travel, as they are read, held back, sealed and stored")
+        watch(stage, _WATCH_S)
     wait_until(all_arrived, "something of every flow has arrived", patience_s=30.0)
+    wait_until(lambda: meter_samples(stage) > 0, "the meter is read")
     status, have = agreed(stage)
     head("What was read, and what was held back")
     for device in status["devices"]:
@@ -142,6 +161,11 @@ def travel(stage: Stage) -> None:
     head("What each recipient stored")
     for recipient in RECIPIENTS:
         tell_stored(stage, recipient, have[recipient])
+
+
+def meter_samples(stage: Stage) -> int:
+    """How often the meter on its serial port was read."""
+    return next(int(one["samples"]) for one in stage.status()["devices"] if one["id"] == "meter")
 
 
 def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
@@ -247,17 +271,23 @@ def stage_units(stage: Stage) -> dict[str, str]:
     return {name: one.unit for name, one in policy.attributes.items() if one.unit}
 
 
+def tell(stage: Stage) -> None:
+    """The story, from an empty directory to a withdrawal."""
+    set_up(stage)
+    nothing_before_a_yes(stage)
+    decide(stage)
+    travel(stage)
+    no_identifier_left(stage)
+    withdraw(stage)
+
+
 def main() -> int:
     """Tells the story; the exit code says whether it held."""
     began = time.monotonic()
-    stage = Stage(REPO / "demo" / "run")
+    stage = Stage(PLACE)
     try:
-        set_up(stage)
-        nothing_before_a_yes(stage)
-        decide(stage)
-        travel(stage)
-        no_identifier_left(stage)
-        withdraw(stage)
+        with Meter(METER, SPEED):
+            tell(stage)
     except (StageError, AssentError, OSError) as exc:
         say()
         say(f"The demo failed: {exc}")

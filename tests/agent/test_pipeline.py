@@ -732,6 +732,39 @@ def test_a_clock_that_is_set_back_an_epoch_does_not_stop_the_flow(agreed: House)
     assert powers_of(agreed) == [2, 3]
 
 
+@pytest.mark.clause("C10")
+@pytest.mark.parametrize("ahead_ms", [EPOCH, -EPOCH], ids=["ahead", "behind"])
+def test_a_clock_that_is_not_trusted_turns_no_epoch(agreed: House, ahead_ms: int) -> None:
+    agreed.powers(1)
+    agreed.clock.trusted = False
+    agreed.clock.step(ahead_ms)
+    agreed.turn()
+    agreed.powers(2)
+    agreed.clock.step(-ahead_ms)
+    agreed.clock.trusted = True
+    agreed.turn()
+    agreed.powers(3)
+    agreed.pipeline.flush()
+    batches = agreed.batches(DIAGNOSIS)
+    assert values(batches, POWER) == [1, 3]
+    assert {batch.header.epoch for batch in batches} == {START_MS // EPOCH}
+    assert len({table.device for batch in batches for table in batch.tables}) == 1
+
+
+@pytest.mark.clause("C10")
+def test_the_twin_a_trusted_clock_turns_it_and_every_flow_has_another_stream(agreed: House) -> None:
+    before = {flow: lane.stream for flow, lane in agreed.spool.lanes().items()}
+    agreed.clock.step(EPOCH)
+    agreed.turn()
+    after = {flow: lane.stream for flow, lane in agreed.spool.lanes().items()}
+    assert before.keys() == after.keys() == set(FLOWS)
+    assert not set(before.values()) & set(after.values())
+    agreed.powers(1)
+    agreed.pipeline.flush()
+    (batch,) = agreed.batches(DIAGNOSIS)
+    assert (batch.header.epoch, batch.header.sequence) == (START_MS // EPOCH + 1, 0)
+
+
 @pytest.mark.clause("C20")
 def test_what_waited_longer_than_the_policy_allows_is_dropped_and_declared(
     waiting: House,

@@ -8,9 +8,10 @@ to the answer), and when its rows are gone another one by the command itself (`c
 person waits for, most of it the start of a Python program). Under load the meter is replayed as
 fast as it can be read, into all three flows.
 
-Proof in the same run: every message that the broker hands out after the return is opened. What the
-broker's machine had received before may still come, at most the window; a second later nothing of
-the flow does, while the flow that goes on does. Each round is a fresh copy of one filled gateway.
+Proof in the same run: every message that the broker hands out after a return is opened. Of the flow
+only such may be among them that the broker had received before: those it had confirmed, which are
+in the log of what left, and at most a window that it had not. Soon after none comes any more, while
+the flow that goes on does. Each round is a fresh copy of one filled gateway.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import hashlib
 import shutil
 import sqlite3
 import statistics
@@ -30,6 +32,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -55,7 +58,7 @@ _ROWS = 2_000_000
 # Messages of each flow that have arrived when the no is said: it strikes in mid-transfer.
 _UNDER_WAY = 30
 # Seconds after a return within which the broker may still hand out what it had.
-_HAD_S = 1.0
+_HAD_S = 3.0
 _HEAD = struct.Struct(">dI")
 
 
@@ -69,6 +72,7 @@ class Round:
         waiting: batches of the flow on the disk when the call began.
         gone: from the return of the call to the last row's deletion.
         late: messages of a withdrawn flow handed out after the return, which the broker had.
+        unconfirmed: those of them that it had not confirmed.
         latest: how long after the return the last of them came.
         others: messages of the flow that goes on handed out after the return of the call.
     """
@@ -78,6 +82,7 @@ class Round:
     waiting: int
     gone: float
     late: int
+    unconfirmed: int
     latest: float
     others: int
 
@@ -159,6 +164,7 @@ def one_round(
         began = time.monotonic()
         told = ask(household.state, "withdraw", flow=household.flows[0])
         returned = time.monotonic()
+        confirmed = _confirmed(household, household.flows[0])
         if not told["certain"] or told["uplink"] != "answered":
             raise RuntimeError(f"the uplink was {told['uplink']}")
         wait_until(lambda: _waiting(household, household.flows[0]) == 0, "its rows are gone")
@@ -166,16 +172,23 @@ def one_round(
         before = time.monotonic()
         stage.assent("consent", "withdraw", household.flows[1])
         after = time.monotonic()
+        confirmed |= _confirmed(household, household.flows[1])
         time.sleep(_HAD_S + 1.0)
         returns = {household.flows[0]: returned, household.flows[1]: after}
         late, others = _after(listener, reader, returns)
+        unconfirmed = len(late.keys() - confirmed)
+        if unconfirmed > WINDOW * len(returns):
+            raise RuntimeError(f"{unconfirmed} messages came that the broker cannot have had")
+        if load and _waiting(household, household.flows[2]) <= waiting:
+            raise RuntimeError("the meter gave nothing: this was no load")
     return Round(
         latency=(returned - began) * 1e3,
         command=(after - before) * 1e3,
         waiting=waiting,
         gone=(gone - returned) * 1e3,
         late=len(late),
-        latest=max(late, default=0.0) * 1e3,
+        unconfirmed=unconfirmed,
+        latest=max(late.values(), default=0.0) * 1e3,
         others=others,
     )
 
@@ -187,10 +200,10 @@ def _is_under_way(listener: Listener, reader: Reader, flows: list[str]) -> bool:
 
 def _after(
     listener: Listener, reader: Reader, returns: dict[str, float]
-) -> tuple[list[float], int]:
-    """Seconds after its return of each message of a withdrawn flow; how many of others came."""
+) -> tuple[dict[bytes, float], int]:
+    """Digest of each late message of a withdrawn flow, seconds; how many of others came."""
     first = min(returns.values())
-    late = []
+    late = {}
     others = 0
     for second, data in listener.came():
         if second < first:
@@ -199,19 +212,29 @@ def _after(
         if flow not in returns:
             others += bool(flow)
         elif second > returns[flow]:
-            late.append(second - returns[flow])
+            late[hashlib.sha256(data).digest()] = second - returns[flow]
     if others < _UNDER_WAY:
         raise RuntimeError(f"only {others} messages of the flow that goes on came")
-    if len(late) > WINDOW * len(returns) or max(late, default=0.0) > _HAD_S:
-        raise RuntimeError(f"{len(late)} messages came after the return, the last {max(late)} s")
+    if max(late.values(), default=0.0) > _HAD_S:
+        raise RuntimeError(f"{len(late)} messages came after the return, the last too long after")
     return late, others
 
 
 def _waiting(household: Household, flow: str) -> int:
+    query = "SELECT count(*) FROM batch JOIN lane ON lane.id = batch.lane WHERE flow=?"
+    ((count,),) = _rows(household, query, flow)
+    return int(count)
+
+
+def _confirmed(household: Household, flow: str) -> set[bytes]:
+    """Digests of what the broker has confirmed, by the log of what left."""
+    return {row[0] for row in _rows(household, "SELECT digest FROM sent WHERE flow=?", flow)}
+
+
+def _rows(household: Household, query: str, flow: str) -> list[tuple[Any, ...]]:
     path = household.state / SPOOL
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
-        query = "SELECT count(*) FROM batch JOIN lane ON lane.id = batch.lane WHERE flow=?"
-        return int(db.execute(query, (flow,)).fetchone()[0])
+        return db.execute(query, (flow,)).fetchall()
 
 
 def measure(rounds: int = _ROUNDS) -> list[Figure]:
@@ -253,6 +276,7 @@ def _figures(runs: list[Round], *, two: bool, load: bool) -> list[Figure]:
                 "runs": [round(one, 1) for one in latencies],
                 "batches_waiting": min(run.waiting for run in runs),
                 "came_late": max(run.late for run in runs),
+                "of_them_unconfirmed": max(run.unconfirmed for run in runs),
                 "came_late_ms": round(max(run.latest for run in runs)),
                 "came_of_the_other_flow": min(run.others for run in runs),
                 "rows_gone_after_ms": round(max(run.gone for run in runs)),

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of the agent with a replayed meter, TLS and a live backend: one process and two, growth.
+
+The meter gives ten rows of eight values a second into three flows. `rss.one` is what the kernel
+holds for `assent run` (Rss of smaps_rollup); `pss.two` is the sum over `assent collect` and
+`assent uplink` of Pss, in which a page that both map counts half in each. Each is read when the
+first batches are acknowledged and have settled, and again after a while; the larger one counts.
+
+Growth: the meter is replayed as fast as it can be read, the backend stores and acknowledges all of
+it, and the slope of the memory over the readings is taken from the second half of the run, by which
+every cache has filled. A queue that grows is on the disk, not in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from agent.control import ask
+from benchmarks.household import Household, keep_compiled
+from benchmarks.path import ATTRIBUTES
+from benchmarks.report import Figure, write
+from demo.stage import wait_until
+
+ONE_MIB = 42
+TWO_MIB = 62
+SLOPE_MIB = 0.1
+"""MiB a million readings: one MiB over ten million, which is the noise of the allocator."""
+_FLOWS = 3
+_BATCH = 1_000
+_SPEED = 10.0
+_SETTLE_S = 20.0
+_LATER_S = 40.0
+_GROW_S = 75.0
+_STEP_S = 1.0
+_ROWS = 4_000_000
+
+
+def held_mib(pids: list[int], what: str) -> float:
+    """Memory of some processes together: Rss or Pss of proc_pid_smaps(5)."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(f"{what}:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+class Running:
+    """The agent of a household while it runs, as one process or as two.
+
+    Args:
+        household: whose.
+        two: whether `assent collect` and `assent uplink` are programs of their own.
+    """
+
+    def __init__(self, household: Household, *, two: bool) -> None:
+        stage = household.stage
+        self._household = household
+        stage.start_broker("maker")
+        stage.start_backend("maker")
+        if two:
+            stage.start_two()
+        else:
+            stage.start_agent()
+        self._names = ["agent", "uplink"] if two else ["agent"]
+        self.pids = [stage.programs[name].pid for name in self._names]
+
+    def status(self) -> dict[str, object]:
+        """What the agent says of itself."""
+        return ask(self._household.state, "status")
+
+    def is_acknowledged(self) -> bool:
+        """Whether the backend has acknowledged something of every flow."""
+        flows = ask(self._household.state, "status")["flows"]
+        return all(flow["last_acknowledged"] for flow in flows)
+
+    def readings(self) -> int:
+        """How many values the meter has given."""
+        (device,) = ask(self._household.state, "status")["devices"]
+        return int(device["samples"]) * ATTRIBUTES
+
+    def close(self) -> None:
+        """Ends it, with broker and backend."""
+        for name in [*reversed(self._names), "backend-maker", "broker-maker"]:
+            self._household.stage.end(name)
+
+
+def settled(household: Household, *, two: bool) -> dict[str, list[float]]:
+    """Rss and Pss at ten rows a second, early and later."""
+    household.devices(speed=_SPEED, every="100ms")
+    running = Running(household, two=two)
+    try:
+        wait_until(running.is_acknowledged, "every flow is acknowledged", 120)
+        found: dict[str, list[float]] = {"Rss": [], "Pss": [], "Private_Dirty": []}
+        for wait_s in (_SETTLE_S, _LATER_S):
+            time.sleep(wait_s)
+            for what, values in found.items():
+                values.append(round(held_mib(running.pids, what), 1))
+        return found
+    finally:
+        running.close()
+
+
+def grown(household: Household, *, two: bool) -> tuple[float, list[tuple[float, float]]]:
+    """MiB a million readings in the second half; and what was held after how many millions."""
+    household.devices(speed=0)
+    running = Running(household, two=two)
+    try:
+        points = []
+        end = time.monotonic() + _GROW_S
+        while time.monotonic() < end:
+            time.sleep(_STEP_S)
+            held = held_mib(running.pids, "Rss")
+            points.append((running.readings() / 1e6, round(held, 2)))
+        late = points[len(points) // 2 :]
+        slope = statistics.linear_regression(*zip(*late, strict=True)).slope
+        return slope, points
+    finally:
+        running.close()
+
+
+def imports(module: str) -> float:
+    """MiB that a fresh Python holds with one module of ours imported."""
+    code = f"import {module}; print(open('/proc/self/smaps_rollup').read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    line = next(one for one in done.stdout.splitlines() if one.startswith("Rss:"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def measure() -> list[Figure]:
+    """Both forms of the agent: settled, then growing."""
+    figures = []
+    for two in (False, True):
+        with tempfile.TemporaryDirectory() as place:
+            keep_compiled(Path(place))
+            household = Household(Path(place), batch=_BATCH, flows=_FLOWS)
+            try:
+                household.record(_ROWS)
+                household.devices(speed=_SPEED, every="100ms")
+                Running(household, two=two).close()  # compiles what is not compiled yet
+                found = settled(household, two=two)
+                slope, points = grown(household, two=two)
+                figures += _figures(found, slope, points, two=two)
+            finally:
+                household.stage.close()
+    return figures
+
+
+def _figures(
+    found: dict[str, list[float]], slope: float, points: list[tuple[float, float]], *, two: bool
+) -> list[Figure]:
+    name, what, target = ("two", "Pss", TWO_MIB) if two else ("one", "Rss", ONE_MIB)
+    modules = ["agent.service.collect", "agent.service.uplink"] if two else ["agent.service.both"]
+    held = max(found[what])
+    return [
+        Figure(
+            name=f"memory.{what.lower()}_mib.{name}",
+            value=held,
+            unit="MiB",
+            target=f"<= {target}",
+            holds=held <= target,
+            detail={
+                **{f"{other.lower()}_mib": values for other, values in found.items()},
+                "imports_alone_rss_mib": {module: imports(module) for module in modules},
+                "python_alone_rss_mib": imports("sys"),
+                "malloc_arena_max": os.environ.get("MALLOC_ARENA_MAX", "unset"),
+            },
+        ),
+        Figure(
+            name=f"memory.growth_mib_per_million.{name}",
+            value=round(slope, 4),
+            unit="MiB",
+            target=f"<= {SLOPE_MIB}",
+            holds=slope <= SLOPE_MIB,
+            detail={
+                "millions": round(points[-1][0], 2),
+                "first_mib": points[0][1],
+                "half_mib": points[len(points) // 2][1],
+                "last_mib": points[-1][1],
+                "most_mib": max(mib for _, mib in points),
+            },
+        ),
+    ]
+
+
+def main() -> int:
+    """Prints the figures and keeps them; exit code 1 when one of them breaks its promise."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    figures = measure()
+    write(figures)
+    return 0 if all(figure.holds is not False for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from agent.meanwhile import hear_refusals
 from agent.offline import at_the_desk
 from agent.records import State
+from agent.spool import Spool
 from assent.errors import LedgerError
 from tests.agent.installed import DIAGNOSIS, House
 from tests.agent.test_desk import agreed, house, installed  # noqa: F401 (fixtures)
@@ -18,9 +21,13 @@ def recorded(house: House) -> list[State]:  # noqa: F811 (the house of the test)
 
 
 @pytest.mark.clause("C28")
-def test_a_no_said_meanwhile_is_recorded_once_with_its_instant(agreed: House) -> None:  # noqa: F811
+@pytest.mark.parametrize("leave", [Spool.refuse, Spool.refuse_beside], ids=["in it", "beside it"])
+def test_a_no_said_meanwhile_is_recorded_once_with_its_instant(
+    agreed: House,  # noqa: F811
+    leave: Callable[[Spool, str, int], None],
+) -> None:
     said_ms = agreed.clock.now().wall_ms - 5_000
-    agreed.spool.refuse(DIAGNOSIS, said_ms)
+    leave(agreed.spool, DIAGNOSIS, said_ms)
     assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
     assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
     assert recorded(agreed) == [State.GIVEN, State.WITHDRAWN]
@@ -29,6 +36,21 @@ def test_a_no_said_meanwhile_is_recorded_once_with_its_instant(agreed: House) ->
     assert newest.decided_ms == said_ms
     assert agreed.on()[DIAGNOSIS] == "withdrawn"
     assert agreed.spool.refusals() == {}
+
+
+@pytest.mark.clause("C28")
+def test_while_a_no_lies_beside_the_spool_nothing_of_the_flow_is_leased(
+    agreed: House,  # noqa: F811
+) -> None:
+    agreed.powers(1, 2)
+    agreed.pipeline.flush()
+    with agreed.carrier() as carrier:
+        now_ms = agreed.clock.now().wall_ms
+        (leased,) = [one for one in carrier.lease("maker", 10, now_ms) if one.flow == DIAGNOSIS]
+        agreed.spool.refuse_beside(DIAGNOSIS, now_ms)
+        assert carrier.revoked(now_ms) == {leased.id}
+        carrier.returned([leased.id])
+        assert [one for one in carrier.lease("maker", 10, now_ms) if one.flow == DIAGNOSIS] == []
 
 
 def test_a_no_the_ledger_has_by_now_is_not_recorded_again(agreed: House) -> None:  # noqa: F811

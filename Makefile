@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: completion help demo test check bench fmt kills setup broker units strace systemd-root vectors matrix pins clean
+.PHONY: completion practice help demo test check bench fmt kills setup broker units strace systemd-root vectors matrix pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: broker $(VENV)/ready ## watch one household's readings travel, sealed, and a withdrawal bite
 	@$(BIN)/python -m demo.demo
+
+practice: broker $(VENV)/ready ## start a meter and a maker to practise docs/technician.md with
+	@$(BIN)/python -m demo.practice
 
 # Journeys wait more than they work: three at a time keep two cores busy.
 test: setup check ## run the checks, then every test
@@ -29,9 +32,6 @@ check: $(VENV)/ready ## style, types, floors of the house
 
 bench: broker $(VENV)/ready ## print each promised figure with its target, and keep it
 	@$(BIN)/python -m benchmarks.run
-
-kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
-	@$(BIN)/python -m tests.journeys.kill_points
 
 kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
 	@$(BIN)/python -m tests.journeys.kill_points
@@ -73,13 +73,10 @@ units:
 strace:
 	@sh tools/strace.sh
 
-strace:
-	@sh tools/strace.sh
-
 systemd-root: ## make the Debian in which a test boots the units (root, once, 300 MB)
 	@sh tools/systemd-root.sh "$${ASSENT_SYSTEMD_ROOT:-$$HOME/.cache/assent/systemd-root}"
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(CWT) demo/run build dist ./*.egg-info .hypothesis .import_linter_cache \
+	rm -rf $(VENV) $(CWT) demo/run demo/practice build dist ./*.egg-info .hypothesis .import_linter_cache \
 		.mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

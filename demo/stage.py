@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from assent.backend.broker import render
+from assent.cosekey import file_thumbprint, thumbprint_text
 from assent.policy.signing import fill_thumbprints
 
 REPO = Path(__file__).resolve().parents[1]
@@ -146,6 +147,11 @@ class Stage:
                 line = f'brokers = ["{self.broker_url(recipient)}"]'  # noqa: PLW2901
             lines.append(line)
         return "\n".join(lines) + "\n"
+
+    def policy_pin(self) -> str:
+        """The thumbprint of the key that signs the policy, as a maker would tell it."""
+        key = self.backend_directory(RECIPIENTS[0]) / "keys/policy.pub.cose"
+        return thumbprint_text(file_thumbprint(key.name, key.read_bytes()))
 
     def broker_url(self, recipient: str) -> str:
         """Where a recipient's broker listens."""

@@ -82,10 +82,14 @@ class Appliance:
         root: its files.
         number: of the appliance; everything that names it follows from it.
         chance: draws how long it has been up.
+        readings: its temperatures, one for each poll of an epoch; none for what all have.
     """
 
-    def __init__(self, root: Path, number: int, chance: random.Random) -> None:
+    def __init__(
+        self, root: Path, number: int, chance: random.Random, readings: Sequence[float] = ()
+    ) -> None:
         self.root = root
+        self._readings = readings
         self.device = Device(f"machine-{number}", "gateway", f"TEST-LINKS-{number:04}")
         self._lived_ms = 0
         self._up_s = chance.randrange(10_000, 900_000)
@@ -108,11 +112,14 @@ class Appliance:
         return HostSource(config, clock)
 
     def live(self, ms: int) -> None:
-        """Measures what all of them measure at this time."""
+        """Measures what it measures at this time."""
         if ms == self._lived_ms:
             return
         self._lived_ms, seconds = ms, ms // SECOND
         warmth = 48_000 + 500 * (seconds // 60 % 7)
+        if self._readings:
+            poll = ms // int(Duration.parse(EVERY))
+            warmth = round(1_000 * self._readings[poll % len(self._readings)])
         self._write("sys/class/thermal/thermal_zone0/temp", f"{warmth}\n")
         self._write("proc/uptime", f"{self._up_s + seconds % EPOCH}.00 0.00\n")
 
@@ -148,7 +155,13 @@ class Village:
     who: dict[bytes, Named] = dataclasses.field(default_factory=dict)
 
 
-def live(place: Path, village: Village, numbers: Sequence[int], chance: random.Random) -> None:
+def live(
+    place: Path,
+    village: Village,
+    numbers: Sequence[int],
+    chance: random.Random,
+    recorded: Sequence[Sequence[float]] = (),
+) -> None:
     """One household: agrees to everything ten minutes before an epoch ends, lives for twenty."""
     directory = install(place / "gateway", edit=policy_of)
     began = TURN_MS - 10 * MINUTE + chance.randrange(19_000)
@@ -157,7 +170,10 @@ def live(place: Path, village: Village, numbers: Sequence[int], chance: random.R
     house.start()
     try:
         house.decide(dict.fromkeys(FLOWS, '"given"'))
-        appliances = [Appliance(place / str(number), number, chance) for number in numbers]
+        appliances = [
+            Appliance(place / str(number), number, chance, recorded[number] if recorded else ())
+            for number in numbers
+        ]
         sources = [appliance.source(clock) for appliance in appliances]
         with contextlib.ExitStack() as stack:
             carrier = stack.enter_context(house.carrier())

@@ -9,11 +9,14 @@ chance once in twelve; a key that only tells households apart would match one in
 from __future__ import annotations
 
 import copy
+import csv
 import itertools
+import lzma
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -43,22 +46,26 @@ BOUND = 0.3
 Name = tuple[str, int]
 
 
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[Name, Group]:
+def lived(root: Path, recorded: Sequence[Sequence[float]] = ()) -> dict[Name, Group]:
     """What both recipients hold, by flow and epoch and appliance."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
-    root, village = tmp_path_factory.mktemp("village"), Village()
+    chance, village = random.Random(seed), Village()
     for household in range(HOUSEHOLDS):
         numbers = range(household * EACH, household * EACH + EACH)
-        live(root / f"house-{household}", village, numbers, chance)
+        live(root / f"house-{household}", village, numbers, chance, recorded)
     text = MAKER.policy(policy_of)[0].decode()
     found: dict[Name, Group] = {}
     for path in stored(root / "backends", village, text):
         assert tables_of(path) == {"terms", "series", "reading"}
         found |= grouped(rows_of(path), village.who)
     return found
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[Name, Group]:
+    """Households alike in all they measure."""
+    return lived(tmp_path_factory.mktemp("village"))
 
 
 def kind_of(one: Name, other: Name) -> str:
@@ -103,6 +110,26 @@ def test_nothing_in_the_stores_joins_two_flows_two_recipients_or_two_epochs(
     assert {kind for kind, _ in shares} == {"flows", "recipients", "epochs", "flows and epochs"}
     assert len(shares) > 4 * 40
     assert {name: share for name, share in shares.items() if share >= BOUND} == {}
+
+
+MEASURED = ("number", "sums", "extremes", "continuation")
+
+
+@pytest.mark.clause("C10")
+def test_with_recorded_rooms_nothing_but_what_was_measured_joins(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    path = shared_data / "timeseries" / "appliances_energy_10min_part1.csv.xz"
+    with lzma.open(path, "rt") as file:
+        rows = list(itertools.islice(csv.reader(file), 1, 2_001))
+    # Nine rooms' temperatures and three of their humidities: (date, meter, lights, T1, RH1, …).
+    columns = [*range(3, 21, 2), 4, 6, 8]
+    rooms = [[float(row[column]) for row in rows] for column in columns]
+    shares = found(lived(tmp_path, rooms))
+    told = {name: share for name, share in shares.items() if share >= BOUND}
+    assert {key for _, key in told if not any(word in key for word in MEASURED)} == set()
+    # The twin: what was measured does, and README says so.
+    assert told["recipients", "time_ms and number"] >= BOUND
 
 
 # The twins: each plants one thing that the real path keeps away, and the search finds it.

@@ -14,30 +14,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from agent.admission import attend
-from agent.form import Act, is_broken, is_final, judge, parse_form
+from agent.form import Act
+from agent.letterbox import Letterbox
 from agent.meanwhile import hear_refusals
 from agent.pipeline import Pipeline
 from agent.questions import status_told, tell
 from agent.records import Decision, State, state_of_no
 from agent.settings import load_settings
-from agent.site import FORM, with_policy
-from assent import durable
+from agent.site import with_policy
 from assent.errors import (
     AssentError,
     ConfigError,
     ControlError,
-    Finding,
-    LedgerError,
     RefusedError,
-    Severity,
     SpoolError,
     UsageError,
 )
@@ -63,6 +59,7 @@ class Desk:
     def __init__(self, pipeline: Pipeline, *, running: bool) -> None:
         self._pipeline = pipeline
         self._running = running
+        self._letterbox = Letterbox(pipeline)
         pipeline.on_policy = self.take_policy
 
     def answer(self, request: Mapping[str, Any]) -> Json:
@@ -121,7 +118,7 @@ class Desk:
             method="command",
             decided_ms=pipeline.site.moment_ms(now) if said_ms is None else said_ms,
         )
-        with self._settling(), self._heard([decision]):
+        with self._settling(), self._letterbox.heard([decision]):
             ledger.append_decision(decision, now.wall_ms)
         purged, outcome = pipeline.shut(flow)
         word = "withdrawn" if state is State.WITHDRAWN else "refused"
@@ -152,11 +149,13 @@ class Desk:
                 f"there is no policy to decide about: {trouble.sentence if trouble else 'none'}"
             )
         with self._settling():
-            acts = self._record(text.encode(), file)
+            acts = self._letterbox.record(text.encode(), file)
         outcome = self._pipeline.settle()
         told = [_told(act) for act in acts] or ["this form has acted before; nothing changed"]
-        if any(act.later for act in acts) and Path(file) != self._watched():
-            told.append(f"what waits acts by itself only as {self._watched()}; else apply it again")
+        if any(act.later for act in acts) and Path(file) != self._letterbox.path:
+            told.append(
+                f"what waits acts by itself only as {self._letterbox.path}; else apply it again"
+            )
         doubt: Json = {} if outcome.is_certain else {"certain": False}
         told += [outcome.sentence] if doubt else []
         acted = [act.flow for act in acts if act.decision is not None]
@@ -164,34 +163,21 @@ class Desk:
         return {"acted": acted, "stayed": stayed, "told": told, **doubt}
 
     def read_form(self) -> None:
-        """Applies `consent.toml` of the configuration directory; a broken one pauses."""
-        self._watch(self._record)
+        """Applies `consent.toml` of the configuration directory; a broken one pauses.
+
+        A yes in it acts by `look_again`, when it has not changed for a while.
+        """
+        self._letterbox.read()
 
     def look_at_form(self) -> None:
         """As `read_form`, but a yes waits for the agent: a question agrees to nothing."""
-        self._watch(self._record_noes)
+        self._letterbox.glance()
 
-    def _watched(self) -> Path:
-        return self._pipeline.site.settings.directory / FORM
-
-    def _watch(self, read: Callable[[bytes, str], object]) -> None:
-        pipeline = self._pipeline
-        path = self._watched()
-        trouble = None
-        if pipeline.site.policy is not None:
-            try:
-                read(durable.read(path, _MAX_FORM), str(path))
-            except FileNotFoundError:
-                pass
-            except OSError as exc:
-                trouble = f"{path} cannot be read: {exc.strerror}"
-            except ConfigError as exc:
-                trouble = str(exc.findings[0])
-            except LedgerError as exc:
-                trouble = exc.message
-        if trouble is not None:
-            log.error("consent form not usable, optional flows pause")
-        pipeline.site = dataclasses.replace(pipeline.site, form_trouble=trouble)
+    def look_again(self) -> None:
+        """Looks once more at a form that has lain for a while; to be called every turn."""
+        if self._letterbox.is_due():
+            self._letterbox.read()
+            self._pipeline.settle()
 
     def flush(self) -> Json:
         """Closes the open batches into the spool, so that nothing waits for a batch's age."""
@@ -248,48 +234,6 @@ class Desk:
         tallies = self._pipeline.running.tallies.values()
         return sum(one.messages for one in tallies), sum(one.readings for one in tallies)
 
-    def _judge(self, data: bytes, file: str) -> tuple[bytes, tuple[Act, ...]]:
-        site = self._pipeline.site
-        assert site.policy is not None
-        digest = hashlib.sha256(data).digest()
-        now = self._pipeline.clock.now()
-        acts = judge(
-            parse_form(data, file),
-            digest,
-            site.policy.policy,
-            site.ledger,
-            site.moment_ms(now),
-            clock_trusted=now.trusted,
-        )
-        return digest, acts
-
-    def _record(self, data: bytes, file: str) -> tuple[Act, ...]:
-        digest, acts = self._judge(data, file)
-        # A no acts even in a form that is broken otherwise.
-        self._write(digest, _decisions(acts), final=is_final(acts))
-        if is_broken(acts):
-            raise ConfigError(_errors(acts))
-        return acts
-
-    def _record_noes(self, data: bytes, file: str) -> None:
-        digest, acts = self._judge(data, file)
-        noes = [decision for decision in _decisions(acts) if not decision.state.is_yes]
-        self._write(digest, noes, final=False)
-        if is_broken(acts):
-            raise ConfigError(_errors(acts))
-
-    def _write(self, digest: bytes, decisions: Sequence[Decision], *, final: bool) -> None:
-        ledger, now_ms = self._pipeline.site.ledger, self._pipeline.clock.now().wall_ms
-        try:
-            with self._heard(decisions):
-                ledger.append_form(digest, decisions, now_ms, final=final)
-        except LedgerError:
-            noes = [decision for decision in decisions if not decision.state.is_yes]
-            if 0 < len(noes) < len(decisions):  # a full ledger takes a no by itself
-                with self._heard(noes):
-                    ledger.append_form(digest, noes, now_ms, final=False)
-            raise
-
     @contextlib.contextmanager
     def _settling(self) -> Iterator[None]:
         """Has a no take effect also when the act around it fails."""
@@ -299,17 +243,6 @@ class Desk:
             with contextlib.suppress(SpoolError):  # then the next turn tries again
                 self._pipeline.settle()
             raise
-
-    @contextlib.contextmanager
-    def _heard(self, decisions: Sequence[Decision]) -> Iterator[None]:
-        """Has a no that the ledger does not take be in force all the same, until the agent ends."""
-        denied = self._pipeline.denied
-        try:
-            yield
-        except LedgerError:
-            denied |= {decision.flow for decision in decisions if not decision.state.is_yes}
-            raise
-        denied -= {decision.flow for decision in decisions}
 
     def _terms_of(self, flow: str) -> Terms | None:
         """What a no is said to: the terms in force, else those of the last word."""
@@ -337,12 +270,3 @@ def _told(act: Act) -> str:
     until = " until its end date" if act.decision.until_ms is not None else ""
     left = f" without {', '.join(act.decision.without)}" if act.decision.without else ""
     return f"{act.flow}: {act.answer}{until}{left}"
-
-
-def _decisions(acts: Sequence[Act]) -> list[Decision]:
-    return [act.decision for act in acts if act.decision is not None]
-
-
-def _errors(acts: Sequence[Act]) -> tuple[Finding, ...]:
-    findings = [act.finding for act in acts if act.finding is not None]
-    return tuple(finding for finding in findings if finding.severity is Severity.ERROR)

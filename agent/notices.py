@@ -28,6 +28,8 @@ def _of_files(site: Site) -> list[str]:
     notices = []
     if site.form_trouble:
         notices.append(f"the consent form is not usable, optional flows pause: {site.form_trouble}")
+    if site.form_waits:
+        notices.append("the consent form was just read; a yes in it acts in two seconds")
     notices += [
         f"not connected to {recipient}: the policy does not name the broker of agent.toml"
         for recipient in site.strange_brokers()

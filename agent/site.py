@@ -23,9 +23,10 @@ from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.path import Permit, Reason, Refusal
 from agent.settings import Settings
+from agent.spool import Spool
 from assent import durable
 from assent.cosekey import VerifyingKey
-from assent.errors import AssentError, ConfigError, PolicyError
+from assent.errors import AssentError, ConfigError, PolicyError, SpoolError
 from assent.policy.signing import PolicySerialError, SignedPolicy, open_policy
 from firmware_bridge.sample import Instant
 
@@ -62,6 +63,7 @@ class Site:
         policy: the policy in force, or None with `trouble`.
         trouble: why there is none.
         form_trouble: why the consent form cannot be used, or None.
+        form_waits: whether a yes in it waits until it has lain unchanged for a while.
         came_down: whether the policy in force is the one that came down.
     """
 
@@ -72,6 +74,7 @@ class Site:
     policy: SignedPolicy | None
     trouble: Trouble | None
     form_trouble: str | None = None
+    form_waits: bool = False
     came_down: bool = False
 
     def verdicts(self, now: Instant) -> dict[str, Permit | Refusal]:
@@ -126,12 +129,23 @@ def open_site(settings: Settings, now: Instant) -> Site:
         durable.sweep(settings.state)
     keys = Keys.open(settings.state / "keys")
     floor = Floor.open(settings.state / FLOOR, now)
+    if floor.is_lost:
+        floor.raise_to(_floor_of_the_spool(settings.state / SPOOL, now), now)
     moment_ms = max(now.wall_ms, floor.past_ms(now))
     ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, moment_ms)
     if floor.is_lost:
         floor.raise_to(ledger.trusted_ms, now)
     site = Site(settings, keys, ledger, floor, policy=None, trouble=None)
     return with_policy(site, now)
+
+
+def _floor_of_the_spool(path: Path, now: Instant) -> int:
+    """What the second gate was told; 0 where it is lost, too."""
+    try:
+        with contextlib.closing(Spool.open(path, create=False)) as spool:
+            return spool.floor_ms(now.mono_ms)
+    except SpoolError:
+        return 0
 
 
 def make_state(state: Path) -> None:

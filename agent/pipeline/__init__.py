@@ -93,9 +93,6 @@ class Pipeline:
         self._look_again_ms = 0
         self._clock_was_trusted = False
         self._trouble: str | None = None
-        now = clock.now()
-        if site.floor.is_lost:
-            site.floor.raise_to(spool.floor_ms(now.mono_ms), now)
 
     def deliver(self, samples: list[Sample], ended: threading.Event | None = None) -> None:
         """Hands samples to the owner; called by the sources' threads, waits while it is behind.

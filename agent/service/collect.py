@@ -117,6 +117,7 @@ class Collecting:
         while not self._life.stop.is_set():
             self._pipeline.turn(self._life.patience_s(_TURN_S))
             self._listen()
+            self._desk.look_again()
             if self._life.reload.is_set() or self._clock_flipped():
                 self._life.reload.clear()
                 self._desk.reload()

@@ -22,6 +22,7 @@ from typing import Any
 from agent.desk import Desk
 from agent.enrol import enrol
 from agent.fence import Carrier
+from agent.letterbox import SETTLE_MS
 from agent.pipeline import Pipeline
 from agent.settings import load_settings
 from agent.site import SPOOL, Site, open_site
@@ -280,7 +281,20 @@ class House:
         """Does what the service does at its start, without uplink and signals."""
         self.desk.read_form()
         self.pipeline.start()
+        self.let_settle()
         return self
+
+    def let_settle(self) -> None:
+        """A form that was just laid there has lain for a while."""
+        if self.site.form_waits:
+            self.clock.advance(SETTLE_MS)
+            self.desk.look_again()
+
+    def reload(self) -> Json:
+        """Has the files read again, and the form once more after a while."""
+        told = self.desk.reload()
+        self.let_settle()
+        return told
 
     def close(self) -> None:
         """Ends as the service ends; may be called twice."""

@@ -197,14 +197,26 @@ class Oracle:
         if self.policy is not None:
             self.highest = self.policy.serial
 
+    def glance(self, lying: Paper | None, *, afresh: bool = False) -> None:
+        """The form that lies there is looked at: a no is heard, and what is wrong with it.
+
+        It may be half of one: nothing that it says can widen anything, the end of a pause neither.
+        """
+        was_broken = self.form_is_broken and not afresh
+        if self.policy is None:
+            self.form_is_broken = False if afresh else was_broken
+        else:
+            is_broken = lying is not None and not self.read(lying, is_whole=False)
+            self.form_is_broken = is_broken or was_broken
+
     def read_form(self, lying: Paper | None) -> None:
-        """The form that lies there is read, or there is none."""
+        """The form that lies there has not changed for a while: it is read, or there is none."""
         if self.policy is None:
             self.form_is_broken = False  # every flow is off already
         else:
             self.form_is_broken = lying is not None and not self.read(lying)
 
-    def read(self, paper: Paper) -> bool:
+    def read(self, paper: Paper, *, is_whole: bool = True) -> bool:
         """A form is read; tells whether it validates."""
         self.moment += 1
         assert self.policy is not None
@@ -213,21 +225,25 @@ class Oracle:
         if paper.number in self.papers_done:
             return True
         if self.lost_ms is not None and paper.recorded_ms < self.lost_ms:
-            self.papers_done.add(paper.number)
+            self.first_read.setdefault(paper.number, len(self.words))
+            if is_whole:
+                self.papers_done.add(paper.number)
             return True  # it speaks of a time of which nothing is known
         sound = not any(self._is_wrong(paper, flow) for flow in paper.lines)
         said, later = [], False
         for flow, line in paper.lines.items():
             if any(word.paper == paper.number and word.flow == flow for word in self.words):
                 continue
-            word = self._yes(paper, flow, sound) if line.yes else self._no(paper, flow)
+            word = None
+            if is_whole or not line.yes:
+                word = self._yes(paper, flow, sound) if line.yes else self._no(paper, flow)
             if word is None:
                 later = later or self._may_act_later(paper, flow, sound)
             else:
                 said.append(word)
         self.words += said
         self.first_read.setdefault(paper.number, len(self.words))
-        if sound and not later:
+        if is_whole and sound and not later:
             self.papers_done.add(paper.number)
         return sound
 

@@ -437,8 +437,9 @@ def test_a_form_that_waited_for_this_policy_acts_when_it_comes(house: House) -> 
     text = form({DIAGNOSIS: '"given"'}, house.clock.now().wall_ms + SECOND, policy="2026-12-01")
     (house.directory / "consent.toml").write_text(text)
     house.clock.advance(HOUR)
-    house.desk.reload()
+    house.reload()
     send(house, MAKER.bundle(WIDER))
+    house.let_settle()
     assert house.on() == ON
 
 
@@ -532,7 +533,7 @@ def test_after_a_restart_it_is_still_in_force_and_says_so(house: House) -> None:
         assert serial(again) == SERIAL + 1
         assert again.on() == ON | {DIAGNOSIS: "requested"}
         assert any("came down" in one for one in again.desk.status()["notices"])
-        again.desk.reload()
+        again.reload()
         assert serial(again) == SERIAL + 1
 
 
@@ -612,11 +613,11 @@ def test_of_two_policies_the_one_of_the_higher_serial_runs_when_the_files_are_re
 ) -> None:
     send(house, MAKER.bundle(newer))
     house.publish(later)
-    house.desk.reload()
+    house.reload()
     assert serial(house) == SERIAL + 2
     if not whole:  # then it is the one that was in force that is told of
         (house.directory / "policy.toml").write_bytes(b"[policy]\n")
-        house.desk.reload()
+        house.reload()
         told = house.desk.status()["policy_trouble"]
         assert "trusted policy key" in told
         assert str(kept(house)) not in told
@@ -626,7 +627,7 @@ def test_a_newer_one_that_is_laid_beside_and_broken_leaves_this_one_in_force(hou
     send(house, MAKER.bundle(newer))
     house.publish(later)
     (house.directory / "policy.toml").write_bytes(b"[policy]\n")
-    house.desk.reload()
+    house.reload()
     assert serial(house) == SERIAL + 1
     assert house.on() == ON
 

@@ -184,13 +184,13 @@ def test_a_no_to_an_unknown_flow_is_a_usage_error_with_the_nearest_one(house: Ho
 
 def unusable(house: House) -> None:
     (house.directory / "policy.toml.cose").unlink()
-    house.desk.reload()
+    house.reload()
     assert house.site.policy is None
 
 
 def mended(house: House, installed: Path) -> None:
     shutil.copy(installed / "policy.toml.cose", house.directory)
-    house.desk.reload()
+    house.reload()
     assert house.site.policy is not None
 
 
@@ -231,7 +231,7 @@ def test_a_no_to_a_flow_that_the_policy_no_longer_has_is_heard(agreed: House) ->
         return newer(text[: text.index(f"[flows.{ADVICE}]")])
 
     agreed.publish(without_advice)
-    agreed.desk.reload()
+    agreed.reload()
     assert set(agreed.on()) == {CORE, DIAGNOSIS}
     assert agreed.desk.say_no(ADVICE)["decision"] == "withdrawn"
     assert recorded(agreed, ADVICE) == [State.GIVEN, State.WITHDRAWN]
@@ -394,7 +394,7 @@ def test_a_no_that_the_ledger_does_not_take_is_told_and_in_force_until_the_agent
         DIAGNOSIS: LaneState.CLOSED,
         ADVICE: LaneState.OPEN,
     }
-    agreed.desk.reload()
+    agreed.reload()
     assert DIAGNOSIS not in agreed.pipeline.running.lanes()
     assert agreed.on() == {CORE: None, DIAGNOSIS: "refused", ADVICE: None}
     # The twin: when the ledger takes a later word, that counts.
@@ -494,10 +494,10 @@ def test_a_form_for_another_version_waits_with_its_yes_and_not_with_its_no(house
 @pytest.mark.clause("C33")
 def test_a_yes_that_waited_for_its_policy_acts_when_that_comes_into_force(house: House) -> None:
     lay(house, form({DIAGNOSIS: '"given"'}, policy="2026-12-01"))
-    house.desk.reload()
+    house.reload()
     assert house.on()[DIAGNOSIS] == "not decided"
     house.publish()
-    house.desk.reload()
+    house.reload()
     assert house.on()[DIAGNOSIS] is None
 
 
@@ -522,7 +522,7 @@ def test_a_broken_form_pauses_the_optional_flows_and_the_core_goes_on(agreed: Ho
     agreed.turn(2 * MINUTE)
     assert len(agreed.batches(DIAGNOSIS)) == 1
     lay(agreed, "policy = ")
-    agreed.desk.reload()
+    agreed.reload()
     assert agreed.on() == {
         CORE: None,
         DIAGNOSIS: "consent form broken",
@@ -538,7 +538,7 @@ def test_a_broken_form_pauses_the_optional_flows_and_the_core_goes_on(agreed: Ho
     assert len(agreed.batches(CORE)) == 2
     # The twin: a form that can be read lets what waited leave.
     lay(agreed, form({}))
-    agreed.desk.reload()
+    agreed.reload()
     assert agreed.desk.status()["form_trouble"] is None
     assert len(agreed.batches(DIAGNOSIS)) == 1
 
@@ -547,7 +547,7 @@ def test_a_no_in_a_broken_form_that_lies_there_acts_all_the_same(agreed: House) 
     agreed.powers(1)
     agreed.turn(2 * MINUTE)
     lay(agreed, form({DIAGNOSIS: '"withdrawn"', "no-such-flow": '"given"'}))
-    agreed.desk.reload()
+    agreed.reload()
     assert agreed.on() == {CORE: None, DIAGNOSIS: "withdrawn", ADVICE: "consent form broken"}
     agreed.turn()
     assert agreed.waiting(DIAGNOSIS) == 0
@@ -557,7 +557,7 @@ def test_a_no_in_a_broken_form_that_lies_there_acts_all_the_same(agreed: House) 
 def test_a_form_that_says_nothing_changes_nothing(agreed: House, made: str) -> None:
     if made != "absent":
         lay(agreed, form({}))
-    agreed.desk.reload()
+    agreed.reload()
     assert agreed.on() == dict.fromkeys(FLOWS)
     assert agreed.desk.status()["form_trouble"] is None
 
@@ -577,7 +577,7 @@ def test_a_form_that_cannot_be_read_pauses_and_says_why(
         (agreed.directory / "consent.toml").mkdir()
     else:
         lay(agreed, b"#" * 1_048_577 if shape == "too large" else b"\xff\xfe")
-    agreed.desk.reload()
+    agreed.reload()
     assert said in agreed.desk.status()["form_trouble"]
     assert agreed.on()[DIAGNOSIS] == "consent form broken"
     assert agreed.on()[CORE] is None
@@ -589,7 +589,7 @@ def test_a_form_that_cannot_be_recorded_pauses_and_a_no_is_still_heard(
     # A full ledger takes only a no.
     monkeypatch.setattr("agent.ledger.MAX_ENTRIES", len(agreed.site.ledger.entries))
     lay(agreed, form({DIAGNOSIS: '{ decision = "given", until = 2027-11-22 }'}))
-    agreed.desk.reload()
+    agreed.reload()
     assert "takes only a no" in agreed.desk.status()["form_trouble"]
     assert agreed.on()[CORE] is None
     assert agreed.desk.say_no(CORE)["decision"] == "withdrawn"
@@ -612,7 +612,7 @@ def test_a_bad_agent_toml_keeps_the_old_one_and_tells_where_it_is_bad(
     before = agreed.site.settings
     (agreed.directory / "agent.toml").write_text('[gateway]\nstate = "state"\nquot = 3\n')
     with caplog.at_level(logging.ERROR):
-        (told,) = agreed.desk.reload()["told"]
+        (told,) = agreed.reload()["told"]
     place = f"{agreed.directory}/agent.toml:3:1"
     assert told.startswith("agent.toml is bad, the old one is kept: ")
     assert place in told
@@ -628,14 +628,14 @@ def settings_with(house: House, text: str) -> None:
 def test_a_good_agent_toml_is_in_force_after_a_reload(agreed: House) -> None:
     text = (agreed.directory / "agent.toml").read_text()
     settings_with(agreed, text.replace('state = "state"', 'state = "state"\nquota = "2 MB"'))
-    assert agreed.desk.reload()["told"] == ["files read again"]
+    assert agreed.reload()["told"] == ["files read again"]
     assert agreed.site.settings.quota_bytes == 2_000_000
 
 
 def test_another_state_directory_waits_for_the_next_start(agreed: House) -> None:
     text = (agreed.directory / "agent.toml").read_text()
     settings_with(agreed, text.replace('state = "state"', 'state = "elsewhere"'))
-    told = agreed.desk.reload()["told"]
+    told = agreed.reload()["told"]
     assert told == ["files read again", "gateway.state takes effect at the next start"]
     assert agreed.site.settings.state == agreed.directory / "state"
     assert not (agreed.directory / "elsewhere").exists()
@@ -652,7 +652,7 @@ def test_another_trust_in_the_clock_waits_for_the_next_start(
     with living(directory) as house:
         before = house.desk.status()["clock"]
         settings_with(house, agent.read_text().replace(f'"{was}"', f'"{other}"'))
-        told = house.desk.reload()["told"]
+        told = house.reload()["told"]
         assert told == ["files read again", "clock.trust takes effect at the next start"]
         assert house.desk.status()["clock"] == before
 
@@ -682,7 +682,7 @@ def test_devices_are_those_of_the_last_good_agent_toml(agreed: House, tmp_path: 
     for names in (["one"], ["one", "two"], ["two"], []):
         devices = "".join(device(name, recording) for name in names)
         settings_with(agreed, text + devices)
-        agreed.desk.reload()
+        agreed.reload()
         assert [one["id"] for one in agreed.desk.status()["devices"]] == names
 
 

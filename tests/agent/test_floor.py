@@ -242,7 +242,7 @@ def test_an_end_that_nobody_had_to_decide_about_is_remembered_too(
 ) -> None:
     form = house.directory / "consent.toml"
     form.write_text("[decisions")
-    house.desk.reload()
+    house.reload()
     clock.advance(END_MS - START_MS)
     assert reason(house) == Reason.FORM_BROKEN.value
     house.spool.close()
@@ -375,7 +375,7 @@ def test_a_policy_that_has_ended_stays_ended_when_the_clock_is_set_back(
         return newer(text).replace("[policy]\n", "[policy]\nnot_after = 2026-11-22\n", 1)
 
     house.publish(with_an_end)
-    house.desk.reload()
+    house.reload()
     assert set(house.on().values()) == {None}
     clock.advance(END_MS - START_MS)
     house.turn()

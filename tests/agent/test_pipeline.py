@@ -228,7 +228,7 @@ def test_a_full_batch_closes_with_the_reading_that_filled_it(
 ) -> None:
     with living(copied(installed, tmp_path / "gateway")) as house:
         house.publish(replaced('age = "1m", urgent', 'readings = 4, age = "1m", urgent'))
-        house.desk.reload()
+        house.reload()
         house.decide(YES, policy="2026-12-01")
         house.powers(*range(12))
         sizes = [len(values([one], POWER)) for one in house.batches(DIAGNOSIS)]
@@ -478,7 +478,7 @@ def test_a_pause_keeps_what_waits_and_lets_none_of_it_out(
     waiting: House, pause: Any, resume: Any
 ) -> None:
     pause(waiting)
-    waiting.desk.reload()
+    waiting.reload()
     assert states(waiting)[DIAGNOSIS] is LaneState.PAUSED
     assert waiting.batches(DIAGNOSIS) == []
     assert waiting.waiting(DIAGNOSIS) == 2
@@ -487,7 +487,7 @@ def test_a_pause_keeps_what_waits_and_lets_none_of_it_out(
     assert waiting.waiting(DIAGNOSIS) == 2
     # The twin: what waited leaves as soon as the pause is over, and what came meanwhile does not.
     resume(waiting)
-    waiting.desk.reload()
+    waiting.reload()
     waiting.powers(7)
     assert flushed(waiting) == [1, 2, 3, 4, 5, 7]
 
@@ -611,7 +611,7 @@ def test_a_policy_of_narrower_terms_goes_on_and_purges_what_waits_under_the_wide
     waiting: House,
 ) -> None:
     waiting.publish(replaced('"appliance.power" = "round(1)"', '"appliance.power" = "round(10)"'))
-    waiting.desk.reload()
+    waiting.reload()
     assert waiting.on()[DIAGNOSIS] is None
     assert waiting.waiting(DIAGNOSIS) == 0
     waiting.powers(16)
@@ -621,7 +621,7 @@ def test_a_policy_of_narrower_terms_goes_on_and_purges_what_waits_under_the_wide
 @pytest.mark.clause("C33")
 def test_a_policy_of_wider_terms_stops_the_flow_and_purges_what_waits(waiting: House) -> None:
     waiting.publish(replaced('"appliance.power" = "round(1)"', '"appliance.power" = "keep"'))
-    waiting.desk.reload()
+    waiting.reload()
     assert waiting.on()[DIAGNOSIS] == "requested"
     waiting.turn()
     assert (waiting.waiting(DIAGNOSIS), states(waiting)[DIAGNOSIS]) == (0, LaneState.CLOSED)
@@ -629,7 +629,7 @@ def test_a_policy_of_wider_terms_stops_the_flow_and_purges_what_waits(waiting: H
 
 def test_a_policy_of_the_same_terms_keeps_what_waits(waiting: House) -> None:
     waiting.publish(newer)
-    waiting.desk.reload()
+    waiting.reload()
     waiting.powers(6)
     assert flushed(waiting) == [1, 2, 3, 4, 5, 6]
 
@@ -640,7 +640,7 @@ def test_a_flow_that_a_policy_no_longer_has_is_purged(waiting: House) -> None:
         return newer(text[:begin] + text[end:])
 
     waiting.publish(without)
-    waiting.desk.reload()
+    waiting.reload()
     waiting.turn()
     assert waiting.waiting(DIAGNOSIS) == 0
     assert states(waiting)[DIAGNOSIS] is LaneState.CLOSED
@@ -792,7 +792,7 @@ def test_the_quota_of_agent_toml_holds(agreed: House) -> None:
     (agreed.directory / "agent.toml").write_text(
         text.replace('state = "state"', 'state = "state"\nquota = "1 MB"')
     )
-    agreed.desk.reload()
+    agreed.reload()
     for _ in range(350):
         agreed.bring({FAULT: "leak"})
     agreed.turn()
@@ -963,7 +963,7 @@ def test_a_lane_that_another_process_shut_is_off_and_does_not_hold_up_the_others
     assert [one["on"] for one in agreed.desk.status()["flows"]] == [True, False, True]
     assert caplog.text.count("lane shut by another flow=remote-diagnosis") == 1
     # It stays off at a reload; a later word of the household counts again.
-    agreed.desk.reload()
+    agreed.reload()
     assert states(agreed)[DIAGNOSIS] is LaneState.CLOSED
     agreed.clock.advance(HOUR)
     agreed.decide({DIAGNOSIS: '{ decision = "given", until = 2027-11-22 }'})
@@ -1099,7 +1099,7 @@ def test_without_a_policy_everybody_is_a_stranger(waiting: House) -> None:
     assert stream is not None
     data = waiting.acknowledgement("maker", [StreamAck(stream, 9)])
     unsigned_policy(waiting)
-    waiting.desk.reload()
+    waiting.reload()
     waiting.receive("maker", data)
     waiting.turn()
     assert waiting.pipeline.rejected == {"stranger": 1}
@@ -1176,7 +1176,7 @@ def test_nobody_else_is_a_target(agreed: House, why: str) -> None:
         expelled(agreed)
     else:
         unsigned_policy(agreed)
-    agreed.desk.reload()
+    agreed.reload()
     left = {"energy-advice"} if why != "no policy" else set()
     assert {target.recipient for target in targets_of(agreed.site)} == left
     with agreed.carrier() as carrier:
@@ -1259,7 +1259,7 @@ def test_what_arrives_is_what_was_sent_whatever_the_batches(agreed: House) -> No
         if at % 7 == 0:
             agreed.pipeline.flush()
         if at % 61 == 0:
-            agreed.desk.reload()
+            agreed.reload()
     found = flushed(agreed)
     assert found == [round(watts) for watts in sent]
     streams = {one.header.stream for one in agreed.batches(DIAGNOSIS)}

@@ -22,6 +22,7 @@ from typing import Self
 _CHUNK = 65_536
 _BUFFER = 16_384
 _STEP_S = 0.02
+_ESTABLISHED = 1  # tcp(7), TCP_INFO
 
 
 class Line:
@@ -48,6 +49,14 @@ class Line:
             return 0
         found = fcntl.ioctl(self.client, termios.FIONREAD, bytes(4))
         return int(struct.unpack("i", found)[0])
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client's side stands."""
+        if self.client.fileno() < 0:
+            return False
+        state = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state == _ESTABLISHED
 
     @property
     def received(self) -> int:
@@ -115,8 +124,10 @@ class Tap:
         assert not self._thread.is_alive()
 
     def held(self) -> list[Line]:
-        """The lines that are held."""
-        return [line for line in self.lines if line.is_held and not line.is_over]
+        """The lines that are held, and whose client waits."""
+        return [
+            line for line in self.lines if line.is_held and not line.is_over and line.is_connected
+        ]
 
     def rest(self, lines: list[Line]) -> list[int]:
         """Reads lines to their end as a broker that reads again, forwards nothing, ends them.

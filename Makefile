@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: completion practice help demo test check bench fmt kills setup broker units strace systemd-root vectors matrix pins clean
+.PHONY: completion practice wheel help demo test check bench fmt fuzz kills setup broker units strace systemd-root vectors matrix pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ bench: broker $(VENV)/ready ## print each promised figure with its target, and k
 kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
 	@$(BIN)/python -m tests.journeys.kill_points
 
+fuzz: $(VENV)/ready ## feed each decoder a million broken inputs, and keep what came of it
+	@$(BIN)/python -m benchmarks.fuzz
+
 fmt: $(VENV)/ready ## let the formatter decide
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
@@ -45,6 +48,10 @@ vectors: $(VENV)/ready ## make tests/vectors/ again
 
 matrix: $(VENV)/ready ## list each clause of the privacy policy with the tests that show it
 	@$(BIN)/python -m tools.policy_matrix
+
+wheel: $(VENV)/ready ## build dist/assent-VERSION-py3-none-any.whl, all that a gateway needs
+	@$(PYTHON) -m pip --python $(BIN)/python wheel --quiet --no-deps --no-build-isolation \
+		--wheel-dir dist .
 
 completion: $(VENV)/ready ## write the shells' completions of both command lines again
 	@$(BIN)/python -m tools.completion

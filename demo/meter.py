@@ -78,6 +78,7 @@ class Meter:
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._threads[0].join()
+        self._loop.close()
         for end in (self._near, self._port, self._far, self._served):
             os.close(end)
 

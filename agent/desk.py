@@ -209,8 +209,8 @@ class Desk:
         pipeline.site = with_policy(site, pipeline.clock.now())
         self.read_form()
         pipeline.reread()
-        pipeline.settle()
-        return {"told": told}
+        outcome = pipeline.settle()
+        return {"told": told if outcome.is_certain else [*told, outcome.sentence]}
 
     def take_policy(self) -> bool:
         """Puts the policy that came down in force; closes the open batches first.

@@ -41,6 +41,7 @@ from tests.agent.installed import (
     HOUR,
     MINUTE,
     NO,
+    NOBODY,
     POWER,
     WASHER,
     WASHER_SERIAL,
@@ -55,6 +56,7 @@ from tests.agent.installed import (
     newer,
     no_room,
     read_only,
+    replaced,
 )
 from tests.simulators.clock import ManualClock
 
@@ -330,6 +332,20 @@ def test_an_uplink_that_does_not_answer_holds_a_no_up_for_a_second_and_that_is_t
         assert (told["uplink"], told["certain"]) == ("silent", False)
         assert "what it holds may still leave" in told["told"][0]
         assert house.batches(DIAGNOSIS) == []
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["nobody can end", "is not there"])
+def test_a_reload_tells_when_an_uplink_may_still_send_of_a_flow_that_it_ends(
+    installed: Path, tmp_path: Path, is_known: bool
+) -> None:
+    clock, carrier = ManualClock(flowing=True), NOBODY if is_known else None
+    with living(copied(installed, tmp_path / "gateway"), clock, carrier) as house:
+        house.decide(YES)
+        house.powers(1, 2)
+        house.publish(replaced('"appliance.power" = "round(1)"', '"appliance.power" = "keep"'))
+        told = house.desk.reload()["told"]
+        assert house.on()[DIAGNOSIS] == "requested"
+        assert any("may still leave" in line for line in told) is not is_known
 
 
 def test_the_twin_where_nobody_is_there_a_no_is_certain_at_once(agreed: House) -> None:

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: completion practice wheel help demo test check bench fmt fuzz kills setup broker units strace systemd-root vectors matrix pins clean
+.PHONY: completion practice wheel help demo test check bench fmt fuzz kills law setup broker units strace systemd-root vectors matrix pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,8 @@ kills: broker strace $(VENV)/ready ## kill each program between every two steps 
 
 fuzz: $(VENV)/ready ## feed each decoder a million broken inputs, and keep what came of it
 	@$(BIN)/python -m benchmarks.fuzz
+law: $(VENV)/ready ## hold the law against a second reading of it, for long, and keep the result
+	@$(BIN)/python -m tests.agent.law_long
 
 fmt: $(VENV)/ready ## let the formatter decide
 	@$(BIN)/ruff check --fix-only --quiet .

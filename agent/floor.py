@@ -32,7 +32,7 @@ from assent import durable
 from firmware_bridge.sample import Instant
 
 KEEP_EVERY_MS: Final = 600_000
-"""Milliseconds of uptime between two writes: 144 a day, some 5 MB of an SD card's life."""
+"""Milliseconds of uptime between two writes: 144 a day, to spare the SD card."""
 JUMP_MS: Final = 1_000
 """A trusted clock that is this much further than the file would say is written down at once."""
 _MAX_BYTES: Final = 1_024

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import os
 import shutil
 import sqlite3
 import statistics
@@ -75,6 +76,8 @@ class Round:
         unconfirmed: those of them that it had not confirmed.
         latest: how long after the return the last of them came.
         others: messages of the flow that goes on handed out after the return of the call.
+        busy: programs that wanted a core, over the last minute before the round: of the whole
+            machine, whose others are not ours to stop.
     """
 
     latency: float
@@ -85,6 +88,7 @@ class Round:
     unconfirmed: int
     latest: float
     others: int
+    busy: float
 
 
 class Listener:
@@ -144,6 +148,7 @@ def one_round(
 ) -> Round:
     """A fresh copy of the filled gateway; a no by the socket, a no by the command."""
     stage = household.stage
+    busy = os.getloadavg()[0]
     shutil.rmtree(household.state)
     shutil.copytree(filled, household.state, ignore=shutil.ignore_patterns("*.bell"))
     household.devices(speed=0 if load else None)
@@ -190,6 +195,7 @@ def one_round(
         unconfirmed=unconfirmed,
         latest=max(late.values(), default=0.0) * 1e3,
         others=others,
+        busy=busy,
     )
 
 
@@ -274,6 +280,8 @@ def _figures(runs: list[Round], *, two: bool, load: bool) -> list[Figure]:
             detail={
                 "median": round(statistics.median(latencies), 1),
                 "runs": [round(one, 1) for one in latencies],
+                "busy": [round(run.busy, 1) for run in runs],
+                "cores": os.cpu_count(),
                 "batches_waiting": min(run.waiting for run in runs),
                 "came_late": max(run.late for run in runs),
                 "of_them_unconfirmed": max(run.unconfirmed for run in runs),

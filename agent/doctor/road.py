@@ -42,6 +42,7 @@ def road(status: Json, quota_bytes: int) -> Iterator[Check]:
     yield from _flows(status)
     yield _spool(status, quota_bytes)
     yield from _devices(status)
+    yield from _certificates(status)
     yield from _uplinks(status)
     if status["rejected"]:
         counted = ", ".join(f"{count} {reason}" for reason, count in status["rejected"].items())
@@ -110,6 +111,16 @@ def _devices(status: Json) -> Iterator[Check]:
             yield good(subject, told)
         else:
             yield bad(subject, told, "see: assent status, which tells why")
+
+
+def _certificates(status: Json) -> Iterator[Check]:
+    for one in status["certificates"]:
+        subject = f"certificate {one['recipient']}"
+        if one["due"]:
+            help_ = f"type: assent enrol --renew {one['recipient']}"
+            yield odd(subject, f"ends on {one['ends']}", help_)
+        else:
+            yield good(subject, f"is good until {one['ends']}")
 
 
 def _uplinks(status: Json) -> Iterator[Check]:

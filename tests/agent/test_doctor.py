@@ -77,6 +77,17 @@ def test_a_gateway_in_order_has_no_fault(house: House) -> None:
     assert found["disk"].told.endswith("MB are free")
     assert found["policy"].told == "example-appliances 2026-11-01, serial 17"
     assert found[f"flow {DIAGNOSIS}"].told == "is on; last acknowledged: never"
+    assert found["certificate maker"].told.startswith("is good until 20")
+
+
+def test_a_certificate_that_ends_soon_is_to_be_renewed(house: House) -> None:
+    house.decide(YES)
+    status = house.desk.status()
+    status["certificates"][0]["due"] = "it ends in 12 days"
+    found = {one.subject: one for one in examine(house.directory, NOW, lambda: status)}
+    name = status["certificates"][0]["recipient"]
+    assert found[f"certificate {name}"].health is Health.ODD
+    assert found[f"certificate {name}"].help == f"type: assent enrol --renew {name}"
 
 
 def test_what_nobody_decided_is_to_be_asked_and_a_no_is_respected(house: House) -> None:

@@ -32,7 +32,7 @@ RECORDING: Final = Path(__file__).with_name("recording") / "washing-machine.csv"
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)  # it prints frames
 
 UNIT: Final = 1
-_POWER, _ENERGY = 12, 342  # W and kWh, both float32
+_POWER, _IMPORT, _TOTAL = 12, 72, 342  # W, kWh, kWh; all float32
 _REGISTERS: Final = 400
 _LOOK_S: Final = 0.05
 _FRAME: Final = 4_096
@@ -101,7 +101,8 @@ class Meter:
         row = int((time.monotonic() - self._began) * self._speed) % len(self._rows)
         power, energy = self._rows[row]
         registers[_POWER - start : _POWER + 2 - start] = _float32(power)
-        registers[_ENERGY - start : _ENERGY + 2 - start] = _float32(energy / 1_000)
+        for at in (_IMPORT, _TOTAL):
+            registers[at - start : at + 2 - start] = _float32(energy / 1_000)
 
     def _carry(self) -> None:
         """Carries bytes from one pty to the other."""

@@ -142,7 +142,9 @@ class Washer:
             registers[12 - start : 14 - start] = _floats(float(row["power"] or "nan"))
             registers[20 - start] = round(float(row["water"]) * 10) if row["water"] else 0x8000
             registers[31 - start] = 1 if row["fault"] or self.alarm else 0
-            registers[342 - start : 344 - start] = _floats(float(row["energy"] or "nan") / 1000)
+            for at in (72, 342):  # import, and import and export together
+                energy = float(row["energy"] or "nan")
+                registers[at - start : at + 2 - start] = _floats(energy / 1000)
         return None
 
 

@@ -32,6 +32,8 @@ from firmware_bridge.sources.modbus.frames import Question
 # A meter that is there begins to answer within some 100 ms; the wrong units are many.
 _PROBE_S: Final = 0.25
 _READ_S: Final = 1.0
+# No meter resolves less; a whole number that is read as a float comes out near 1e-38.
+_LEAST: Final = 1e-6
 # One register of each table: what refuses one of them is there, too.
 _PROBES: Final = (
     Request("input", 0, 1, (Field("probe", type="uint16", table="input", address=0),)),
@@ -163,7 +165,11 @@ def _fits(bus: Bus, unit: int, line: Serial, profiles: Mapping[str, Profile]) ->
 
 def _weight(fit: Fit) -> int:
     """How many values say something; zeros are what a model gives for what it does not have."""
-    return sum(value not in (0, 0.0, "", False) for value in fit.values.values())
+    return sum(map(_says_something, fit.values.values()))
+
+
+def _says_something(value: Value) -> bool:
+    return abs(value) >= _LEAST if isinstance(value, float) else bool(value)
 
 
 def _values(bus: Bus, unit: int, profile: Profile) -> dict[str, Value]:

@@ -20,7 +20,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -33,7 +33,9 @@ Convert = Callable[[Any], Value | None]
 _TOO_LARGE: Final = 2**63  # what a column of integers holds (assent.columns)
 # Registers that were never written hold 0 or 0xFFFF; makers fill up with either, or with spaces.
 _PADDING: Final = b"\0\xff "
-_LAST_DIGIT: Final = 9
+# Whatever they hold, times a scale below a million it is far below 2**63 and never infinite.
+_SHORT: Final = frozenset({"int16", "uint16", "int32", "uint32"})
+_LARGE_SCALE: Final = 1_000_000
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -163,6 +165,8 @@ class Block:
                 event for flags, one in zip(self._flags, late, strict=True) for event in flags(one)
             )
         faults = frozenset(name for place, name, is_fault in self._faults if is_fault(raw[place]))
+        if None not in values:  # as nearly always
+            return Reading(self._names, cast("tuple[Value, ...]", tuple(values)), events, faults)
         there = [
             (name, value)
             for name, value in zip(self._names, values, strict=True)
@@ -221,6 +225,11 @@ def _scaled(field: Field) -> Convert:
     denominator = math.lcm(scale.denominator, offset.denominator)
     times = int(scale * denominator)
     plus = int(offset * denominator)
+
+    if field.type in _SHORT and max(abs(field.scale), abs(field.offset)) < _LARGE_SCALE:
+        if denominator == 1:
+            return lambda raw: raw * times + plus
+        return lambda raw: (raw * times + plus) / denominator
 
     def convert(raw: float | bytes) -> Value | None:
         read = _decimal(raw) if isinstance(raw, bytes) else raw

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from agent.arrival import unsafe_glance
@@ -102,16 +102,38 @@ def _profiles(settings: Settings, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _strangers(path: Path, profile: Profile, policy: Policy) -> Iterator[Finding]:
+    """What a profile names and the dictionary lacks: slips, or that nothing of it can leave.
+
+    A profile describes a model and is shared: that it names more than this policy is no mistake.
+    """
     document = open_document(path)
     for index, field in enumerate(profile.fields):
-        if field.attribute in policy.attributes:
-            continue
+        meant = _meant(field.attribute, policy.attributes.keys() - profile.attributes)
+        if field.attribute not in policy.attributes and meant is not None:
+            yield document.finding(
+                ("field", index, "attribute"),
+                f"the policy's dictionary has no attribute {field.attribute!r}; it never leaves",
+                f"did you mean {meant!r}?",
+                Severity.WARNING,
+            )
+    if profile.attributes.isdisjoint(policy.attributes):
         yield document.finding(
-            ("field", index, "attribute"),
-            f"the policy's dictionary has no attribute {field.attribute!r}; it never leaves",
-            nearest(field.attribute, policy.attributes),
-            Severity.WARNING,
+            ("profile",),
+            "the policy's dictionary has no attribute of this profile; nothing of it ever leaves",
+            severity=Severity.WARNING,
         )
+
+
+def _meant(name: str, missed: Collection[str]) -> str | None:
+    """The name, among those no field has, whose words are all near: l1 and l2 are not."""
+    words = name.split(".")
+    for known in sorted(missed):
+        others = known.split(".")
+        if len(others) == len(words) and all(
+            nearest(word, [other]) for word, other in zip(words, others, strict=True)
+        ):
+            return known
+    return None
 
 
 def _languages(settings: Settings) -> Iterator[Finding]:

@@ -105,6 +105,69 @@ def test_what_one_file_says_of_another_is_checked(
     assert any(finding in line for line in said(installed)), said(installed)
 
 
+def sold(*attributes: str) -> str:
+    head = '[profile]\nsource = "replay"\nabout = "a meter"\nfacts = "none"\ncsv = { time = 1 }\n'
+    fields = [
+        f'[[field]]\nattribute = "{name}"\ncolumn = {number}\n'
+        for number, name in enumerate(attributes, 2)
+    ]
+    return head + "".join(fields)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "findings"),
+    [
+        (
+            ["appliance.power", "appliance.power.l1", "appliance.reactive-power", "appliance.thd"],
+            [],
+        ),
+        (
+            ["appliance.powr", "appliance.energy", "appliance.power.l1"],
+            [":7:1: warning: the policy's dictionary has no attribute 'appliance.powr'"],
+        ),
+        (
+            ["appliance.power.l1", "appliance.power.l2", "appliance.thd"],
+            [":1:2: warning: the policy's dictionary has no attribute of this profile"],
+        ),
+        (
+            ["appliance.powr", "aplliance.energy"],
+            [
+                ":7:1: warning: the policy's dictionary has no attribute 'appliance.powr'",
+                ":10:1: warning: the policy's dictionary has no attribute 'aplliance.energy'",
+                ":1:2: warning: the policy's dictionary has no attribute of this profile",
+            ],
+        ),
+    ],
+    ids=[
+        "a shared profile may name more than a policy",
+        "a slip is named, another phase is none",
+        "a profile of which nothing can leave is one line",
+        "slips are named beside it",
+    ],
+)
+def test_what_a_profile_names_and_the_dictionary_lacks_is_told_where_it_is_a_slip(
+    installed: Path, attributes: list[str], findings: list[str]
+) -> None:
+    name = "profiles/replay-washing-machine.toml"
+    (installed / name).write_text(sold(*attributes))
+    told = said(installed)
+    assert len(told) == len(findings), told
+    for line, finding in zip(told, findings, strict=True):
+        assert line.startswith(name + finding), told
+
+
+def test_names_that_are_alike_and_both_in_use_are_no_slip(installed: Path) -> None:
+    policy = (installed / "policy.toml").read_text()
+    charged = '[attributes."battery.discharged"]\nkind = "sensor"\ntype = "integer"\nunit = "Wh"\n'
+    charged += 'quantum = 1\nabout = "a"\nowner = "b"\nreview = 2027-11-30\n\n'
+    (installed / "policy.toml").write_text(policy.replace("# The appliance beside it.", charged, 1))
+    name = "profiles/replay-washing-machine.toml"
+    (installed / name).write_text(sold("battery.charged", "battery.discharged"))
+    assert said(installed) == []
+    (installed / name).write_text(sold("battery.charged", "appliance.power"))
+    assert "did you mean 'battery.discharged'?" in "".join(said(installed))
+
+
 def test_a_profile_of_another_language_is_named(installed: Path) -> None:
     (installed / "profiles/sdm.toml").write_text(
         (REPO / "config/profiles/eastron-sdm120.toml").read_text()

@@ -84,7 +84,7 @@ SERVICE, DIAGNOSIS, ADVICE, TRIAL = FLOWS = (
 )
 POWER, HEAT, BOARD = NAMES = ("appliance.power", "appliance.temperature", "host.temperature")
 SHRINKS: Final = "LAW_SHRINK" in os.environ
-EXAMPLES: Final = int(os.environ.get("LAW_EXAMPLES", "25"))
+EXAMPLES: Final = int(os.environ.get("LAW_EXAMPLES", "40"))
 STRANGER: Final = SigningKey.generate()
 
 
@@ -774,9 +774,13 @@ class LawMachine(RuleBasedStateMachine):
                 for flow, wish in lines.items()
             },
         )
+        upto = data.draw(st.integers(0, len(written_out(whole)) - 1))
+        self.write_in_two(whole, upto, is_finished=is_finished, kill=kill)
+
+    def write_in_two(self, whole: Paper, upto: int, *, is_finished: bool, kill: int | None) -> None:
+        """Somebody has the files read when so many rows of a form are written."""
         rows = written_out(whole)
-        upto = data.draw(st.integers(0, len(rows) - 1))
-        half = cut_off(whole, rows[:upto], number + 1)
+        half = cut_off(whole, rows[:upto], whole.number + 1)
         head = paper_text(dataclasses.replace(whole, lines={})).removesuffix("[decisions]\n")
         self.texts[whole.number] = "\n".join([head, *rows]) + "\n"
         self.texts[half.number] = "\n".join([head, *rows[:upto]]) + "\n"
@@ -985,13 +989,16 @@ class LawMachine(RuleBasedStateMachine):
     def somebody_puts_an_old_ledger_back(
         self, data: st.DataObject, with_the_one_before: bool, cut: int | None
     ) -> None:
-        path = self.directory / "state" / LEDGER
         image, older = data.draw(st.sampled_from(self.images))
+        self.put_back(image, older if with_the_one_before else None, cut)
+
+    def put_back(self, image: bytes, older: bytes | None, cut: int | None) -> None:
+        path = self.directory / "state" / LEDGER
         is_damaged = any(oracle.ledger_is_damaged for oracle in self.oracles)
         if is_damaged or self.act_was_cut or not path.exists() or path.read_bytes() == image:
             return
         path.write_bytes(image)
-        if with_the_one_before and older is not None:
+        if older is not None:
             previous(path).write_bytes(older)
         for oracle in self.oracles:
             oracle.ledger_is_damaged = True
@@ -1334,6 +1341,71 @@ def test_what_waited_at_the_loss_of_a_ledger_stays_wherever_the_start_was_cut(
     machine.the_ledger_is_lost_and_the_start_cut_short(DIAGNOSIS, kill)
     machine.the_law_holds()
     assert machine.leasable() == []
+
+
+def test_an_end_stays_come_on_a_clock_that_was_set_back_and_after_a_power_cut(
+    machine: LawMachine,
+) -> None:
+    wish = Wish(yes=True, until_days=1, without=(), on=0, right_word=True)
+    machine.say_yes(wish, {DIAGNOSIS}, as_file=False, kill=None)
+    newest = machine.oracle.newest(DIAGNOSIS)
+    assert newest is not None
+    assert newest.until_ms is not None
+    machine.clock.advance(newest.until_ms - machine.now_ms)
+    machine.look()
+    machine.somebody_sets_the_clock(-DAY)
+    machine.the_law_holds()
+    assert machine.open_lanes() == {SERVICE, ADVICE}
+    machine.kill()
+    machine.the_power_comes_back(-3 * HOUR, trusted=True)
+    machine.the_law_holds()
+    assert machine.open_lanes() == {SERVICE, ADVICE}
+    machine.kill()
+    machine.the_floor_is_lost("gone")
+    machine.the_law_holds()
+    assert machine.open_lanes() == {SERVICE, ADVICE}
+
+
+@pytest.mark.parametrize("cut", [None, 0, 3, 6, 9])
+def test_a_no_does_not_go_with_an_old_ledger(machine: LawMachine, cut: int | None) -> None:
+    machine.somebody_takes_an_image()
+    ((image, older),) = machine.images
+    machine.say_no(DIAGNOSIS, None)
+    machine.stop()
+    machine.put_back(image, older, cut)
+    if machine.house is None:
+        machine.start_and_come_up("by hand")
+    machine.the_law_holds()
+    assert machine.open_lanes() == set()
+    machine.clock.advance(MINUTE)
+    wish = Wish(yes=True, until_days=None, without=(), on=0, right_word=True)
+    machine.say_yes(wish, {ADVICE}, as_file=False, kill=None)
+    machine.the_law_holds()
+    assert machine.open_lanes() == {ADVICE}
+
+
+@pytest.mark.parametrize("upto", range(7))
+def test_half_a_form_says_no_more_than_the_whole(machine: LawMachine, upto: int) -> None:
+    machine.say_no(DIAGNOSIS, None)
+    machine.clock.advance(HOUR)
+    machine.look()
+    now = machine.now_ms
+    whole = Paper(
+        number=len(machine.papers),
+        version=f"v{machine.serial}",
+        by=OWNER,
+        recorded_ms=now,
+        lines={
+            DIAGNOSIS: Line(yes=True, until_ms=now // DAY * DAY + DAY, without=(HEAT,), on_ms=now),
+            ADVICE: Line(yes=False),
+        },
+    )
+    machine.write_in_two(whole, upto, is_finished=True, kill=None)
+    machine.the_law_holds()
+    assert machine.open_lanes() == {SERVICE, DIAGNOSIS}
+    newest = machine.oracle.newest(DIAGNOSIS)
+    assert newest is not None
+    assert (newest.without, newest.until_ms) == ((HEAT,), now // DAY * DAY + DAY)
 
 
 def test_a_yes_has_ended_when_its_end_is_now(machine: LawMachine) -> None:

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: completion practice wheel help demo test check bench fmt fuzz kills law setup broker units strace systemd-root vectors matrix pins clean
+.PHONY: completion practice wheel help demo test check bench fmt fuzz kills law setup broker units strace systemd-root vectors matrix pins profiles clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ matrix: $(VENV)/ready ## list each clause of the privacy policy with the tests t
 wheel: $(VENV)/ready ## build dist/assent-VERSION-py3-none-any.whl, all that a gateway needs
 	@$(PYTHON) -m pip --python $(BIN)/python wheel --quiet --no-deps --no-build-isolation \
 		--wheel-dir dist .
+
+profiles: $(VENV)/ready ## write config/profiles/ again from recorded facts
+	@$(BIN)/python -m tools.profiles ../shared/data/modbus
 
 completion: $(VENV)/ready ## write the shells' completions of both command lines again
 	@$(BIN)/python -m tools.completion

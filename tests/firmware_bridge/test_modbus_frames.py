@@ -288,9 +288,16 @@ def test_a_segment_is_read_or_refused_by_name(data: str, expected: Answer | str 
         ("010304000a", "unit 1: the answer was cut after 5 of 9 bytes"),
         ("ff00010304000a000b0000", "unit 1: the checksum of the answer is wrong"),
         ("020304000100021932", "unit 1: another unit answered, number 2"),
+        ("010300000002c40b", "unit 1 does not answer; only the question came back"),
         ("0f10ff80f0", "unit 1: 5 bytes came and no frame; is the line right at 9600 8N1?"),
     ],
-    ids=["an answer that stops", "a wrong checksum", "another unit", "bytes at another speed"],
+    ids=[
+        "an answer that stops",
+        "a wrong checksum",
+        "another unit",
+        "an echo",
+        "bytes at another speed",
+    ],
 )
 def test_what_is_no_answer_is_named(data: str, expected: str) -> None:
     heard = bytes.fromhex(data)

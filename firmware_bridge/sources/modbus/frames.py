@@ -152,6 +152,8 @@ def rtu_trouble(question: Question, data: bytes, line: str) -> AnswerError:
         line: how the line is set, such as 9600 8N1.
     """
     unit, length = question.unit, question.length
+    if data == rtu_frame(question):  # adapters that hear themselves
+        return AnswerError(f"unit {unit} does not answer; only the question came back")
     for place in range(len(data)):
         if data[place : place + 3] == bytes([unit, question.function, question.size]):
             if len(data) - place < length:

@@ -82,7 +82,7 @@ def points(counted: Counter[str], every: int, rng: random.Random) -> list[Step]:
 def main() -> int:
     """Runs all of it, prints a line for each group, keeps the result; 1 when something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--every", type=int, default=3, help="of the writes of pages, every K-th")
+    parser.add_argument("--every", type=int, default=4, help="of the writes of pages, every K-th")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)

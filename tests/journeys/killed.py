@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -51,6 +53,7 @@ from demo.stage import Stage, StageError, free_port, wait_until
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Device, Instant, Sample
 from tests.agent.installed import NOBODY
+from tests.agent.test_fence import unsent
 from tests.simulators.steps import Step, Watch
 from tests.simulators.tap import Line, Tap, steady
 
@@ -69,7 +72,9 @@ READINGS = 20
 # Samples that the owner is handed in one go; it takes them before the next.
 _AT_ONCE = 100
 # Bytes up after which a line is held: a handshake, CONNECT and SUBSCRIBE, a batch or two.
-HOLD = 6_000
+HOLD = 4_000
+# Bytes that a held line has received when its window is full.
+FULL = HOLD + 2_000
 # After the rows are gone the file is cut; a loop of the owner later nothing of it is under way.
 _SETTLE_S = 0.15
 # After the end of a permit the uplink sees it at its next look, within a second.
@@ -137,6 +142,7 @@ class Household:
 
     def __init__(self, recipients: Stage, root: Path) -> None:
         self.stage = stage = recipients.copied(root / "stage")
+        stage.ports[RECIPIENT] = _own_port()
         bundle = stage.publish(self.policy)
         stage.make_gateway("")
         stage.enrol(bundle)
@@ -199,6 +205,15 @@ class Household:
         """What is measured for each batch of each flow."""
         for first in range(0, BATCHES * READINGS, READINGS):
             yield {flow: measured(flow)[first : first + READINGS] for flow in FLOWS}
+
+
+def _own_port() -> int:
+    """A port that stays free between two points: outside of those that the kernel gives away."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Seen(Store):
@@ -349,7 +364,9 @@ class Point:
         """
         alone = victim == "command"
         self.start(*(["uplink"] if alone else []))
-        before = steady(self.tap, 3 * HOLD)
+        before = steady(self.tap, FULL)
+        if not sum(unsent(self.tap.port).values()):
+            self.wrong.append("nothing is in flight on the gateway's side")
         watch = None
         if victim is not None and not alone:
             log = self.root / "steps"
@@ -420,7 +437,7 @@ class Point:
         if done:
             self.wrong.append(f"the call said that it is done, and the flow is {said}")
         # Whoever connected since has some of the flow in flight as well.
-        before += [line for line in steady(self.tap, 3 * HOLD) if line not in before]
+        before += [line for line in steady(self.tap, FULL) if line not in before]
         if not self.act.perform(self):
             self.wrong.append("the act fails when it is repeated")
         again = self.tap_now(before)

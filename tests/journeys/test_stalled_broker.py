@@ -16,7 +16,7 @@ import pytest
 
 from demo.stage import Stage, wait_until
 from tests.agent.test_fence import unsent
-from tests.journeys.killed import ENDED, OTHERS, Household, Point, Withdrawal
+from tests.journeys.killed import ENDED, FULL, OTHERS, Household, Point, Withdrawal
 from tests.simulators.tap import Line, steady
 
 pytestmark = pytest.mark.journey
@@ -55,7 +55,7 @@ def point(laden: Laden, tmp_path: Path, together: bool) -> Iterator[Point]:
 def stalled(point: Point) -> list[Line]:
     """Starts everything; the lines on which a megabyte waits in vain."""
     point.start()
-    lines = steady(point.tap, 6_000)
+    lines = steady(point.tap, FULL)
     wait_until(lambda: held(point) > MUCH, "a megabyte is in flight", 10)
     return lines
 

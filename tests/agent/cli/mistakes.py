@@ -25,6 +25,7 @@ TRANSCRIPT = Path(__file__).with_suffix(".txt")
 
 AGENT, POLICY, FORM = "agent.toml", "policy.toml", "consent.toml"
 PROFILE = "profiles/replay-washing-machine.toml"
+METER = "profiles/meter.toml"
 RECORDING = "time,power,energy,water,door,program,fault,serial\n"
 
 _AGENT = """\
@@ -47,6 +48,40 @@ profile = "replay-washing-machine"
 every = "1s"
 fresh = "30s"
 """
+_METER_DEVICE = """
+[[device]]
+id = "meter"
+kind = "electricity-meter"
+source = "modbus"
+port = "/dev/serial/by-id/usb-TEST-if00-port0"
+unit_id = 1
+profile = "meter"
+"""
+
+_METER_PROFILE = """\
+[profile]
+source = "modbus"
+about = "A meter"
+facts = "made up"
+serial = { baudrate = 2400, parity = "N", stopbits = 1 }
+requests = { registers = 80, gap = 10 }
+
+[[field]]
+attribute = "appliance.power"
+table = "input"
+address = 12
+type = "float32"
+unit = "W"
+
+[[field]]
+attribute = "appliance.energy"
+table = "input"
+address = 72
+type = "uint32"
+word_order = "little"
+scale = 10
+unit = "Wh"
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +94,7 @@ class Mistake:
         old: what stands there.
         new: what they wrote instead.
         data: makes the bytes of a file that is taken in.
+        meter: whether there is a Modbus meter besides.
     """
 
     name: str
@@ -66,10 +102,11 @@ class Mistake:
     old: str = ""
     new: str = ""
     data: Callable[[], bytes] = bytes
+    meter: bool = False
 
 
-def _in(file: str, *cases: tuple[str, str, str]) -> list[Mistake]:
-    return [Mistake(name, file, old, new) for name, old, new in cases]
+def _in(file: str, *cases: tuple[str, str, str], meter: bool = False) -> list[Mistake]:
+    return [Mistake(name, file, old, new, meter=meter) for name, old, new in cases]
 
 
 def _bundle(name: str, data: Callable[[], bytes]) -> Mistake:
@@ -276,6 +313,44 @@ MISTAKES: tuple[Mistake, ...] = (
             "",
         ),
     ),
+    *_in(
+        AGENT,
+        ("a meter without a port", 'port = "/dev/serial/by-id/usb-TEST-if00-port0"\n', ""),
+        (
+            "a port that is another after plugging in",
+            "/dev/serial/by-id/usb-TEST-if00-port0",
+            "/dev/ttyUSB0",
+        ),
+        ("a port of another protocol", "/dev/serial/by-id/usb-TEST-if00-port0", "http://meter"),
+        ("a meter without a profile", 'profile = "meter"\n', ""),
+        ("a unit id that no unit has", "unit_id = 1", "unit_id = 248"),
+        ("the speed of a line beside its port", "unit_id = 1", "unit_id = 1\nbaudrate = 9600"),
+        (
+            "a recording's profile for a meter",
+            'profile = "meter"',
+            'profile = "replay-washing-machine"',
+        ),
+        meter=True,
+    ),
+    *_in(
+        METER,
+        ("a speed under another name", "baudrate = 2400", "baud = 2400"),
+        ("a parity in words", 'parity = "N"', 'parity = "none"'),
+        ("an address of six figures", "address = 12", "address = 300013"),
+        ("a field without a table", 'table = "input"\naddress = 12', "address = 12"),
+        ("a table by its function", 'table = "input"\naddress = 12', "table = 4\naddress = 12"),
+        ("a float among coils", 'table = "input"\naddress = 12', 'table = "coil"\naddress = 12'),
+        ("a type of another language", '"float32"', '"float"'),
+        ("an order of one register", '"uint32"', '"uint16"'),
+        ("more registers than can be asked for", "registers = 80", "registers = 200"),
+        ("an attribute that is nearly one of the dictionary", "appliance.power", "appliance.powr"),
+        (
+            "a profile of which nothing can leave",
+            _METER_PROFILE.split("[[field]]", 1)[1],
+            '\nattribute = "appliance.thd"\ntable = "input"\naddress = 1\ntype = "int16"\n',
+        ),
+        meter=True,
+    ),
     _bundle("an empty file", bytes),
     _bundle("something else", lambda: b"%PDF-1.7\n%some manual\n"),
     _bundle("a bundle cut short", lambda: MAKER.bundle(newer)[:-100]),
@@ -323,7 +398,8 @@ def _check(place: Path, mistake: Mistake) -> list[str]:
         # Far ahead, so that no review and no end of a yes comes while this is tested.
         text = (REPO / "config" / name).read_text()
         (place / name).write_text(text.replace("2027-", "2997-").replace("2028-", "2998-"))
-    (place / AGENT).write_text(_AGENT)
+    (place / AGENT).write_text(_AGENT + _METER_DEVICE * mistake.meter)
+    (place / METER).write_text(_METER_PROFILE)
     (place / "washer.csv").write_text(RECORDING)
     path = place / mistake.file
     text = path.read_text()

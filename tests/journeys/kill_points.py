@@ -54,9 +54,9 @@ def at(household: Household, act: str, victim: str | None, strike: Step | None) 
     raise TooLateError
 
 
-def _settle_in() -> None:
-    """Makes the worker's own household; it is left behind in a directory that ends with it."""
-    root = Path(tempfile.mkdtemp(prefix="assent-"))
+def _settle_in(place: str) -> None:
+    """Makes the worker's own household."""
+    root = Path(tempfile.mkdtemp(dir=place))
     recipients = Stage(root / "recipients")
     recipients.make_recipients()
     _here.append(Household(recipients, root / "house"))
@@ -93,7 +93,12 @@ def main() -> int:
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}", flush=True)
     began = time.monotonic()
-    with concurrent.futures.ProcessPoolExecutor(chosen.jobs, initializer=_settle_in) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="assent-") as place,
+        concurrent.futures.ProcessPoolExecutor(
+            chosen.jobs, initializer=_settle_in, initargs=(place,)
+        ) as pool,
+    ):
         rows = _run(pool, chosen.every, random.Random(seed))
     violations = [one for row in rows for one in row["wrong"]]
     result = {

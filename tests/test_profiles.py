@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from firmware_bridge.decode.modbus import Block, plan
@@ -17,7 +18,7 @@ from firmware_bridge.profile import Profile, load_profile, parse_profile
 from firmware_bridge.profile.fields import Field
 from tests.firmware_bridge.modbus_vectors import dumps, inverters
 from tests.test_house import REPO
-from tools.profiles import definitions, meters, solarman
+from tools.profiles import definitions, goodwe, meters, solarman, victron
 from tools.profiles.__main__ import PLACE, maps
 from tools.profiles.maps import Map
 from tools.profiles.page import MADE, decimal, profile, told
@@ -383,6 +384,59 @@ def test_a_definition_that_does_not_tell_all_leaves_the_register_out(
     one = definition(old, new)
     assert [field.attribute for field in one.fields] == ["appliance.frequency"]
     assert [reason in left.reason for left in one.left] == [True], one.left
+
+
+GRID = victron.SERVICES[0]
+ROW = victron.Row("com.victronenergy.grid", "/Ac/L2/Voltage", "d", "V AC", "5", "uint16", "10", "R")
+
+
+def test_a_register_that_holds_ten_times_the_value_has_a_tenth_as_scale() -> None:
+    one = victron.convert(GRID, [ROW, ROW._replace(path="/Ac/Frequency", unit="Hz", scale="100")])
+    assert fields(one) == [
+        ("appliance.frequency", 5, "uint16", Fraction(1, 100)),
+        ("appliance.voltage.l2", 5, "uint16", Fraction(1, 10)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"access": "W"}, "a setting"),
+        ({"scale": ""}, "no decimal number"),
+        ({"scale": "-10"}, "no scale"),
+        ({"scale": "0"}, "no scale"),
+        ({"type": "INTERNAL[1]"}, "no number"),
+        ({"unit": "A AC"}, "no unit of appliance.voltage.l2"),
+        ({"path": "/Ac/L4/Voltage"}, "no place"),
+    ],
+    ids=["written to", "no scale", "below zero", "zero", "another type", "unit", "a fourth phase"],
+)
+def test_a_row_of_a_service_that_does_not_tell_all_is_left_out(
+    change: dict[str, str], reason: str
+) -> None:
+    one = victron.convert(GRID, [ROW._replace(**change)])
+    assert not one.fields
+    assert [reason in left.reason for left in one.left] == [True], one.left
+
+
+def test_a_sensor_whose_recorded_answers_say_otherwise_is_left_out(shared_data: Path) -> None:
+    recorded = [one for one in goodwe.inverters_of(shared_data / "modbus") if one.family == "dt"]
+    whole = goodwe.convert("dt", "recorded", recorded)
+    assert "vpv1" in {field.label for field in whole.fields}
+    first, *others = recorded
+    wrong = {**first.runtime, "vpv1": 400.7}
+    changed = [msgspec.structs.replace(first, runtime=wrong), *others]
+    one = goodwe.convert("dt", "recorded", changed)
+    assert {left.label for left in one.left} - {left.label for left in whole.left} == {"vpv1"}
+    assert f"an answer of {first.device} says otherwise" in {left.reason for left in one.left}
+
+
+def test_a_sensor_that_no_recorded_answer_holds_is_left_out(shared_data: Path) -> None:
+    recorded = [one for one in goodwe.inverters_of(shared_data / "modbus") if one.family == "dt"]
+    silent = [msgspec.structs.replace(one, exchanges=[]) for one in recorded]
+    one = goodwe.convert("dt", "recorded", silent)
+    assert not one.fields
+    assert "no recorded answer confirms it" in {left.reason for left in one.left}
 
 
 def test_a_line_of_another_form_is_refused_with_its_number() -> None:

@@ -119,10 +119,8 @@ def read(data: Path) -> Iterator[Map]:
         data: the folder of the recorded facts.
     """
     families: dict[str, list[Inverter]] = defaultdict(list)
-    with lzma.open(data / _FILE, "rt") as file:
-        for line in file:
-            one = msgspec.convert(json.loads(line), Inverter)
-            families[one.family].append(one)
+    for one in inverters_of(data):
+        families[one.family].append(one)
     for family, inverters in families.items():
         source = _ORIGIN.format(family)
         if family not in _ABOUT:
@@ -130,6 +128,17 @@ def read(data: Path) -> Iterator[Map]:
             yield Map(f"goodwe-{family}", family, source, refused=reason)
         else:
             yield convert(family, source, inverters)
+
+
+def inverters_of(data: Path) -> Iterator[Inverter]:
+    """Reads what was recorded of each inverter.
+
+    Args:
+        data: the folder of the recorded facts.
+    """
+    with lzma.open(data / _FILE, "rt") as file:
+        for line in file:
+            yield msgspec.convert(json.loads(line), Inverter)
 
 
 def convert(family: str, source: str, inverters: Sequence[Inverter]) -> Map:
@@ -156,7 +165,11 @@ def convert(family: str, source: str, inverters: Sequence[Inverter]) -> Map:
     requests = limits(fields, [("holding", first, count) for first, count in shortest.items()])
     units = {dump.unit for _, dumps in recorded for dump in dumps}
     about = f"{_ABOUT[family]}; unit {' or '.join(map(str, sorted(units)))}"
-    return Map(f"goodwe-{family}", about, source, fields, tuple(dropped), requests=requests)
+    refused = None if fields else "no recorded answer confirms any of it"
+    return Map(
+        f"goodwe-{family}", about, source, fields, tuple(dropped), requests=requests,
+        refused=refused,
+    )  # fmt: skip
 
 
 def _fact(sensor: Sensor) -> Fact:

@@ -128,8 +128,11 @@ def limits(fields: Sequence[Fact], ranges: Iterable[tuple[Table, int, int]]) -> 
         ranges: table, first register and count of each request.
 
     Returns:
-        A `requests` table: no longer than the longest of them, and no hole bridged but inside one.
+        A `requests` table: no longer than the longest of them, and no hole bridged but inside one;
+        None without fields.
     """
+    if not fields:
+        return None
     known = list(ranges)
     inside, between = [0], [MOST_REGISTERS + 1]
     ordered = sorted(fields, key=lambda one: (one.table, one.address))
@@ -140,7 +143,7 @@ def limits(fields: Sequence[Fact], ranges: Iterable[tuple[Table, int, int]]) -> 
             (inside if together else between).append(hole)
     gap = min(max(inside), min(between) - 1, MOST_REGISTERS)
     longest = min(max(count for _, _, count in known), MOST_REGISTERS)
-    return f"{{ registers = {longest}, gap = {max(gap, 0)} }}" if fields else None
+    return f"{{ registers = {longest}, gap = {max(gap, 0)} }}"
 
 
 def _holds(place: tuple[Table, int, int], fact: Fact) -> bool:

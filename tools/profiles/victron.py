@@ -62,21 +62,23 @@ _CHARGER: Final = {
 }
 
 
-class _Service(NamedTuple):
+class Service(NamedTuple):
+    """A service, its profile, and the attributes of its paths; `#` is a phase."""
+
     name: str
     profile: str
     about: str
     paths: dict[str, str]
 
 
-_SERVICES: Final = (
-    _Service("grid", "victron-grid", "Grid meter of a Victron GX", _METER),
-    _Service("acload", "victron-acload", "Load meter of a Victron GX", _METER),
-    _Service("heatpump", "victron-heatpump", "Heat pump at a Victron GX", _METER),
-    _Service("evcharger", "victron-evcharger", "Victron EV charging station", _METER),
-    _Service("pvinverter", "victron-pvinverter", "Solar inverter at a Victron GX", _SOLAR),
-    _Service("battery", "victron-battery", "Battery monitor at a Victron GX", _BATTERY),
-    _Service("solarcharger", "victron-solarcharger", "Solar charger at a Victron GX", _CHARGER),
+SERVICES: Final = (
+    Service("grid", "victron-grid", "Grid meter of a Victron GX", _METER),
+    Service("acload", "victron-acload", "Load meter of a Victron GX", _METER),
+    Service("heatpump", "victron-heatpump", "Heat pump at a Victron GX", _METER),
+    Service("evcharger", "victron-evcharger", "Victron EV charging station", _METER),
+    Service("pvinverter", "victron-pvinverter", "Solar inverter at a Victron GX", _SOLAR),
+    Service("battery", "victron-battery", "Battery monitor at a Victron GX", _BATTERY),
+    Service("solarcharger", "victron-solarcharger", "Solar charger at a Victron GX", _CHARGER),
 )
 _PHASE: Final = re.compile(r"(?<=/L)[123](?=/)")
 _TEXT: Final = re.compile(r"string\[([0-9]+)\]")
@@ -89,7 +91,9 @@ _TYPES: Final[dict[str, WireType]] = {
 _KINDS: Final = "com.victronenergy."
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A row of the list, as it is written."""
+
     service: str
     path: str
     dbus: str
@@ -107,18 +111,23 @@ def read(data: Path) -> Iterator[Map]:
         data: the folder of the recorded facts.
     """
     with (data / _FILE).open(newline="") as file:
-        rows = [_Row(*cells) for cells in csv.reader(file) if cells]
-    for service in _SERVICES:
+        rows = [Row(*cells) for cells in csv.reader(file) if cells]
+    for service in SERVICES:
         yield convert(service, [row for row in rows if row.service == _KINDS + service.name])
-    other = {row.service.removeprefix(_KINDS) for row in rows} - {one.name for one in _SERVICES}
+    other = {row.service.removeprefix(_KINDS) for row in rows} - {one.name for one in SERVICES}
     source = _ORIGIN.format("*")
     for name in sorted(other):
         reason = "no name of its paths is known here yet"
         yield Map(f"victron-{name}", name, source, refused=reason)
 
 
-def convert(service: _Service, rows: Sequence[_Row]) -> Map:
-    """Makes the fields of one service."""
+def convert(service: Service, rows: Sequence[Row]) -> Map:
+    """Makes the fields of one service.
+
+    Args:
+        service: which, and what its paths are called here.
+        rows: those of the service.
+    """
     facts, left = [], []
     for row in rows:
         try:
@@ -130,7 +139,7 @@ def convert(service: _Service, rows: Sequence[_Row]) -> Map:
     return Map(service.profile, service.about, source, fields, tuple(dropped))
 
 
-def _fact(row: _Row, paths: dict[str, str]) -> Fact:
+def _fact(row: Row, paths: dict[str, str]) -> Fact:
     phase = _PHASE.search(row.path)
     attribute = paths.get(_PHASE.sub("#", row.path), "").replace("#", phase[0] if phase else "")
     if attribute not in UNITS:

@@ -15,6 +15,7 @@ Limits: one that is said again while the first is being recorded is recorded as 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +44,11 @@ def leave(spool: Path, flow: str, said_ms: int) -> None:
 def left(spool: Path) -> dict[str, int]:
     """Gives the noes that lie beside a spool: flow to the instant. What is none is passed over."""
     found = {}
-    for path in spool.parent.glob(f"{spool.name}{_PREFIX}*"):
+    # Asked with every lease: a plain listing takes a tenth of a glob.
+    for name in os.listdir(spool.parent):  # noqa: PTH208
+        if not name.startswith(f"{spool.name}{_PREFIX}"):
+            continue
+        path = spool.with_name(name)
         try:
             said, flow = durable.read(path, _MOST).decode().split("\n", 1)
             if path == _path_of(spool, flow):  # not the unfinished file of a crash

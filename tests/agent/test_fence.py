@@ -285,10 +285,14 @@ def test_a_no_past_the_collecting_side_closes_the_row_and_waits_to_be_recorded(
 # Stands in the middle of a write like a collecting side that was stopped there: on no leash.
 STOPPED = """
 import sqlite3, sys, time
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
 print("ready", flush=True)
 sys.stdin.readline()
-db.execute("BEGIN IMMEDIATE")
+while not db.in_transaction:  # SQLite's own waits would let the whole transfer pass
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        time.sleep(0.0005)
 print("held", flush=True)
 time.sleep(60)
 """

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,77 @@ def test_recorded_answers_of_inverters_give_what_another_decoder_says(
             assert value in near, (device["device"], attribute, value, said)
     assert compared > 60
     assert other_than_zero > 40
+
+
+ITEM = re.compile(r"^ *- +name: .*?(?=^ *- +name:|^ *- group:|\Z)", re.MULTILINE | re.DOTALL)
+TIMES = {"kW": 1000, "kWh": 1000, "kVar": 1000}
+
+
+def items(text: str) -> Iterator[dict[str, str]]:
+    """The items of a definition, by a second reader that knows nothing of its shape."""
+    text = re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE)
+    for item in ITEM.findall(text):
+        keys = re.findall(r"(\w+) *: *(\[[^]]*\]|'[^']*'|\"[^\"]*\"|\S+)", item)
+        yield {key: value.strip("'\"") for key, value in keys}
+
+
+def as_its_origin_reads(item: dict[str, str], words: dict[int, int]) -> float:
+    """Adds words up from the first, takes the offset off, then scales: parser.py of the origin."""
+    registers = [int(one, 0) for one in item["registers"].strip("[]").split(",")]
+    value = sum(words[at] << 16 * place for place, at in enumerate(registers))
+    if item["rule"] in "24" and value >> (16 * len(registers) - 1):
+        value -= 1 << 16 * len(registers)
+    value -= int(item.get("offset", "0"))
+    return value * float(item["scale"]) * TIMES.get(item["uom"], 1)
+
+
+def test_every_field_of_a_definition_reads_any_registers_as_its_origin_does(
+    shared_data: Path,
+) -> None:
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    compared = 0
+    for path in (shared_data / "modbus" / "solarman_definitions").glob("*.yaml"):
+        one = loaded(solarman.MODELS[path.stem][0])
+        words = {at: chance.randrange(2**16) for at in range(0x10000)}
+        read = decoded(one, "holding", words) | decoded(one, "input", words)
+        all_ = [item for item in items(path.read_text()) if "registers" in item]
+        for field in one.fields:
+            if field.type == "text":
+                continue
+            said = [
+                as_its_origin_reads(item, words)
+                for item in all_
+                if item["rule"] in "1234" and solarman_place(item["name"]) == field.attribute
+            ]
+            expected = [pytest.approx(value, rel=1e-9) for value in said]
+            assert read[field.attribute] in expected, (seed, path.stem, field.attribute)
+            compared += 1
+    assert compared > 150
+
+
+def solarman_place(name: str) -> str | None:
+    try:
+        return solarman.place(name)
+    except RefusedError:
+        return None
+
+
+def test_every_field_of_a_service_is_a_row_of_the_list(shared_data: Path) -> None:
+    with (shared_data / "modbus" / "victron_gx_registers.csv").open(newline="") as file:
+        rows = {(row[0], int(row[4])): row for row in csv.reader(file)}
+    compared = 0
+    for service in victron.SERVICES:
+        for field in loaded(service.profile).fields:
+            row = rows[f"com.victronenergy.{service.name}", field.address or 0]
+            assert row[7] == "R"
+            if field.type == "text":
+                assert row[5] == f"string[{field.length}]"
+                continue
+            assert row[5] == field.type
+            assert field.scale * float(row[6]) == pytest.approx(TIMES.get(row[3], 1))
+            compared += 1
+    assert compared > 60
 
 
 def test_the_low_word_stands_first_where_the_definitions_say_so() -> None:

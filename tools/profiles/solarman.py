@@ -31,7 +31,7 @@ _ORIGIN: Final = (
 )
 
 # The profile and the model, as the files' heads and names tell.
-_MODELS: Final = {
+MODELS: Final = {
     "deye_2mppt": ("deye-2mppt", "Deye micro-inverter of two trackers (SUN600G3)"),
     "deye_4mppt": ("deye-4mppt", "Deye micro-inverter of four trackers (SUN2000G3)"),
     "deye_hybrid": ("deye-hybrid", "Deye hybrid inverter"),
@@ -108,7 +108,7 @@ def read(data: Path) -> Iterator[Map]:
         data: the folder of the recorded facts.
     """
     for path in sorted((data / _FOLDER).glob("*.yaml")):
-        name, about = _MODELS.get(path.stem, (path.stem, path.stem))
+        name, about = MODELS.get(path.stem, (path.stem, path.stem))
         source = _ORIGIN.format(path.name)
         try:
             yield convert(name, about, source, path.read_text())

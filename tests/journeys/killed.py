@@ -436,8 +436,8 @@ class Point:
             return first
         if done:
             self.wrong.append(f"the call said that it is done, and the flow is {said}")
-        # Whoever connected since has some of the flow in flight as well.
-        before += [line for line in steady(self.tap, FULL) if line not in before]
+        if said == "on":  # whoever connected since has some of the flow in flight as well
+            before += [line for line in steady(self.tap, FULL) if line not in before]
         if not self.act.perform(self):
             self.wrong.append("the act fails when it is repeated")
         again = self.tap_now(before)

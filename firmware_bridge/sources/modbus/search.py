@@ -27,7 +27,7 @@ from firmware_bridge.profile.fields import Field, Serial
 from firmware_bridge.profile.registers import is_bit
 from firmware_bridge.sample import SourceError, Value
 from firmware_bridge.sources.modbus.bus import Bus
-from firmware_bridge.sources.modbus.frames import Question
+from firmware_bridge.sources.modbus.frames import Answer, Question
 
 # A meter that is there begins to answer within some 100 ms; the wrong units are many.
 _PROBE_S: Final = 0.25
@@ -152,9 +152,9 @@ def _is_there(bus: Bus, unit: int) -> bool:
 
 
 def _fits(bus: Bus, unit: int, line: Serial, profiles: Mapping[str, Profile]) -> tuple[Fit, ...]:
-    fits = []
+    fits, asked = [], _Asked(bus, unit)
     for name, profile in profiles.items():
-        values = _values(bus, unit, profile)
+        values = _values(asked, profile)
         if values:
             fits.append(
                 (profile.serial != line, Fit(name, profile.about, len(profile.fields), values))
@@ -172,15 +172,32 @@ def _says_something(value: Value) -> bool:
     return abs(value) >= _LEAST if isinstance(value, float) else bool(value)
 
 
-def _values(bus: Bus, unit: int, profile: Profile) -> dict[str, Value]:
+class _Asked:
+    """A unit, asked each question once: many profiles begin with the same registers."""
+
+    def __init__(self, bus: Bus, unit: int) -> None:
+        self._bus, self._unit = bus, unit
+        self._answers: dict[str, Answer | None] = {}
+
+    def answer(self, request: Request) -> Answer | None:
+        """What it answers; None where it refuses or does not."""
+        if str(request) not in self._answers:
+            self._answers[str(request)] = self._ask(request)
+        return self._answers[str(request)]
+
+    def _ask(self, request: Request) -> Answer | None:
+        with contextlib.suppress(SourceError):
+            answer = self._bus.ask(Question(request, self._unit), _READ_S)
+            return None if answer.refusal else answer
+        return None
+
+
+def _values(asked: _Asked, profile: Profile) -> dict[str, Value]:
     """What a unit gives for a profile; nothing where it refuses or does not answer a part."""
     values: dict[str, Value] = {}
     for request in plan(profile.fields, profile.requests):
-        try:
-            answer = bus.ask(Question(request, unit), _READ_S)
-        except SourceError:
-            return {}
-        if answer.refusal:
+        answer = asked.answer(request)
+        if answer is None:
             return {}
         block = Block(request)
         bits = is_bit(request.fields[0])

@@ -94,6 +94,19 @@ def test_what_is_printed_can_be_pasted_and_loads(
     assert (loaded.source, loaded.unit_id, loaded.port) == ("modbus", 2, str(link))
 
 
+def test_profiles_that_ask_for_the_same_registers_ask_once(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "meter"
+    with Meters(link, [Washer(1)], baudrate=2400) as meters:
+        told = found(place, capsys, "--port", str(link), "--units", "1")
+    (one,) = told["found"]
+    assert isinstance(one["fits"], list)
+    names = {fit["profile"] for fit in one["fits"]}
+    assert names >= {"eastron-sdm220", "eastron-sdm230"}  # the same registers
+    assert len(meters.asked) == len(set(meters.asked)) > 30
+
+
 def test_a_unit_over_tcp_is_found(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with TcpMeters([Washer(1)]) as meters:
         told = found(place, capsys, "--port", meters.name, "--units", "1")

@@ -544,9 +544,9 @@ def test_nobody_there_is_named() -> None:
 )
 def test_who_does_not_answer_over_tcp_is_named(opened: Open, reply: bytes, said: str) -> None:
     def serve() -> None:
-        # Ends with the listener, or when who asked resets the connection.
-        with contextlib.suppress(OSError):
-            for _ in range(2):
+        for _ in range(2):
+            # Ends with the listener, goes on when who asked resets the connection.
+            with contextlib.suppress(OSError):
                 connection, _ = listener.accept()
                 with connection:
                     while connection.recv(100):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sysconfig
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agent.cli.say import result
@@ -55,10 +56,20 @@ def run(arguments: argparse.Namespace) -> int:
         ) from exc
     result(
         {"written": [str(path) for path in wanted], "enrolled": False},
-        [*(f"written: {path}" for path in wanted), *_next(directory)],
+        [*_told(wanted, directory / "profiles"), *_next(directory)],
         as_json=arguments.json,
     )
     return 0
+
+
+def _told(written: Iterable[Path], profiles: Path) -> Iterator[str]:
+    count = 0
+    for path in written:
+        if path.parent == profiles:
+            count += 1
+        else:
+            yield f"written: {path}"
+    yield f"written: {profiles}, {count} device profiles"
 
 
 def _examples() -> Path:

@@ -41,7 +41,7 @@ from firmware_bridge.supervisor import Health
 # Lists of samples that wait for the owner; what one read of a source gave is cut into such lists,
 # because an act is heard between two of them.
 _WAITING_LISTS: Final = 16
-_LIST: Final = 64
+_LIST: Final = 256  # some 4 ms of work; 64 cost a tenth of the whole path
 # A source that waits at the door looks this often whether the house is closing.
 _PATIENCE_S: Final = 0.2
 # Withdrawals come through the door; ages, ends and epochs may be this late, or as late as a turn

@@ -312,6 +312,9 @@ def test_what_is_taken_off_before_the_scale_is_taken_off_after_it() -> None:
 def test_a_total_of_zero_is_no_reading_where_the_definition_says_so() -> None:
     assert "appliance.solar.energy" not in decoded(loaded("deye-4mppt"), "holding", {})
     assert decoded(loaded("deye-hybrid"), "holding", {})["appliance.solar.energy"] == 0
+    unknown = decoded(loaded("victron-grid"), "holding", {})
+    assert unknown["appliance.power.l1"] == 0
+    assert "appliance.energy" not in unknown
 
 
 # ------------------------------------------------------------------------------ what is refused

@@ -6,8 +6,12 @@ Law:
   - what may be written is a setting, not a reading, and is left out;
   - of two registers of one path the wider one is taken.
 
-Both functions of reading give the same registers (GX Modbus-TCP manual); holding is used. Each
-service of a GX device has a unit id of its own, which the device shows under Modbus TCP.
+Both functions of reading give the same registers (the origin's backend.cpp); holding is used. The
+high word stands first (mappings.cpp). Each service of a GX device has a unit id of its own, which
+the device shows under Modbus TCP.
+
+Limits: a GX device gives zero for a value that it does not have (mappings.cpp). For a counter zero
+is therefore no reading: it would be read as a reset. Elsewhere it cannot be told from zero.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ from tools.profiles.vocabulary import UNITS, RefusedError, factor, number
 
 _FILE: Final = "victron_gx_registers.csv"
 _ORIGIN: Final = (
-    "victronenergy/dbus_modbustcp@24c50db72fba attributes.csv, service {} (MIT), used as facts; "
-    "function: GX Modbus-TCP manual, victronenergy.com"
+    "victronenergy/dbus_modbustcp@24c50db72fba attributes.csv, service {}; backend.cpp and "
+    "mappings.cpp for function and word order (MIT), used as facts"
 )
 _METER: Final = {
     "/Ac/Power": "appliance.power",
@@ -156,4 +160,5 @@ def _fact(row: Row, paths: dict[str, str]) -> Fact:
     if divisor <= 0:
         raise RefusedError(f"{row.scale} is no scale")
     scale = factor(attribute, row.unit) / Fraction(divisor)
-    return Fact(row.path, attribute, "holding", register, _TYPES[row.type], scale)
+    absent = (0,) if UNITS[attribute] == "Wh" else ()
+    return Fact(row.path, attribute, "holding", register, _TYPES[row.type], scale, absent=absent)

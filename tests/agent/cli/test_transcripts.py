@@ -120,7 +120,9 @@ def test_init_writes_a_configuration_that_checks_and_trusts_nobody(
     place = tmp_path / "new"
     code, out, err = typed("init --config DIR --state DIR/state", place, capsys)
     assert (code, err) == (0, "")
-    assert out.splitlines()[-2:] == [
+    count = len(list((place / "profiles").glob("*.toml")))
+    assert out.splitlines()[-3:] == [
+        f"written: DIR/profiles, {count} device profiles",
         "not enrolled: no key is trusted, nothing is collected, nothing connects",
         "next: assent enrol --config DIR MAKER.bundle",
     ]

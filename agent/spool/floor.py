@@ -4,6 +4,7 @@
 Law:
   - a lane is open for the uplink while its row says so and its end lies after the wall clock and
     after the floor: a clock that was set back does not open again what had ended;
+  - while a no waits for the ledger its lane is not open, whoever opens the row again meanwhile;
   - the floor is an instant that a trusted clock told, with the time since boot at which it did. In
     that boot it rises as time passes, in a later one by all the time since that boot.
 
@@ -19,7 +20,8 @@ from agent.spool.store import Store
 
 _FLOOR: Final = "ifnull((SELECT max(at + iif(:boot >= boot, :boot - boot, :boot)) FROM floor), 0)"
 IS_OPEN: Final = (
-    f"state={LaneState.OPEN.value} AND (not_after IS NULL OR not_after > max(:now, {_FLOOR}))"
+    f"state={LaneState.OPEN.value} AND (not_after IS NULL OR not_after > max(:now, {_FLOOR}))"  # noqa: S608 - no input
+    " AND flow NOT IN (SELECT flow FROM refusal)"
 )
 """Whether a lane is open, as SQL; `:now` is wall time and `:boot` time since boot, both in ms."""
 

@@ -53,6 +53,8 @@ class Refusals(Lanes):
         """
         try:
             noes.leave(self.path, flow, now_ms)
+        except UnicodeEncodeError as exc:
+            raise SpoolError("the no cannot be left: its flow is no text") from exc
         except OSError as exc:
             raise SpoolError(f"the no cannot be left: {os.strerror(exc.errno or 0)}") from exc
 

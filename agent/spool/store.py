@@ -38,6 +38,9 @@ _CUT_MS: Final = 100
 # What a row that is not as we wrote it does to the code that reads it: a text that is no Unicode, a
 # number that is none of an enum's, a row that is not there.
 _STRANGE: Final = (ValueError, TypeError, KeyError, IndexError)
+# What a caller's own value does that SQLite cannot hold: a text that is no Unicode, a number of
+# more than 64 bits. It says nothing of the file.
+_UNFIT: Final = (UnicodeEncodeError, OverflowError)
 _DAMAGED: Final = "the spool is damaged"
 _HINT: Final = "restart; it is then set aside"
 
@@ -167,6 +170,8 @@ class Store:
                     db.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
+        except _UNFIT as exc:
+            raise SpoolError("the spool cannot hold such a name or number") from exc
         except _STRANGE as exc:
             raise self._strange() from exc
         if rings:
@@ -206,6 +211,8 @@ class Store:
                     db.execute("COMMIT")
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
+        except _UNFIT as exc:
+            raise SpoolError("the spool cannot hold such a name or number") from exc
         except _STRANGE as exc:
             raise self._strange() from exc
 

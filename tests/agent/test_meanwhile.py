@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 
+from agent.letterbox import SETTLE_MS
 from agent.meanwhile import hear_refusals
 from agent.offline import at_the_desk
 from agent.records import State
-from agent.spool import Spool
-from assent.errors import LedgerError
+from agent.spool import LaneState, Spool
+from assent.errors import LedgerError, SpoolError
 from tests.agent.installed import DIAGNOSIS, House
 from tests.agent.test_desk import agreed, house, installed  # noqa: F401 (fixtures)
 
@@ -51,6 +53,58 @@ def test_while_a_no_lies_beside_the_spool_nothing_of_the_flow_is_leased(
         assert carrier.revoked(now_ms) == {leased.id}
         carrier.returned([leased.id])
         assert [one for one in carrier.lease("maker", 10, now_ms) if one.flow == DIAGNOSIS] == []
+
+
+@pytest.mark.clause("C28")
+@pytest.mark.parametrize("is_no", [True, False], ids=["after a no", "the twin without"])
+def test_a_lane_that_is_opened_again_before_the_no_is_heard_lets_nothing_out(
+    agreed: House,  # noqa: F811
+    is_no: bool,
+) -> None:
+    form = agreed.directory / "consent.toml"
+    form.write_text("broken = ")
+    agreed.reload()
+    if is_no:
+        agreed.spool.refuse(DIAGNOSIS, agreed.clock.now().wall_ms)
+    form.unlink()
+    agreed.reload()
+    agreed.clock.advance(SETTLE_MS)
+    agreed.desk.look_again()
+    agreed.powers(1, 2)
+    agreed.pipeline.flush()
+    assert agreed.spool.lanes()[DIAGNOSIS].state is LaneState.OPEN  # nobody has heard it yet
+    assert bool(agreed.batches(DIAGNOSIS)) is not is_no
+    assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
+    assert (agreed.spool.lanes()[DIAGNOSIS].state is LaneState.CLOSED) is is_no
+
+
+@pytest.mark.clause("C28")
+def test_a_no_is_leased_past_by_nobody_who_leased_before(agreed: House) -> None:  # noqa: F811
+    agreed.powers(1, 2)
+    agreed.pipeline.flush()
+    now_ms = agreed.clock.now().wall_ms
+    with agreed.carrier() as carrier:
+        (leased,) = [one for one in carrier.lease("maker", 10, now_ms) if one.flow == DIAGNOSIS]
+        assert carrier.revoked(now_ms) == frozenset()
+        agreed.spool.refuse(DIAGNOSIS, now_ms)
+        assert carrier.revoked(now_ms) == {leased.id}
+
+
+@pytest.mark.parametrize("leave", [Spool.refuse, Spool.refuse_beside], ids=["in it", "beside it"])
+def test_a_no_to_what_is_no_text_harms_no_spool(
+    agreed: House,  # noqa: F811
+    leave: Callable[[Spool, str, int], None],
+) -> None:
+    agreed.powers(1, 2)
+    agreed.pipeline.flush()
+    with pytest.raises(SpoolError):
+        leave(agreed.spool, "service\udcff", agreed.clock.now().wall_ms)
+    with pytest.raises(SpoolError):
+        agreed.spool.refuse(DIAGNOSIS, 2**63)
+    agreed.close()
+    with contextlib.closing(Spool.open(agreed.path)) as spool:
+        assert spool.moved_aside is None
+        assert spool.waiting()[DIAGNOSIS].batches == 1
 
 
 def test_a_no_the_ledger_has_by_now_is_not_recorded_again(agreed: House) -> None:  # noqa: F811

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from assent.errors import AssentError, ControlError
+from assent.errors import AssentError, ControlError, UsageError
 
 FILE_NAME = "control.sock"
 
@@ -126,10 +126,15 @@ def ask(
         The result as the agent gave it.
 
     Raises:
+        UsageError: an argument is no Unicode text.
         NotRunningError: nobody listens.
         AnsweredError: an error of the agent's own, with its sentence, hint and exit code.
         ControlError: somebody listens and does not answer, or not with an answer.
     """
+    try:
+        line = _line({"verb": verb, **arguments})
+    except UnicodeEncodeError as exc:
+        raise UsageError("what was typed is no Unicode text") from exc
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(patience_s)
         try:
@@ -138,7 +143,7 @@ def ask(
         except OSError as exc:
             raise NotRunningError("no agent runs here", hint="start it with: assent run") from exc
         try:
-            connection.sendall(_line({"verb": verb, **arguments}))
+            connection.sendall(line)
             reply = _parse(_receive(connection))
         except OSError as exc:
             raise ControlError("the agent does not answer") from exc

@@ -75,6 +75,8 @@ class Desk:
             json.dumps(request, ensure_ascii=False).encode()
         except UnicodeEncodeError as exc:
             raise UsageError("a request is Unicode text, and this is none") from exc
+        except RecursionError as exc:  # reading it took fewer frames than this
+            raise UsageError("a request nests no deeper than a few levels") from exc
         told = tell(self._pipeline, request, is_running=self._running)
         if told is not None:
             return told

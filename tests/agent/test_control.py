@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.control import FILE_NAME, MAX_LINE, AnsweredError, Control, NotRunningError, ask
-from assent.errors import ControlError, RefusedError
+from assent.errors import ControlError, RefusedError, UsageError
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -43,6 +43,12 @@ def converse(state: Path, sent: bytes) -> dict[str, Any]:
 
 def test_an_answer_comes_back(state: Path) -> None:
     assert ask(state, "hello", flow="service") == {"heard": {"verb": "hello", "flow": "service"}}
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["an agent runs", "none does"])
+def test_what_is_no_text_is_not_asked(state: Path, tmp_path: Path, is_there: bool) -> None:
+    with pytest.raises(UsageError):
+        ask(state if is_there else tmp_path / "nowhere", "refuse", flow="service\udcff")
 
 
 def test_a_refusal_keeps_its_sentence_hint_and_exit_code(state: Path) -> None:

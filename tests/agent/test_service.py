@@ -265,7 +265,10 @@ def test_a_manager_that_does_not_read_stops_nothing(shared: Agent) -> None:
 
 
 def test_strange_requests_are_answered_and_end_nothing(shared: Agent) -> None:
-    for request in (b'{"verb": "apply", "text": "\\ud800", "file": "x"}', b'{"verb": 3}', b"[]"):
+    # Where reading stops is a few frames beyond where writing does.
+    deep = [b'{"verb": [' + b"[" * depth + b"]" * depth + b"]}" for depth in range(960, 1_000)]
+    text = b'{"verb": "apply", "text": "\\ud800", "file": "x"}'
+    for request in (text, b'{"verb": 3}', b"[]", *deep):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(20)
             connection.connect(str(shared.state / FILE_NAME))

@@ -83,7 +83,8 @@ def checked(chain: bytes, key: bytes, mailbox: str, now_ms: int | None) -> bytes
         leaf = certificates[0]
         names = [name.value for name in leaf.subject]
         public = leaf.public_key().public_bytes(*_SPKI)
-    except (ValueError, TypeError) as exc:
+        end = leaf.not_valid_after_utc
+    except Exception as exc:  # the parser raises what it meets, UnsupportedAlgorithm among it
         raise KeyStoreError("the admission holds no certificate that can be read") from exc
     if public != _load(key).public_key().public_bytes(*_SPKI):
         raise KeyStoreError(
@@ -92,7 +93,6 @@ def checked(chain: bytes, key: bytes, mailbox: str, now_ms: int | None) -> bytes
         )
     if names != [mailbox]:
         raise KeyStoreError("the certificate is for another mailbox than this gateway's")
-    end = leaf.not_valid_after_utc
     if now_ms is not None and end < dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC):
         raise KeyStoreError(
             f"the certificate has ended on {end:%Y-%m-%d}",

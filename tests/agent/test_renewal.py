@@ -7,12 +7,14 @@ import base64
 import datetime as dt
 import functools
 import json
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.admission import request_of
 from agent.cli.main import main
@@ -43,6 +45,10 @@ from tests.simulators.clock import START_MS, ManualClock
 DAY_MS = 86_400_000
 NOW = dt.datetime.fromtimestamp(START_MS / 1000, dt.UTC)
 TOLD = ["admitted by maker again", "next: nothing; the next connection shows it"]
+
+
+# OID 1.2.840.10045.3.1.7 (RFC 5480) in DER.
+P256 = bytes.fromhex("06082a8648ce3d030107")
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +85,16 @@ def answered(
     mailbox: str | None = None,
     csr_of: bytes | None = None,
     ack: SigningKey | None = None,
+    edit: tuple[bytes, bytes] = (b"", b""),
 ) -> bytes:
     """The maker's answer; with something in it that is not as asked."""
     maker, of = MAKER.recipients["maker"], decode_request(csr_of or request)
     name = mailbox or of.mailbox
     chain = maker.authority.admit(of.csr, of.mailbox, now)
+    if edit[0]:
+        der = x509.load_pem_x509_certificate(chain).public_bytes(Encoding.DER)
+        assert edit[0] in der
+        chain = ssl.DER_cert_to_PEM_cert(der.replace(*edit)).encode()
     return encode_admission(Admission("maker", name, chain), ack or maker.ack)
 
 
@@ -179,6 +190,11 @@ def test_key_and_certificate_change_together_and_nothing_else_does(house: House)
             "has ended on 2026-11-21",
         ),
         (lambda new, old: b"garbage", RefusedError, "no recipient of"),
+        (
+            lambda new, old: answered(new, edit=(P256, P256[:-1] + b"\x63")),
+            KeyStoreError,
+            "no certificate that can be read",
+        ),
     ],
     ids=[
         "for the key that is in use",
@@ -186,6 +202,7 @@ def test_key_and_certificate_change_together_and_nothing_else_does(house: House)
         "for another mailbox",
         "over before it came",
         "no admission",
+        "for a key of a curve that nobody knows",
     ],
 )
 def test_an_answer_changes_nothing_that_is(

@@ -211,6 +211,23 @@ def form(decisions: Mapping[str, str], at_ms: int = START_MS, **head: str) -> st
     return "\n".join(lines) + "\n"
 
 
+def filled_in() -> str:
+    """The example form as somebody fills it in: a yes to each flow."""
+    text = (REPO / "config" / "consent.toml").read_text()
+    for old, new in (
+        ('decided_by = ""', 'decided_by = "owner"'),
+        ('recorded_by = ""', 'recorded_by = "installer 4711"'),
+        ('method = ""', 'method = "signed form 2026-0042"'),
+        ("# recorded_at", "recorded_at"),
+        ("# service", "service"),
+        ("# remote-diagnosis", "remote-diagnosis"),
+        ("# partner-energy-advice", "partner-energy-advice"),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
+
+
 def newer(text: str) -> str:
     """The example policy with the next serial and another version; its terms are the same."""
     for old, new in ((f"serial = {SERIAL}", f"serial = {SERIAL + 1}"), (VERSION, "2026-12-01")):

@@ -40,6 +40,7 @@ from tests.agent.household import (
     policy,
     terms,
 )
+from tests.agent.installed import filled_in
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = policy()
@@ -128,10 +129,24 @@ def given_on(ms: int) -> str:
     return f'remote-diagnosis = {{ decision = "given", on = {moment(ms)} }}'
 
 
-def test_the_example_form_decides_every_flow_of_the_example_policy(ledger: Ledger) -> None:
-    form = load_form(ROOT / "config" / "consent.toml")
+@pytest.mark.clause("C01")
+def test_the_example_form_as_it_stands_decides_nothing_and_is_refused() -> None:
+    text = (ROOT / "config" / "consent.toml").read_text()
+    with pytest.raises(ConfigError) as caught:
+        parse_form(text)
+    found = {finding.message.split(" ")[0] for finding in caught.value.findings}
+    assert len(caught.value.findings) >= 4, found
+    for name in ("decided_by", "recorded_by", "method"):
+        text = text.replace(f'{name} = ""', f'{name} = "canary"')
+    form = parse_form(text.replace("# recorded_at", "recorded_at"))
+    assert dict(form.decisions) == {}
+
+
+def test_the_example_form_filled_in_decides_every_flow_of_the_example_policy(
+    ledger: Ledger,
+) -> None:
+    form = parse_form(filled_in())
     example = located.load(ROOT / "config" / "policy.toml", Policy)
-    assert form is not None
     assert set(form.decisions) == set(example.flows)
     acts = judge(form, bytes(32), example, ledger, NOON, clock_trusted=True)
     assert states(acts) == {

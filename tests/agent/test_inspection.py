@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.inspection import inspect, read_files
+from tests.agent.installed import filled_in
 from tests.test_house import REPO
 
 NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
@@ -29,13 +30,13 @@ def installed(tmp_path: Path) -> Path:
     profile = "replay-washing-machine.toml"
     copies = {
         "policy.toml": "config/policy.toml",
-        "consent.toml": "config/consent.toml",
         f"profiles/{profile}": f"config/profiles/{profile}",
         "washing-machine.csv": "demo/recording/washing-machine.csv",
     }
     (tmp_path / "profiles").mkdir()
     for name, source in copies.items():
         (tmp_path / name).write_text((REPO / source).read_text())
+    (tmp_path / "consent.toml").write_text(filled_in())
     (tmp_path / "agent.toml").write_text(AGENT)
     return tmp_path
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from agent.cli.main import main
 from assent.cosekey import SigningKey
 from assent.enrolment import Bundle, encode_bundle
-from tests.agent.installed import MAKER, install, newer
+from tests.agent.installed import MAKER, filled_in, install, newer
 
 REPO = Path(__file__).resolve().parents[3]
 TRANSCRIPT = Path(__file__).with_suffix(".txt")
@@ -396,7 +396,7 @@ def _check(place: Path, mistake: Mistake) -> list[str]:
     (place / "profiles").mkdir(parents=True)
     for name in (POLICY, FORM, PROFILE):
         # Far ahead, so that no review and no end of a yes comes while this is tested.
-        text = (REPO / "config" / name).read_text()
+        text = filled_in() if name == FORM else (REPO / "config" / name).read_text()
         (place / name).write_text(text.replace("2027-", "2997-").replace("2028-", "2998-"))
     (place / AGENT).write_text(_AGENT + _METER_DEVICE * mistake.meter)
     (place / METER).write_text(_METER_PROFILE)

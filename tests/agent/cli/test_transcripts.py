@@ -10,6 +10,7 @@ import pytest
 
 from agent.cli.main import VERBS, main
 from agent.settings import load_settings
+from tests.agent.installed import filled_in
 from tests.test_house import REPO
 
 AGENT = """\
@@ -178,7 +179,7 @@ def test_check_names_a_form_that_cannot_be_read_and_a_bad_policy_once(
         "2 errors, 0 warnings",
     ]
     (config / "consent.toml").rmdir()
-    (config / "consent.toml").write_bytes((REPO / "config" / "consent.toml").read_bytes())
+    (config / "consent.toml").write_text(filled_in())
     assert typed("check --config DIR", config, capsys)[1].endswith("\n1 error, 0 warnings\n")
 
 
@@ -186,7 +187,7 @@ def test_check_holds_a_form_against_the_policy(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (config / "policy.toml").write_text((REPO / "config/policy.toml").read_text())
-    form = (REPO / "config/consent.toml").read_text()
+    form = filled_in()
     (config / "consent.toml").write_text(form)
     assert typed("check --config DIR", config, capsys)[0] == 0
     (config / "consent.toml").write_text(form.replace("remote-diagnosis", "remote-diagnosys"))

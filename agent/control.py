@@ -19,6 +19,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,13 @@ class Control:
     Args:
         state: the state directory, in which the socket is made.
         answer: does what a request asks and returns its result; called on the thread of control.
+        patience_s: how long a request may take to come, and its answer to be read.
     """
 
-    def __init__(self, state: Path, answer: Answer) -> None:
+    def __init__(self, state: Path, answer: Answer, patience_s: float = _PATIENCE_S) -> None:
         self._path = state / FILE_NAME
         self._answer = answer
+        self._patience_s = patience_s
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -95,15 +98,15 @@ class Control:
                     log.error("control failed reason=%s", type(exc).__name__)
 
     def _converse(self, connection: socket.socket) -> None:
-        connection.settimeout(_PATIENCE_S)
         reply: Message
         try:
-            request = _parse(_receive(connection))
+            request = _parse(_receive(connection, self._patience_s))
             if not _may_ask(connection):
                 raise ControlError("only the agent's own user may ask")
             reply = {"ok": True, "result": self._answer(request)}
         except AssentError as exc:
             reply = _refusal(exc)
+        connection.settimeout(self._patience_s)
         connection.sendall(_line(reply))
 
 
@@ -144,7 +147,7 @@ def ask(
             raise NotRunningError("no agent runs here", hint="start it with: assent run") from exc
         try:
             connection.sendall(line)
-            reply = _parse(_receive(connection))
+            reply = _parse(_receive(connection, patience_s))
         except OSError as exc:
             raise ControlError("the agent does not answer") from exc
     if reply.get("ok") is True and isinstance(result := reply.get("result"), dict):
@@ -200,9 +203,15 @@ def _line(message: Message) -> bytes:
     return json.dumps(message, ensure_ascii=False).encode() + b"\n"
 
 
-def _receive(connection: socket.socket) -> bytes:
+def _receive(connection: socket.socket, patience_s: float) -> bytes:
     received = bytearray()
+    end = time.monotonic() + patience_s
     while not received.endswith(b"\n"):
+        # For all of it, not for each part: whoever sends byte by byte holds up everybody else.
+        left_s = end - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection.settimeout(left_s)
         chunk = connection.recv(65_536)
         if not chunk:
             break

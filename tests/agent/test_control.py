@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,32 @@ def test_a_mistake_of_ours_does_not_silence_the_next_request(tmp_path: Path) -> 
 
 def test_a_line_without_end_is_refused(state: Path) -> None:
     assert converse(state, b"x" * (MAX_LINE + 2))["error"].startswith("the message is over")
+
+
+def test_who_sends_byte_by_byte_holds_nobody_up_for_longer_than_a_silent_one(
+    tmp_path: Path,
+) -> None:
+    control = Control(tmp_path, answer, patience_s=0.5)
+    control.start()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
+            slow.connect(str(tmp_path / FILE_NAME))
+            ended = threading.Event()
+
+            def drip() -> None:
+                with contextlib.suppress(OSError):
+                    while not ended.wait(0.02):
+                        slow.send(b" ")
+
+            dripping = threading.Thread(target=drip)
+            dripping.start()
+            try:
+                assert ask(tmp_path, "a no", patience_s=3)["heard"]["verb"] == "a no"
+            finally:
+                ended.set()
+                dripping.join()
+    finally:
+        control.stop()
 
 
 def test_a_stopped_agent_does_not_answer(tmp_path: Path) -> None:

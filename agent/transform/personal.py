@@ -41,6 +41,8 @@ _TOKEN = re.compile(
 )
 _RUN = re.compile(r"[A-Za-z0-9+/_=]{20,}")
 
+# Looking takes the square of the length: of 100,000 characters most of a minute.
+_LONGEST: Final = 1_000
 # A run of 20 characters with this many digits, or with a digit and this many changes from small to
 # capital letters, is no word of a closed set.
 _DIGITS_OF_A_TOKEN: Final = 4
@@ -55,8 +57,11 @@ def is_personal(text: str) -> bool:
         text: any text.
 
     Returns:
-        True for e-mail addresses, phone numbers, URLs, tokens and `name: …` fields.
+        True for e-mail addresses, phone numbers, URLs, tokens and `name: …` fields, and for
+        whatever is longer than any word of a closed set.
     """
+    if len(text) > _LONGEST:
+        return True
     shaped = any(shape.search(text) for shape in (_EMAIL, _URL, _NAME_FIELD, _TOKEN))
     return shaped or _is_phone(text.strip()) or any(map(_is_random, _RUN.findall(text)))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import time
 from collections import Counter
 from fractions import Fraction
 
@@ -352,6 +353,14 @@ HARMLESS = [
 def test_a_text_shaped_like_a_persons_is_refused_even_when_listed(text: str) -> None:
     reader = texts([text, "E1"])
     assert reader.read(["E1", text]) == (["E1", DropReason.PERSONAL_TEXT], False)
+
+
+@pytest.mark.parametrize("part", ["a", "1", "a.", "x@"])
+@pytest.mark.clause("C35")
+def test_a_text_without_end_is_refused_at_once(part: str) -> None:
+    began = time.process_time()
+    assert texts(["E1"]).read([part * 50_000]) == ([DropReason.PERSONAL_TEXT], False)
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("text", HARMLESS)

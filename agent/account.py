@@ -148,6 +148,7 @@ def sent_of(spool: Spool, limit: int, flow: str | None) -> Json:
                 "readings": one.readings,
                 "bytes": one.size,
                 "digest": one.digest.hex(),
+                "confirmed": one.confirmed,
             }
             for one in spool.sent(limit, flow)
         ]

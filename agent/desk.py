@@ -29,6 +29,7 @@ from agent.questions import status_told, tell
 from agent.records import Decision, State, state_of_no
 from agent.settings import load_settings
 from agent.site import with_policy
+from agent.spool import Purged
 from assent.errors import (
     AssentError,
     ConfigError,
@@ -133,6 +134,7 @@ class Desk:
             "told": [
                 f"{flow}: {word}; {outcome.sentence}",
                 f"purged unsent: {purged.readings} readings, {purged.batches} sealed batches",
+                *_unconfirmed(purged),
             ],
         }
 
@@ -262,6 +264,17 @@ class Desk:
         raise UsageError(
             f"the policy has no flow {flow!r}", hint=nearest(flow, known, quoted=False)
         )
+
+
+def _unconfirmed(purged: Purged) -> list[str]:
+    match purged.unconfirmed:
+        case 0:
+            return []
+        case 1:
+            told = "1 of the batches was handed to the network and not confirmed; it may"
+        case many:
+            told = f"{many} of the batches were handed to the network and not confirmed; they may"
+    return [f"{told} still arrive; see: assent sent"]
 
 
 def _told(act: Act) -> str:

@@ -59,7 +59,10 @@ class Outcome(enum.Enum):
             case Outcome.ANSWERED | Outcome.ABSENT:
                 return "nothing of it leaves any more"
             case Outcome.ENDED:
-                return "nothing of it leaves any more; the uplink did not answer and was ended"
+                return (
+                    "nothing of it leaves any more; the uplink did not answer and was ended;"
+                    " what it had just handed to the network may still arrive"
+                )
             case Outcome.SILENT:
                 return "the uplink does not answer: what it holds may still leave until it is ended"
             case _:

@@ -22,15 +22,20 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the newest first."""
-    told = office(arguments.config, "sent", flow=arguments.flow, limit=arguments.limit)
-    result(told, _lines(told["sent"]), as_json=arguments.json)
+    limit = max(1, arguments.limit)
+    told = office(arguments.config, "sent", flow=arguments.flow, limit=limit + 1)
+    shown, older = told["sent"][:limit], told["sent"][limit:]
+    lines = _lines(shown)
+    if older:
+        lines.append(f"there is more before; the newest {limit} are shown: see --limit")
+    result({"sent": shown}, lines, as_json=arguments.json)
     return 0
 
 
 def _lines(sent: list[dict[str, Any]]) -> list[str]:
     if not sent:
         return ["nothing has left"]
-    rows = [["WHEN", "FLOW", "TO", "READINGS", "BYTES", "DIGEST"]]
+    rows = [["WHEN", "FLOW", "TO", "READINGS", "BYTES", "DIGEST", ""]]
     rows += [
         [
             one["at"],
@@ -39,6 +44,7 @@ def _lines(sent: list[dict[str, Any]]) -> list[str]:
             str(one["readings"]),
             str(one["bytes"]),
             one["digest"][:16],
+            "" if one["confirmed"] else "unconfirmed: it may have arrived",
         ]
         for one in sent
     ]

@@ -45,7 +45,8 @@ class Purging:
         waiting = self._spool.waiting().get(flow)
         if waiting is None:
             return Purged(0, 0, 0)
-        return Purged(waiting.batches, waiting.readings, waiting.bytes)
+        unconfirmed = self._spool.unconfirmed(flow)
+        return Purged(waiting.batches, waiting.readings, waiting.bytes, unconfirmed)
 
     def cancel(self, flow: str) -> None:
         """Leaves a flow alone: its lane was emptied and opened again."""

@@ -237,7 +237,8 @@ class Running:
             lane.discard()
             self._forget(lane)
         sealed = self.purging.begin(flow)
-        purged = Purged(sealed.batches, sealed.readings + waited, sealed.bytes)
+        readings = sealed.readings + waited
+        purged = Purged(sealed.batches, readings, sealed.bytes, sealed.unconfirmed)
         self._tally(flow).add_purged(purged)
         log.info("lane closed flow=%s purged_batches=%d", flow, purged.batches)
         return purged

@@ -30,4 +30,5 @@ class Tally:
             self.purged.batches + purged.batches,
             self.purged.readings + purged.readings,
             self.purged.bytes + purged.bytes,
+            self.purged.unconfirmed + purged.unconfirmed,
         )

@@ -171,6 +171,7 @@ class Carrier(Mail):
                 " WHERE id=?",
                 [(now_ms, RESEND_MAX_MS, RESEND_MS, key) for key in done if key > 0],
             )
+            db.executemany("DELETE FROM handed WHERE batch=?", [(key,) for key in done])
             db.executemany("DELETE FROM control WHERE id=?", [(-key,) for key in done if key < 0])
 
     def returned(self, ids: Iterable[int]) -> None:
@@ -181,6 +182,30 @@ class Carrier(Mail):
         """
         for key in ids:
             self._leased.pop(key, None)
+
+    def handed_over(self, ids: Iterable[int], now_ms: int) -> None:
+        """Notes batches that were published and not confirmed when their connection ended.
+
+        They may arrive, also when nothing of them leaves any more. To be told before a fence is
+        answered: what had to stop is deleted after that.
+
+        Args:
+            ids: of leases; of control nothing is noted, nor of what was in the log before.
+            now_ms: wall time.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        batches = [key for key in ids if key > 0]
+        if not batches:
+            return
+        with self._writing(durable=False) as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO handed SELECT batch.id, ?, lane.flow, lane.recipient,"
+                " batch.readings, batch.bytes, digest FROM batch JOIN lane ON lane.id = batch.lane"
+                " WHERE batch.id=? AND attempts=0",
+                [(now_ms, key) for key in batches],
+            )
 
     def set_aside(self, ids: Iterable[int]) -> None:
         """Notes that messages are too large for the broker; control messages are dropped.

@@ -196,6 +196,7 @@ def _settle_stream(
     stored = _delete(db, base, base + min(ack.watermark, _MAX_SEQUENCE) - 1)
     for first, last in ack.ranges:
         stored += _delete(db, base + max(first, 0), base + min(last, _MAX_SEQUENCE))
+    _confirm(db, base, {key for key, *_ in stored})
     gone = refused + stored
     subtract(db, lane, len(gone), sum(row[1] for row in gone), sum(row[2] for row in gone))
     if now_ms:
@@ -206,6 +207,20 @@ def _settle_stream(
     tally[0] += len(stored)
     tally[1] += sum(readings for _, readings, _, _ in stored)
     tally[2] += len(refused)
+
+
+def _confirm(db: sqlite3.Connection, base: int, stored: set[int]) -> None:
+    """Enters into the log of what left whose confirmation by the broker was lost."""
+    rows = db.execute(
+        "SELECT batch FROM handed WHERE batch BETWEEN ? AND ?", (base, base + _MAX_SEQUENCE)
+    ).fetchall()
+    confirmed = [row for row in rows if row[0] in stored]
+    db.executemany(
+        "INSERT INTO sent SELECT NULL, at, flow, recipient, readings, bytes, digest FROM handed"
+        " WHERE batch=?",
+        confirmed,
+    )
+    db.executemany("DELETE FROM handed WHERE batch=?", confirmed)
 
 
 def _delete(db: sqlite3.Connection, low: int, high: int) -> list[_Gone]:

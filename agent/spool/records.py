@@ -100,11 +100,20 @@ class Acknowledged:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Purged:
-    """What a purge deleted, unopened and unsent."""
+    """What a purge deleted, unopened and unsent.
+
+    Attributes:
+        batches: how many sealed batches.
+        readings: how many values, sealed or not.
+        bytes: of the sealed batches.
+        unconfirmed: batches among them that a broker was given and did not confirm: they may
+            still arrive.
+    """
 
     batches: int
     readings: int
     bytes: int
+    unconfirmed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,12 +172,14 @@ class Sent:
     """One batch that left, as the household may know it.
 
     Attributes:
-        at_ms: when the broker took it for the first time.
+        at_ms: when the broker took it for the first time; of an unconfirmed one, when it was
+            given up.
         flow: id of the flow.
         recipient: id of the recipient.
         readings: how many values it holds.
         size: of the sealed message, in bytes.
         digest: SHA-256 of the sealed message.
+        confirmed: whether the broker said that it took it; else it may have arrived.
     """
 
     at_ms: int
@@ -177,6 +188,7 @@ class Sent:
     readings: int
     size: int
     digest: bytes
+    confirmed: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

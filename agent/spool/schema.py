@@ -25,7 +25,7 @@ from typing import Final
 from assent import durable
 from assent.errors import SpoolError
 
-VERSION: Final = 2
+VERSION: Final = 3
 APPLICATION_ID: Final = 0x61737370  # "assp", for file(1) and for us
 FILE_MODE: Final = 0o660
 
@@ -73,6 +73,10 @@ CREATE INDEX gap_flow ON gap (flow);
 CREATE TABLE sent (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, flow TEXT NOT NULL,
   recipient TEXT NOT NULL, readings INTEGER NOT NULL, bytes INTEGER NOT NULL, digest BLOB NOT NULL
+) STRICT;
+CREATE TABLE handed (
+  batch INTEGER PRIMARY KEY, at INTEGER NOT NULL, flow TEXT NOT NULL, recipient TEXT NOT NULL,
+  readings INTEGER NOT NULL, bytes INTEGER NOT NULL, digest BLOB NOT NULL
 ) STRICT;
 CREATE TABLE refusal (flow TEXT PRIMARY KEY, said INTEGER NOT NULL) STRICT;
 CREATE TABLE control (
@@ -186,7 +190,7 @@ def lay_out(db: sqlite3.Connection) -> None:
 
 
 def bring_up(db: sqlite3.Connection) -> None:
-    """Makes a spool of version 1 one of this version; what waits in it stays.
+    """Makes a spool of an older version one of this; what waits in it stays.
 
     Control of version 1 is forgotten: it was greetings, and who is met is greeted anew.
 
@@ -194,13 +198,16 @@ def bring_up(db: sqlite3.Connection) -> None:
         db: a connection to a spool that `check` has passed.
 
     Raises:
-        sqlite3.Error: it is not as version 1 was, or the disk refuses; nothing is changed.
+        sqlite3.Error: it is not as its version was, or the disk refuses; nothing is changed.
     """
     db.execute("BEGIN IMMEDIATE")
     try:
-        db.execute("DROP TABLE control")
+        wanted = ["TABLE handed"]
+        if db.execute("PRAGMA user_version").fetchone()[0] == 1:
+            db.execute("DROP TABLE control")
+            wanted += ["TABLE floor", "control"]
         for statement in _TABLES.split(";"):
-            if "TABLE floor" in statement or "control" in statement:
+            if any(one in statement for one in wanted):
                 db.execute(statement)
         db.execute(f"PRAGMA user_version={VERSION}")
         db.execute("COMMIT")

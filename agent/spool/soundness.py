@@ -33,6 +33,7 @@ _TEXTS: Final = (
     "SELECT flow, recipient FROM lane",
     "SELECT flow FROM gap",
     "SELECT DISTINCT flow, recipient FROM sent",
+    "SELECT DISTINCT flow, recipient FROM handed",
     "SELECT flow FROM refusal",
     "SELECT DISTINCT recipient FROM control",
     "SELECT DISTINCT recipient FROM inbox",
@@ -49,6 +50,7 @@ _STRANGE: Final = {
     " OR acknowledged NOT BETWEEN 0 AND :last OR not_before NOT BETWEEN 0 AND :last"
     " OR next NOT BETWEEN 0 AND 1 << :shift)"
     " OR EXISTS (SELECT 1 FROM sent WHERE at NOT BETWEEN 0 AND :last)"
+    " OR EXISTS (SELECT 1 FROM handed WHERE at NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM refusal WHERE said NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM floor WHERE at NOT BETWEEN 0 AND :last OR boot<0)"
     " OR EXISTS (SELECT 1 FROM inbox WHERE received NOT BETWEEN 0 AND :last)"

@@ -5,6 +5,7 @@ Law:
   - a message is published within the window and the broker's packet size, never into a connection
     that has not answered;
   - it counts as delivered on a PUBACK that says yes; in every other case the spool has it back;
+  - what had no PUBACK when a connection ended is noted as handed over: it may arrive;
   - what the broker does not take, or nobody would get, is not poured out: one message is tried,
     after waits that grow;
   - a 3.1.1 broker can only hang up on a message it does not want: what was on its way at several
@@ -216,8 +217,10 @@ class Flight:
                 self._done.append(key)  # due again in 15 minutes, like what nobody acknowledged
 
     def land(self) -> None:
-        """Gives back what is on its way when a connection has ended."""
-        self._spool.returned([key for key, _ in self._flying.values()])
+        """Gives back what is on its way when a connection has ended, and notes that it was."""
+        flying = [key for key, _ in self._flying.values()]
+        self._spool.returned(flying)
         self._flying.clear()
         self._dry = False
         self.note()
+        self._spool.handed_over(flying, self._world.wall_ms())

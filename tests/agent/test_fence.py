@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 import sqlite3
 import subprocess
@@ -227,8 +228,12 @@ def test_bytes_that_the_kernel_holds_for_a_stopped_broker_are_dropped(
         before = eventually(lambda: any(held().values()) and held())
         assert house.says_no() is Outcome.ANSWERED
         assert not before.keys() & held().keys()
+        told = {one.digest for one in house.spool.sent(2 * MESSAGES, "service")}
+        assert house.spool.unconfirmed("service") > 0
         broker.thaw()
         nothing_more_of_it(house, backend)
+        arrived = house.sent["service"] & set(backend.payloads)
+        assert {hashlib.sha256(one).digest() for one in arrived} <= told
     finally:
         house.close()
 

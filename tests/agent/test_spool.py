@@ -788,10 +788,10 @@ def test_each_spool_has_an_id_of_its_own(tmp_path: Path) -> None:
 def test_a_spool_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
     Spool.open(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version=3")
+        db.execute("PRAGMA user_version=4")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(SpoolError, match="has version 3, this program knows 2"):
+    with pytest.raises(SpoolError, match="has version 4, this program knows 3"):
         Spool.open(path)
     assert path.read_bytes() == before
 
@@ -1060,6 +1060,37 @@ def test_what_left_is_logged_once_however_often_it_is_sent(spool: Spool, carrier
     }
     assert spool.sent(10, "another") == ()
     assert len(spool.sent(1, "service")) == 1
+
+
+def test_what_was_handed_over_is_unconfirmed_until_a_broker_confirms_it(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(2))
+    (lease,) = carrier.lease("maker", 1, NOW)
+    carrier.returned([lease.id])
+    assert (spool.sent(10), spool.unconfirmed("service")) == ((), 0)
+    carrier.handed_over([lease.id], NOW)
+    carrier.handed_over([lease.id], FAR)  # a second connection ended the same way
+    (told,) = spool.sent(10)
+    assert (told.at_ms, told.confirmed, spool.unconfirmed("service")) == (NOW, False, 1)
+    leases = carrier.lease("maker", 2, NOW)
+    carrier.delivered([one.id for one in leases], FAR)
+    assert [one.confirmed for one in spool.sent(10)] == [True, True]
+    carrier.handed_over([lease.id], FAR)  # sent again, and it is in the log
+    assert len(spool.sent(10)) == 2
+    assert spool.unconfirmed("service") == 0
+
+
+def test_a_backend_confirms_what_its_broker_did_not(spool: Spool, carrier: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    carrier.handed_over([one.id for one in carrier.lease("maker", 3, NOW)], NOW)
+    spool.acknowledge("maker", [StreamAck(STREAM, 2)])
+    assert [one.confirmed for one in spool.sent(10)].count(True) == 2
+    spool.purge("service")
+    assert [one.confirmed for one in spool.sent(10)].count(False) == 1  # it stays in the log
+    assert spool.unconfirmed("service") == 0
 
 
 def test_the_log_of_what_left_keeps_the_newest(spool: Spool, carrier: Spool) -> None:

@@ -176,7 +176,7 @@ def test_a_courtesy_is_not_kept_for_a_recipient_without_a_lane(spool: Spool, pat
 # --- a spool of the version before ---------------------------------------------------------------
 
 FIRST = """
-DROP TABLE floor; DROP TABLE control;
+DROP TABLE floor; DROP TABLE control; DROP TABLE handed;
 CREATE TABLE control (
   id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL
 ) STRICT;
@@ -186,12 +186,16 @@ PRAGMA user_version=1;
 """
 
 
-def test_what_waits_in_a_spool_of_the_first_version_goes_on_waiting(
-    spool: Spool, path: Path
+SECOND = "DROP TABLE handed; PRAGMA user_version=2;"
+
+
+@pytest.mark.parametrize("version", [FIRST, SECOND], ids=["the first", "the second"])
+def test_what_waits_in_a_spool_of_an_older_version_goes_on_waiting(
+    spool: Spool, path: Path, version: str
 ) -> None:
     spool.close()
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript(FIRST)
+        db.executescript(version)
     with pytest.raises(SpoolError, match="not ready"):  # the uplink waits for the other side
         Spool.open(path, create=False)
     with contextlib.closing(Spool.open(path)) as again:

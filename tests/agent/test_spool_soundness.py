@@ -66,7 +66,8 @@ def kept(path: Path) -> None:
     spool.report("maker", Health(LinkState.WAITING, NOW, "a broker"))
     spool.receive("maker", b"answer", NOW)
     spool.put_control("maker", b"status")
-    spool.delivered([one.id for one in spool.lease("maker", 3, NOW)], NOW)
+    spool.delivered([one.id for one in spool.lease("maker", 2, NOW)], NOW)
+    spool.handed_over([one.id for one in spool.lease("maker", 2, NOW)], NOW)
     spool.refuse("advice", NOW)
     spool.close()
 

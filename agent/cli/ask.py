@@ -5,7 +5,8 @@ Law:
   - no answer is pre-set, an empty line is none, and an end of input decides nothing;
   - one question for each flow; there is no word that answers several;
   - a yes is the owner's; whoever else is present can only say no;
-  - nothing is recorded before the whole of it was read back and confirmed.
+  - nothing is recorded before the whole of it was read back and confirmed;
+  - nobody is asked while a yes could not be dated: a clock that is not trusted ends it at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from agent.cli.office import office
+from agent.cli.office import is_clock_trusted, office
 from agent.cli.preview import of_flow
 from agent.cli.say import emphasised
 from agent.preview import FlowPreview
@@ -30,6 +31,13 @@ _LOOK_S: Final = 4.0
 _OWNER: Final = "owner"
 _YES: Final = {"core": "accepted", "optional": "given"}
 _WORDS: Final = {"yes": True, "y": True, "no": False, "n": False, "later": None, "l": None}
+_DECIDED: Final = {
+    "accepted": "yes",
+    "ConsentGiven": "yes",
+    "RenewedConsentGiven": "yes",
+    "ConsentRefused": "no",
+    "ConsentWithdrawn": "no",
+}
 
 Ask = Callable[[str], str]
 """Asks one question on the terminal and gives the line that was typed."""
@@ -55,7 +63,8 @@ def ask_household(directory: Path, ask: Ask = input) -> dict[str, Any]:
 
     Raises:
         UsageError: there is no terminal.
-        RefusedError: nobody answered, or it was not confirmed; nothing was recorded.
+        RefusedError: nobody answered, or it was not confirmed, or the clock is not trusted; nothing
+            was recorded.
     """
     if ask is input and not (sys.stdin.isatty() and sys.stdout.isatty()):
         hint = "at a desk: fill in consent.toml, then assent consent apply"
@@ -64,16 +73,26 @@ def ask_household(directory: Path, ask: Ask = input) -> dict[str, Any]:
     shown = office(directory, "consent")
     if shown["policy_trouble"]:
         raise RefusedError(f"there is nothing to decide about: {shown['policy_trouble']}")
+    _expect_a_clock(directory)
     samples = _samples(settings)
     try:
         who = _who(ask)
         said = _walk(shown["flows"], samples, who, ask)
-        if not said or not _confirmed(said, who, ask):
+        if not said or not _confirmed(shown["flows"], said, who, ask):
             raise RefusedError("nothing was recorded")
     except EOFError as exc:
         raise RefusedError("nobody answered, so nothing was recorded") from exc
     form = _form(shown["version"], said, shown["flows"], who, dt.datetime.now().astimezone())
     return office(directory, "apply", file="assent consent ask", text=form)
+
+
+def _expect_a_clock(directory: Path) -> None:
+    if not is_clock_trusted(directory):
+        raise RefusedError(
+            "the clock is not trusted, and a yes needs a date; nobody was asked",
+            hint="let a time service set it (timedatectl set-ntp true), or see [clock] in agent.toml,"
+            " then start the agent again; a no needs no clock: assent consent refuse FLOW",
+        )
 
 
 def _samples(settings: Settings) -> dict[str, FlowPreview]:
@@ -93,8 +112,8 @@ def _samples(settings: Settings) -> dict[str, FlowPreview]:
 def _who(ask: Ask) -> _Who:
     print("\nWho decides? A yes is for the owner to say, for everybody who lives here;")
     print("anyone who is present can say no.")
-    answer = _one_of(ask, "Are you the owner, and do the others know? yes / no: ", ("yes", "no"))
-    decided_by = _OWNER if answer == "yes" else _line(ask, "Who are you, such as 'a resident'? ")
+    is_owner = _agreed(ask, "Are you the owner, and do the others know? yes / no: ")
+    decided_by = _OWNER if is_owner else _line(ask, "Who are you, such as 'a resident'? ")
     return _Who(decided_by, _line(ask, "Who writes this down, such as 'installer 4711'? "))
 
 
@@ -105,9 +124,10 @@ def _walk(
     ask: Ask,
 ) -> dict[str, bool]:
     said: dict[str, bool] = {}
+    print("\nyes or no decides; later leaves a flow as it is now.")
     for number, flow in enumerate(flows, 1):
         print(f"\n{number} of {len(flows)}  " + emphasised(f"{flow['flow']}  ({flow['function']})"))
-        for line in _words(flow):
+        for line in [*_words(flow), f"now      {_now(flow)}"]:
             print(f"  {line}")
         if (sample := samples.get(flow["flow"])) is not None:
             print("  your own data, as it would leave:")
@@ -138,28 +158,41 @@ def _words(flow: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"new      {one['what']}: {one['current'] or 'nothing'}" for one in wider)]
 
 
+def _now(flow: Mapping[str, Any]) -> str:
+    """What is in force before the question."""
+    state = "on" if flow["on"] else f"off: {flow['reason']}"
+    if flow["decision"] is None:
+        return state
+    return f"{state}; {_DECIDED.get(flow['decision'], flow['decision'])} since {flow['decided_at']}"
+
+
 def _answer(flow: Mapping[str, Any], who: _Who, ask: Ask) -> bool | None:
+    words = "yes / no / later" if who.decided_by == _OWNER else "no / later"
     while True:
-        typed = ask("  Do you agree? yes / no / later: ").strip().lower()
+        typed = ask(f"  Do you agree? {words}: ").strip().lower()
         if typed not in _WORDS:
-            print("  Please type yes, no or later; there is no answer that is taken for you.")
+            print(f"  Please type one of {words}; there is no answer that is taken for you.")
         elif _WORDS[typed] and who.decided_by != _OWNER:
             print(f"  A yes to {flow['flow']} is for the owner to say; type no or later.")
         else:
             return _WORDS[typed]
 
 
-def _confirmed(said: Mapping[str, bool], who: _Who, ask: Ask) -> bool:
+def _confirmed(
+    flows: Sequence[Mapping[str, Any]], said: Mapping[str, bool], who: _Who, ask: Ask
+) -> bool:
     print(f"\nTo be recorded, decided by {who.decided_by}, written down by {who.recorded_by}:")
-    for flow, answer in said.items():
-        print(f"  {flow}: {'yes' if answer else 'no'}")
-    return _one_of(ask, "Is that right? yes / no: ", ("yes", "no")) == "yes"
+    for flow in flows:
+        answer = said.get(flow["flow"])
+        later = f"later, stays as it is: {_now(flow)}"
+        print(f"  {flow['flow']}: {later if answer is None else 'yes' if answer else 'no'}")
+    return _agreed(ask, "Is that right? yes / no: ")
 
 
-def _one_of(ask: Ask, question: str, answers: tuple[str, ...]) -> str:
-    while (typed := ask(question).strip().lower()) not in answers:
-        print(f"Please type {' or '.join(answers)}.")
-    return typed
+def _agreed(ask: Ask, question: str) -> bool:
+    while (answer := _WORDS.get(ask(question).strip().lower())) is None:
+        print("Please type yes or no.")
+    return answer
 
 
 def _line(ask: Ask, question: str) -> str:

@@ -21,7 +21,7 @@ _WORDS = {
     "ConsentGiven": "yes",
     "RenewedConsentGiven": "yes, said again",
     "ConsentRefused": "no",
-    "ConsentWithdrawn": "yes once, taken back",
+    "ConsentWithdrawn": "no, a yes taken back",
     "accepted": "accepted",
 }
 

@@ -41,6 +41,11 @@ def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # n
     return _answer(_settings(directory), verb, _ANSWER_S, _PATIENCE_S, arguments)
 
 
+def is_clock_trusted(directory: Path) -> bool:
+    """Whether what is said now can be dated, and what is read now may leave."""
+    return "not trusted" not in office(directory, "status")["clock"]
+
+
 def say_no(directory: Path, verb: str, flow: str) -> dict[str, Any]:
     """Says no to a flow, also when no agent answers: then past it, into the spool.
 

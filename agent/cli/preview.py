@@ -9,6 +9,7 @@ import time
 
 import msgspec
 
+from agent.cli.office import is_clock_trusted
 from agent.cli.say import counted, emphasised, result, shown_value
 from agent.cli.words import duration
 from agent.preview import FlowPreview, Preview
@@ -41,7 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     with sight(settings, devices) as eyes:
         preview = eyes.preview(arguments.for_ms / 1000, _tick)
     _tick(0)
-    result(msgspec.to_builtins(preview), lines(preview), as_json=arguments.json)
+    told = lines(preview)
+    if not is_clock_trusted(arguments.config):
+        told += ["", "the clock is not trusted: nothing leaves before it is; see: assent doctor"]
+    result(msgspec.to_builtins(preview), told, as_json=arguments.json)
     return 0
 
 

@@ -15,6 +15,7 @@ from agent.lane import Lane
 from agent.path import Rehearsal
 from agent.preview import Preview, preview
 from assent.errors import RefusedError
+from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant, Sample
 from tests.agent.installed import (
     ADVICE,
@@ -188,6 +189,19 @@ def test_the_command_reads_a_device_that_nobody_agreed_to_and_sends_nothing(
     with living(place) as house:
         assert house.spool.waiting() == {}
         assert house.spool.sent(10, None) == ()
+
+
+@pytest.mark.skipif(Clock().now().trusted, reason="a time service sets this machine's clock")
+def test_a_clock_that_is_not_trusted_is_told_beside_the_preview(
+    installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = copied(installed, tmp_path / "gateway")
+    assert main(["preview", "--for", "100ms", "--config", str(place)]) == 0
+    assert "clock" not in capsys.readouterr().out
+    path = place / "agent.toml"
+    path.write_text(path.read_text().replace('trust = "system"', 'trust = "synchronised"'))
+    assert main(["preview", "--for", "100ms", "--config", str(place)]) == 0
+    assert "the clock is not trusted: nothing leaves before it is" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("attribute", [FAULT, POWER])

@@ -18,6 +18,7 @@ from agent.cli.main import main
 from agent.offline import at_the_desk
 from agent.settings import load_settings
 from assent.errors import RefusedError
+from firmware_bridge.clock import Clock
 from tests.agent.installed import ADVICE, CORE, DIAGNOSIS, copied, fresh, install
 
 OWNER = ["yes", "installer 4711"]
@@ -125,6 +126,52 @@ def test_a_yes_after_a_no_acts_because_it_carries_its_own_instant(place: Path) -
     told = ask_household(place, typing(*OWNER, "later", "yes", "later", "yes"))
     assert told["stayed"] == []
     assert decisions(place)[DIAGNOSIS][0] == "ConsentGiven"
+
+
+def test_what_is_in_force_is_said_before_it_is_asked_anew_and_later_leaves_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_household(place, typing("y", "installer 4711", "y", "n", "l", "y"))
+    said = capsys.readouterr().out
+    assert "now      off: not decided" in said
+    assert f"{ADVICE}: later, stays as it is: off: not decided" in said
+    ask_household(place, typing(*OWNER, "later", "later", "no", "yes"))
+    said = capsys.readouterr().out
+    assert "now      on; yes since 20" in said
+    assert f"{CORE}: later, stays as it is: on; yes since 20" in said
+    assert f"{DIAGNOSIS}: later, stays as it is: off: refused; no since 20" in said
+    assert decisions(place)[CORE][0] == "accepted"
+
+
+def test_a_no_after_a_yes_is_a_no_in_the_history(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_household(place, typing(*OWNER, "yes", "no", "later", "yes"))
+    assert main(["consent", "refuse", CORE, "--config", str(place)]) == 0
+    capsys.readouterr()
+    assert main(["consent", "history", "--config", str(place)]) == 0
+    newest = capsys.readouterr().out.splitlines()[-1]
+    assert CORE in newest
+    assert "  no, a yes taken back  " in newest
+
+
+def test_who_is_not_the_owner_is_offered_a_no_only(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_household(place, typing("n", "a resident", "installer 4711", "n", "l", "l", "y"))
+    assert "Do you agree? no / later: " in capsys.readouterr().out
+    ask_household(place, typing(*OWNER, "n", "l", "l", "y"))
+    assert "Do you agree? yes / no / later: " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(Clock().now().trusted, reason="a time service sets this machine's clock")
+def test_on_a_clock_that_is_not_trusted_nobody_is_asked(place: Path) -> None:
+    path = place / "agent.toml"
+    path.write_text(path.read_text().replace('trust = "system"', 'trust = "synchronised"'))
+    with pytest.raises(RefusedError, match="nobody was asked") as caught:
+        ask_household(place, typing())
+    assert "timedatectl" in (caught.value.hint or "")
+    assert "assent consent refuse" in (caught.value.hint or "")
 
 
 def test_what_somebody_types_of_themselves_breaks_no_form(place: Path) -> None:

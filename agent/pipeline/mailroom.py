@@ -4,6 +4,7 @@
 Path: broker → uplink → spool's inbox → **mailroom** → spool, or a policy in force.
 Law:
   - an acknowledgement deletes what was stored; what is not believed changes nothing and is counted;
+  - a turn reads a part of it, whatever a recipient sends: whoever says a no waits no longer;
   - a policy is on the disk before it is in force, and is put back when it cannot be recorded: a
     crash in between is made good by the start.
 """
@@ -23,8 +24,12 @@ from agent.spool import Spool
 from assent.messages import Acknowledgement, StreamAck
 from firmware_bridge.sample import Instant
 
-# Messages read in one turn.
+# Messages read in one turn, and the ranges that may be in them: a turn takes some 0.1 s here.
 _INBOX: Final = 256
+_RANGES: Final = 4_096
+# To open a message, or to judge a policy, takes as long as so many ranges.
+_OPENING: Final = 64
+_JUDGING: Final = 512
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +57,27 @@ class Mailroom:
         Raises:
             SpoolError: the disk refuses; what was not done is read again.
         """
-        waiting = self._spool.take_inbox(_INBOX)
+        done: list[int] = []
         acks: dict[str, list[StreamAck]] = {}
-        for inbound in waiting:
+        room = _RANGES
+        for inbound in self._spool.take_inbox(_INBOX):
+            if room <= 0:
+                break
+            room -= _OPENING
+            done.append(inbound.id)
             match read_inbound(inbound, site().keys, site().policy):
                 case Acknowledgement(streams=streams):
                     acks.setdefault(inbound.recipient, []).extend(streams)
+                    room -= sum(len(one.ranges) + len(one.refused) for one in streams)
                 case Arrival() as arrival:
                     self._acknowledge(acks, now)
                     self._take_policy(site().settings.state, arrival, on_policy)
+                    room -= _JUDGING
                 case Rejected(reason=reason):
                     self._reject(reason)
+                    room -= _JUDGING
         self._acknowledge(acks, now)
-        self._spool.drop_inbox([inbound.id for inbound in waiting])
+        self._spool.drop_inbox(done)
 
     def _acknowledge(self, acks: dict[str, list[StreamAck]], now: Instant) -> None:
         while acks:

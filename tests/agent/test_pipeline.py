@@ -1282,3 +1282,34 @@ def test_no_log_line_holds_a_value_or_an_identifier(
     assert "lane closed flow=remote-diagnosis" in caplog.text
     secrets = (WASHER_SERIAL, "4321", "overheat", agreed.site.keys.gateway("maker").mailbox)
     assert [secret for secret in secrets if secret in caplog.text] == []
+
+
+@pytest.mark.clause("C28")
+def test_a_turn_reads_a_part_of_what_came_so_that_a_no_waits_for_no_recipient(
+    waiting: House,
+) -> None:
+    lanes = waiting.spool.lanes().values()
+    streams = sorted(lane.stream or 0 for lane in lanes if lane.recipient == "maker")
+    ranges = tuple((10 + 4 * number, 11 + 4 * number) for number in range(1_024))
+    refused = tuple(Refused(2**20 + n, RefusalReason.TERMS, retry=False) for n in range(1_024))
+    heavy = waiting.acknowledgement("maker", [StreamAck(s, 0, ranges, refused) for s in streams])
+    for _ in range(6):
+        waiting.receive("maker", heavy)
+    waiting.turn()
+    left = len(waiting.spool.take_inbox(100))
+    assert 2 < left < 6
+    waiting.receive(
+        "maker", waiting.acknowledgement("maker", [StreamAck(s, 2**31) for s in streams])
+    )
+    for _ in range(6):
+        waiting.turn()
+    assert waiting.spool.take_inbox(100) == []
+    assert waiting.waiting(CORE) == waiting.waiting(DIAGNOSIS) == 0
+
+
+def test_the_twin_light_messages_are_read_in_one_turn(waiting: House) -> None:
+    light = waiting.acknowledgement("maker", [StreamAck(1, 5)])
+    for _ in range(6):
+        waiting.receive("maker", light)
+    waiting.turn()
+    assert waiting.spool.take_inbox(100) == []

@@ -175,7 +175,7 @@ headers = st.builds(
             st.integers(0, 2**64 - 1),
             st.sampled_from(GapCause),
             st.integers(0, 2**62),
-            st.integers(0, 2**62),
+            st.integers(0, 2**62 - 1),
             st.integers(0, 2**63 - 1),
         ),
         max_size=4,

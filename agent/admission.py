@@ -115,11 +115,16 @@ def take(site: Site, data: bytes, now: Instant) -> list[str]:
         site.keys.admit(recipient, admission.certificate, now_ms)
         if is_renewal:
             return [f"admitted by {recipient} again", "next: nothing; the next connection shows it"]
-        return [
-            f"admitted by {recipient}",
-            "next: assent consent show, then assent consent apply FILE, then assent run",
-        ]
+        return [f"admitted by {recipient}", _next(site)]
     raise RefusedError("no recipient of the policy in force signed this admission")
+
+
+def _next(site: Site) -> str:
+    """What is still to be done, so far as the stores tell."""
+    flows = site.policy.policy.flows if site.policy else ()
+    if any(site.ledger.newest(flow) is None for flow in flows):
+        return "next: assent consent ask, with the owner; then assent run, where none runs"
+    return "next: assent run, where none runs; assent status tells what arrived"
 
 
 def _policy_of(site: Site, what: str) -> SignedPolicy:

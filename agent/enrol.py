@@ -45,6 +45,8 @@ from assent.policy.signing import SignedPolicy, load_policy, open_policy
 from firmware_bridge.clock import Clock
 
 _REQUESTS = "requests"
+_PREFIX: Final = "sha-256:"
+_NOT_COMPARED: Final = "not compared: is that the thumbprint which the maker told you?"
 _STOP: Final = "stop the agent, enrol, then start it again"
 _WAIT: Final = "an agent starts or ends; try again"
 
@@ -70,7 +72,8 @@ def enrol(directory: Path, data: bytes, *, expected: str | None = None) -> Taken
     Args:
         directory: the configuration directory.
         data: the file's bytes.
-        expected: thumbprint of the policy key as text, or None to trust the first that comes.
+        expected: thumbprint of the policy key as text, with or without its prefix, or None to trust
+            the first that comes, which is told.
 
     Raises:
         WireError: the file is not what it should be.
@@ -145,6 +148,7 @@ def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Ta
     now_ms = Clock().now().wall_ms
     ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, now_ms)
     policy = _verify(bundle, keys, ledger, expected)
+    is_unproved = keys.policy_key is None and expected is None
     before = _authorities(settings.directory)
     written = _write_policy(settings.directory, bundle, policy.policy)
     keys.trust_policy_key(decode_verifying_key(bundle.policy_key))
@@ -162,6 +166,7 @@ def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Ta
         [
             f"policy {head.id} {head.version}, serial {head.serial}, of {head.controller}",
             f"policy key {_thumbprint(bundle)}",
+            *([_NOT_COMPARED] if is_unproved else []),
             *(f"request written: {path}" for path in requests),
             "next: give each request to its recipient; take the answers in with assent enrol"
             if requests
@@ -184,7 +189,7 @@ def _authorities(directory: Path) -> dict[str, bytes]:
 
 def _verify(bundle: Bundle, keys: Keys, ledger: Ledger, expected: str | None) -> SignedPolicy:
     thumbprint = _thumbprint(bundle)
-    if expected is not None and thumbprint != expected:
+    if expected is not None and thumbprint.removeprefix(_PREFIX) != expected.removeprefix(_PREFIX):
         raise RefusedError(
             f"the bundle's policy key is {thumbprint}, not {expected}",
             hint="nothing was taken in; ask the maker which is theirs",

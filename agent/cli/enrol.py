@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.cli.say import result
+from agent.cli.words import same_place
 from agent.enrol import Taken, enrol, renew
 from assent import durable
 from assent.enrolment import MAX_BUNDLE
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--thumbprint",
         metavar="TEXT",
         help="the policy key's thumbprint as the maker told it by another way; "
-        "a bundle with another key is refused",
+        "a bundle with another key is refused; without it the first key that comes is trusted",
     )
 
 
@@ -44,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.file is None) == (arguments.renew is None):
         raise UsageError(
             "expected a file, or --renew with a recipient",
-            hint="assent enrol maker.bundle, assent enrol maker.admission, assent enrol --renew"
-            " maker",
+            hint="assent enrol maker.bundle --thumbprint TEXT, assent enrol maker.admission,"
+            " assent enrol --renew maker",
         )
     if arguments.renew is not None:
-        return _tell(renew(arguments.config, arguments.renew), as_json=arguments.json)
+        return _tell(renew(arguments.config, arguments.renew), arguments)
     try:
         data = durable.read(arguments.file, MAX_BUNDLE)
     except OSError as exc:
@@ -61,13 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise  # whole, and what is wrong with it is its own sentence
     except WireError as exc:
         raise wrong_file(arguments.file, data, _EXPECTED, exc) from exc
-    return _tell(taken, as_json=arguments.json)
+    return _tell(taken, arguments)
 
 
-def _tell(taken: Taken, *, as_json: bool) -> int:
-    result(
-        {"kind": taken.kind, "written": [str(path) for path in taken.written], "told": taken.told},
-        taken.told,
-        as_json=as_json,
-    )
+def _tell(taken: Taken, arguments: argparse.Namespace) -> int:
+    value = {
+        "kind": taken.kind,
+        "written": [str(path) for path in taken.written],
+        "told": taken.told,
+    }
+    result(value, [*taken.told, *same_place(arguments.config, taken.told)], as_json=arguments.json)
     return 0

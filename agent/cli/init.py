@@ -94,5 +94,5 @@ def _with_state(text: str, state: Path) -> str:
 def _next(directory: Path) -> list[str]:
     return [
         "not enrolled: no key is trusted, nothing is collected, nothing connects",
-        f"next: assent enrol --config {directory} MAKER.bundle",
+        f"next: assent enrol --config {directory} MAKER.bundle --thumbprint TEXT",
     ]

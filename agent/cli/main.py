@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
 from agent.cli.say import complain
+from agent.cli.words import DEFAULT_CONFIG
 from assent.errors import AssentError, UsageError
 from assent.nearest import nearest
 
-DEFAULT_CONFIG = Path("/etc/assent")
-
 _EXAMPLES = """\
   assent init                               write a commented configuration; trusts nobody yet
-  assent enrol maker.bundle                 take the maker's policy and keys, write the requests
+  assent enrol maker.bundle --thumbprint …  take the maker's policy and keys, write the requests
   assent check                              every finding of every file, with line and column
   assent preview                            what would leave of what is read now; sends nothing
   assent consent ask                        ask the household, flow by flow
@@ -53,7 +52,8 @@ VERBS: Final[dict[str, tuple[str, str, str]]] = {
         "agent.cli.enrol",
         "take in a maker's bundle or a recipient's admission; renew a certificate",
         (
-            "  assent enrol maker.bundle        writes requests/RECIPIENT.request, one each\n"
+            "  assent enrol maker.bundle --thumbprint sha-256:…\n"
+            "                                   as the maker told it; writes the requests\n"
             "  assent enrol maker.admission     the recipient's answer to such a request\n"
             "  assent enrol --renew maker       writes one again, before a certificate ends"
         ),

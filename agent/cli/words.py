@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 
 from assent.units import Duration
+
+DEFAULT_CONFIG = Path("/etc/assent")
 
 
 def duration(text: str) -> Duration:
@@ -18,3 +22,15 @@ def duration(text: str) -> Duration:
         return Duration.parse(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def same_place(config: Path, told: Iterable[str]) -> list[str]:
+    """A reminder that what is said to be typed next needs the same `--config`.
+
+    Args:
+        config: the configuration directory of this command.
+        told: what is said.
+    """
+    if config == DEFAULT_CONFIG or not any("assent " in line for line in told):
+        return []
+    return [f"each with: --config {config}"]

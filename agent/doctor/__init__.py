@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.doctor.checks import Check, Health, bad
+from agent.doctor.checks import ENROL, Check, Health, bad
 from agent.doctor.house import files, ports, state
 from agent.doctor.road import road
 from agent.settings import Settings, load_settings
@@ -50,7 +50,7 @@ def examine(
     if (settings.state / "keys").exists():
         yield from _agent(settings, status)
     else:  # asking would make the stores, as whoever asks
-        yield bad("policy", "no policy key is trusted", "type: assent enrol MAKER.bundle")
+        yield bad("policy", "no policy key is trusted", ENROL)
 
 
 def _agent(settings: Settings, status: Callable[[], dict[str, Any]]) -> Iterator[Check]:

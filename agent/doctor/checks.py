@@ -8,8 +8,12 @@ a helpdesk over the telephone.
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import msgspec
+
+ENROL: Final = "type: assent enrol MAKER.bundle --thumbprint TEXT"
+"""What to do where no policy key is trusted."""
 
 
 class Health(enum.Enum):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from agent.doctor.checks import Check, bad, good, odd
+from agent.doctor.checks import ENROL, Check, bad, good, odd
 from agent.path import Reason
 
 Json = dict[str, Any]
@@ -57,7 +57,7 @@ def _agent(status: Json) -> Check:
 
 def _policy(status: Json) -> Check:
     if not status["enrolled"]:
-        return bad("policy", "no policy key is trusted", "type: assent enrol MAKER.bundle")
+        return bad("policy", "no policy key is trusted", ENROL)
     policy = status["policy"]
     if policy is None:
         return bad("policy", "is not usable, so that every flow is off", "see: assent status")

@@ -196,7 +196,7 @@ def test_the_command_says_what_is_wrong_and_exits_with_one(
         "subject": "policy",
         "health": "bad",
         "told": "no policy key is trusted",
-        "help": "type: assent enrol MAKER.bundle",
+        "help": "type: assent enrol MAKER.bundle --thumbprint TEXT",
     }
     assert main(["doctor", "--config", str(place)]) == 1
     assert not (place / "state").exists()

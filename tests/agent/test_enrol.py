@@ -34,10 +34,12 @@ from assent.errors import (
 from tests.agent.installed import (
     MAKER,
     SERIAL,
+    YES,
     Maker,
     copied,
     fresh,
     install,
+    living,
     newer,
     no_room,
     replaced,
@@ -142,10 +144,30 @@ def test_a_newer_bundle_of_the_same_maker_is_taken(gateway: Path) -> None:
     assert admitted(gateway) == set(MAKER.recipients)
 
 
-@pytest.mark.parametrize("told", ["right", None], ids=["the maker's thumbprint", "none is given"])
-def test_the_makers_thumbprint_is_accepted(blank: Path, told: str | None) -> None:
-    expected = thumbprint_text(MAKER.key.public.thumbprint) if told else None
-    assert enrol(blank, MAKER.bundle(), expected=expected).kind == "bundle"
+@pytest.mark.parametrize("prefix", ["sha-256:", ""], ids=["as it is told", "without its prefix"])
+def test_the_makers_thumbprint_is_accepted(blank: Path, prefix: str) -> None:
+    expected = thumbprint_text(MAKER.key.public.thumbprint)
+    taken = enrol(blank, MAKER.bundle(), expected=prefix + expected.removeprefix("sha-256:"))
+    assert taken.kind == "bundle"
+    assert "not compared" not in "\n".join(taken.told)
+
+
+def test_a_first_key_that_was_compared_with_nothing_is_told(blank: Path) -> None:
+    told = enrol(blank, MAKER.bundle()).told
+    assert told[2] == "not compared: is that the thumbprint which the maker told you?"
+    again = enrol(blank, MAKER.bundle(newer)).told
+    assert "not compared" not in "\n".join(again)
+
+
+def test_an_admission_tells_what_is_still_to_be_done(gateway: Path, blank: Path) -> None:
+    enrol(blank, MAKER.bundle())
+    asked = requests(blank)
+    told = enrol(blank, MAKER.recipients["maker"].admission(asked["maker"])).told
+    assert told[1].startswith("next: assent consent ask, with the owner")
+    with living(blank) as house:
+        house.decide(YES)
+    told = enrol(blank, MAKER.recipients["energy-advice"].admission(asked["energy-advice"])).told
+    assert told[1] == "next: assent run, where none runs; assent status tells what arrived"
 
 
 @pytest.mark.clause("C21")

@@ -125,7 +125,7 @@ def test_init_writes_a_configuration_that_checks_and_trusts_nobody(
     assert out.splitlines()[-3:] == [
         f"written: DIR/profiles, {count} device profiles",
         "not enrolled: no key is trusted, nothing is collected, nothing connects",
-        "next: assent enrol --config DIR MAKER.bundle",
+        "next: assent enrol --config DIR MAKER.bundle --thumbprint TEXT",
     ]
     assert not (place / "consent.toml").exists()
     code, out, _ = typed("check --config DIR", place, capsys)

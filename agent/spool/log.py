@@ -45,7 +45,10 @@ class SentLog(Store):
                 " WHERE ?1 IS NULL OR flow=?1 ORDER BY batch DESC LIMIT ?2",
                 (flow, limit),
             ).fetchall()
-        told = [Sent(*row[:6], bool(row[6])) for row in [*taken, *handed]]
+        told = [
+            Sent(at, name, recipient, readings, size, digest, bool(sure))
+            for at, name, recipient, readings, size, digest, sure in [*taken, *handed]
+        ]
         return tuple(sorted(told, key=lambda one: one.at_ms, reverse=True)[:limit])
 
     def unconfirmed(self, flow: str) -> int:

@@ -12,7 +12,7 @@ Limits: values are int, float, bool, str or a (latitude, longitude) pair of floa
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -74,6 +74,19 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Closes the port; never raises, may be called twice."""
+
+
+@runtime_checkable
+class PartlySource(Protocol):
+    """A source of which a part may fail while the rest goes on."""
+
+    def trouble(self) -> str | None:
+        """What fails now, as a sentence without a value or an identifier; None when nothing."""
+
+
+def trouble_of(source: Source | None) -> str | None:
+    """What fails in a part of a source that is read; None for a source that has no parts."""
+    return source.trouble() if isinstance(source, PartlySource) else None
 
 
 class SourceError(AssentError):

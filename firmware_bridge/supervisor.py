@@ -33,7 +33,7 @@ import msgspec
 from assent.errors import AssentError
 from assent.units import Duration
 from firmware_bridge.clock import Clock
-from firmware_bridge.sample import EndOfSource, Sample, Source, SourceError
+from firmware_bridge.sample import EndOfSource, Sample, Source, SourceError, trouble_of
 
 Deliver = Callable[[list[Sample]], None]
 """Takes what one source read; called from the threads of all sources, so it must bear that."""
@@ -73,7 +73,7 @@ class State(enum.Enum):
     STARTING = "starting"
     """It has not given anything yet, and nothing has failed yet."""
     RUNNING = "running"
-    """It gives samples."""
+    """It gives samples; a part of it may fail all the same."""
     SILENT = "silent"
     """It has given nothing for longer than agreed; it is being opened again."""
     FAILED = "failed"
@@ -101,7 +101,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         samples: how many it gave.
         failures: how often it was closed because it failed or was silent.
         undelivered: samples that the pipeline would not take.
-        error: a sentence on what is wrong, or None.
+        error: a sentence on what is wrong, or None; of a running one, which part of it fails.
     """
 
     device_id: str
@@ -304,7 +304,7 @@ class _Keeper:
 
     def _hand_over(self, samples: list[Sample]) -> None:
         self._series = 0
-        self._enter(State.RUNNING)
+        self._enter(State.RUNNING, trouble_of(self._source))
         try:
             self._deliver(samples)
         except BaseException as exc:  # noqa: BLE001 - a fault of the pipeline is not the source's

@@ -302,10 +302,13 @@ def test_what_a_unit_refuses_is_named_and_the_rest_goes_on(
         source = opened(link, profile(POWER + ENERGY))
         for _ in range(3):
             assert merged(until_samples(source)).keys() == {"appliance.power"}
+        partly = source.trouble()
         washer.refusals.clear()
         assert merged(until_samples(source)).keys() == {"appliance.power", "appliance.energy"}
+        assert source.trouble() is None
     told = [record.getMessage() for record in caplog.records if "request" in record.getMessage()]
     refused = "unit 1 refuses input registers 342 to 343 (appliance.energy): illegal data address"
+    assert partly == f"1 of 2 fields fails: {refused}"
     assert told == [
         f'event=request-failed device=washer-1 error="{refused}"',
         "event=request-returned device=washer-1",
@@ -338,8 +341,13 @@ def test_a_broken_sensor_is_told_once_each_way(
     )
     with Meters(link, [device]):
         source = opened(link, profile(field))
-        found = [merged(source.read()).get("appliance.temperature") for _ in range(5)]
+        found, troubles = [], []
+        for _ in range(5):
+            found.append(merged(source.read()).get("appliance.temperature"))
+            troubles.append(source.trouble())
     assert found == [10.0, None, None, 10.1, 10.2]
+    broken = "1 of 1 fields fails: the device calls the sensor of appliance.temperature broken"
+    assert troubles == [None, broken, broken, None, None]
     told = [record.getMessage() for record in caplog.records if "sensor" in record.getMessage()]
     assert told == [
         "event=sensor-fault device=washer-1 attribute=appliance.temperature",

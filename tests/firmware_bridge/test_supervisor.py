@@ -157,6 +157,29 @@ def test_what_a_device_says_arrives(start: Starter) -> None:
     os.close(reader)
 
 
+class Partly(Scripted):
+    """As `Scripted`, with a part that fails while the rest goes on."""
+
+    failing: str | None = None
+
+    def trouble(self) -> str | None:
+        return self.failing
+
+
+def test_a_part_that_fails_is_told_while_the_rest_goes_on(start: Starter) -> None:
+    clock, tray = ManualClock(flowing=True), Tray()
+    source = Partly(clock, "meter", [1])
+    supervisor = start(configured(source), deliver=tray, clock=clock)
+    until(lambda: health_of(supervisor, "meter").samples > 0)
+    since_ms = health_of(supervisor, "meter").since_ms
+    assert health_of(supervisor, "meter").error is None
+    for told in ("1 of 2 fields fails", None):
+        source.failing = told
+        until(lambda told=told: health_of(supervisor, "meter").error == told)
+        health = health_of(supervisor, "meter")
+        assert (health.state, health.failures, health.since_ms) == (State.RUNNING, 0, since_ms)
+
+
 @pytest.mark.parametrize(
     ("failure", "told"),
     [

@@ -7,7 +7,8 @@ Law:
   - each answer is a Sample of the instant at which it came;
   - an unanswered request is asked once more at the next read; the others go on without it, and
     only a unit that answers none of them fails;
-  - what a unit refuses, or what its sensors call a fault, is left out and told once each way;
+  - what a unit refuses, or what its sensors call a fault, is left out, told once each way, and
+    named by `trouble` for as long as it lasts;
   - an event is given when its bit comes on, and when it is first seen on.
 
 A field mapped to `device.serial` names the device, too: its pseudonym rests on it.
@@ -146,6 +147,21 @@ class ModbusSource:
         self._pace = None
         if bus is not None:
             leave(self._port, bus)
+
+    def trouble(self) -> str | None:
+        """Which fields were not answered, or are called a fault; None when all is well."""
+        failed = [part for part in self._parts if part.trouble is not None]
+        if not (failed or self._faults):
+            return None
+        lost = {name for part in failed for name in _names(part.question.request)}
+        sensors = sorted(self._faults - lost)
+        fields = sum(len(part.question.request.fields) for part in self._parts)
+        count = sum(len(part.question.request.fields) for part in failed) + len(sensors)
+        reasons = [part.trouble or "" for part in failed]
+        reasons += [f"the device calls the sensor of {name} broken" for name in sensors]
+        verb = "fails" if count == 1 else "fail"
+        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        return f"{count} of {fields} fields {verb}: {reasons[0]}{more}"
 
     def _begin(self) -> None:
         self._next = self._tries = 0

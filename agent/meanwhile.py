@@ -4,7 +4,8 @@
 Law:
   - a no that the spool keeps (agent/spool/refusals.py) is recorded and its flow ended before a form
     is read and before a lane is opened; it is forgotten there when the ledger has it;
-  - a no that the ledger refuses is in force all the same, and stays where it is.
+  - a no that the ledger refuses is in force all the same, and stays where it is;
+  - a no to what no policy, record or lane knows is forgotten: it keeps no other one waiting.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 from collections.abc import Callable
 
 from agent.pipeline import Pipeline
-from assent.errors import AssentError, SpoolError
+from assent.errors import AssentError, SpoolError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,17 @@ def hear_refusals(pipeline: Pipeline, say_no: Callable[[str, int], object]) -> b
             except SpoolError:
                 raise
             except AssentError as exc:
-                log.error("a no is in force and not recorded flow=%s why=%r", flow, exc.message)
-                recorded = False
-                continue
-            log.info("a no was said meanwhile flow=%s", flow)
+                if _is_to_nothing(pipeline, exc):
+                    log.warning("a no was said to a flow that nobody knows flow=%r", flow)
+                else:
+                    log.error("a no is in force and not recorded flow=%r why=%r", flow, exc.message)
+                    recorded = False
+                    continue
+            else:
+                log.info("a no was said meanwhile flow=%r", flow)
         pipeline.spool.drop_refusal(flow, said_ms)
     return recorded
+
+
+def _is_to_nothing(pipeline: Pipeline, exc: AssentError) -> bool:
+    return isinstance(exc, UsageError) and pipeline.site.policy is not None

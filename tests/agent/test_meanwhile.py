@@ -134,6 +134,19 @@ def test_a_no_that_the_ledger_does_not_take_stays(agreed: House) -> None:  # noq
     assert list(agreed.spool.refusals()) == [DIAGNOSIS]
 
 
+def test_a_no_to_a_flow_that_nobody_knows_keeps_no_other_one_waiting(
+    agreed: House,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agreed.spool.refuse_beside("nothing\nlevel=ERROR forged", agreed.clock.now().wall_ms)
+    assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
+    assert agreed.spool.refusals() == {}
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+    agreed.spool.refuse_beside(DIAGNOSIS, agreed.clock.now().wall_ms)
+    assert hear_refusals(agreed.pipeline, agreed.desk.say_no)
+    assert recorded(agreed)[-1] is State.WITHDRAWN
+
+
 @pytest.mark.clause("C28")
 def test_a_command_records_it_before_it_answers(agreed: House) -> None:  # noqa: F811
     agreed.spool.refuse(DIAGNOSIS, agreed.clock.now().wall_ms)

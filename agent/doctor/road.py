@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -27,6 +28,12 @@ _HELP: Final = {
 _CHOSEN: Final = (Reason.REFUSED.value, Reason.WITHDRAWN.value)
 # States of a device (firmware_bridge/supervisor.py) in which nobody has to do anything.
 _AT_WORK: Final = frozenset({"running", "starting", "not wanted", "ended", "stopped"})
+# What the sources of registers, and their keeper, say; others may name a file (profiles).
+_SAFE: Final = re.compile(
+    r"(unit \d+ |the serial port |there is no such serial port|the device (cannot|has)|"
+    r"the connection to the device |nothing came for |a call into the source |"
+    r"two devices of one port |\d+ of \d+ fields |the unit answers nothing)[^/\n]*\Z"
+)
 
 
 def road(status: Json, quota_bytes: int) -> Iterator[Check]:
@@ -107,10 +114,21 @@ def _devices(status: Json) -> Iterator[Check]:
         told = f"{device['kind']}, {device['state']}"
         if device["age_s"] is not None:
             told += f", last sample {device['age_s']:.0f} s ago"
-        if device["state"] in _AT_WORK:
-            yield good(subject, told)
+        why = _reason(device["detail"])
+        if why:
+            told += f": {why}"
+        help_ = "" if why else "see: assent status, which tells why"
+        if device["state"] not in _AT_WORK:
+            yield bad(subject, told, help_)
+        elif device["detail"]:
+            yield odd(subject, told, "compare the profile's addresses with the maker's document")
         else:
-            yield bad(subject, told, "see: assent status, which tells why")
+            yield good(subject, told)
+
+
+def _reason(detail: str) -> str:
+    """What a source says is wrong, where it is one of the sentences that name nothing private."""
+    return detail if _SAFE.match(detail) else ""
 
 
 def _certificates(status: Json) -> Iterator[Check]:

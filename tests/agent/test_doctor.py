@@ -90,6 +90,39 @@ def test_a_certificate_that_ends_soon_is_to_be_renewed(house: House) -> None:
     assert found[f"certificate {name}"].help == f"type: assent enrol --renew {name}"
 
 
+@pytest.mark.parametrize(
+    ("state", "detail", "health", "told"),
+    [
+        ("running", "", Health.GOOD, "washing-machine, running"),
+        (
+            "running",
+            "1 of 2 fields fails: unit 1 refuses input register 342",
+            Health.ODD,
+            "washing-machine, running: 1 of 2 fields fails: unit 1 refuses input register 342",
+        ),
+        (
+            "failed",
+            "the serial port may not be opened",
+            Health.BAD,
+            "washing-machine, failed: the serial port may not be opened",
+        ),
+        ("failed", "canary.toml:1:2: bad", Health.BAD, "washing-machine, failed"),
+        ("failed", "unit 1 of /dev/canary is silent", Health.BAD, "washing-machine, failed"),
+    ],
+    ids=["well", "a part fails", "not opened", "a file is named", "a port is named"],
+)
+def test_a_device_is_told_with_a_reason_that_names_nothing_private(
+    house: House, state: str, detail: str, health: Health, told: str
+) -> None:
+    status = house.desk.status()
+    device = {"kind": "washing-machine", "state": state, "detail": detail, "age_s": None}
+    status["devices"] = [device]
+    found = {one.subject: one for one in examine(house.directory, NOW, lambda: status)}
+    assert (found["device 1"].health, found["device 1"].told) == (health, told)
+    needs_status = health is Health.BAD and ":" not in told
+    assert ("see: assent status" in found["device 1"].help) is needs_status
+
+
 def test_what_nobody_decided_is_to_be_asked_and_a_no_is_respected(house: House) -> None:
     house.decide({CORE: '"refused"'})
     found = checks(house)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from agent.spool.carrier import Carrier
 from agent.spool.gaps import Gaps
 from agent.spool.log import SentLog
 from agent.spool.queue import Queue
@@ -38,6 +37,7 @@ from agent.spool.records import (
     Waiting,
 )
 from agent.spool.refusals import Refusals
+from agent.spool.rest import Resting
 from agent.spool.schema import HeldError
 
 __all__ = [
@@ -58,11 +58,11 @@ __all__ = [
 ]
 
 
-class Spool(Queue, Gaps, SentLog, Refusals, Carrier):
+class Spool(Queue, Gaps, SentLog, Refusals, Resting):
     """The spool through one connection; one thread uses it at a time.
 
     The collecting side calls what `Lanes`, `Queue`, `Gaps`, `SentLog`, `Refusals` and `Mail`
-    offer, the uplink what `Carrier` offers.
+    offer, the uplink what `Resting` and `Carrier` offer.
 
     Attributes:
         path: the file.

@@ -19,8 +19,10 @@ from agent.spool.records import LaneState
 from agent.spool.store import Store
 
 _FLOOR: Final = "ifnull((SELECT max(at + iif(:boot >= boot, :boot - boot, :boot)) FROM floor), 0)"
+PAST: Final = f"max(:now, {_FLOOR})"
+"""The latest instant that is past, as SQL with the parameters of `IS_OPEN`."""
 IS_OPEN: Final = (
-    f"state={LaneState.OPEN.value} AND (not_after IS NULL OR not_after > max(:now, {_FLOOR}))"  # noqa: S608 - no input
+    f"state={LaneState.OPEN.value} AND (not_after IS NULL OR not_after > {PAST})"  # noqa: S608 - no input
     " AND flow NOT IN (SELECT flow FROM refusal)"
 )
 """Whether a lane is open, as SQL; `:now` is wall time and `:boot` time since boot, both in ms."""

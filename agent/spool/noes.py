@@ -44,9 +44,10 @@ def leave(spool: Path, flow: str, said_ms: int) -> None:
 def left(spool: Path) -> dict[str, int]:
     """Gives the noes that lie beside a spool: flow to the instant. What is none is passed over."""
     found = {}
-    # Asked with every lease: a plain listing takes a tenth of a glob.
-    for name in os.listdir(spool.parent):  # noqa: PTH208
-        if not name.startswith(f"{spool.name}{_PREFIX}"):
+    directory, own = os.path.split(spool)
+    # Asked with every lease and every second: a plain listing takes a tenth of a glob.
+    for name in os.listdir(directory or os.curdir):  # noqa: PTH208
+        if not name.startswith(f"{own}{_PREFIX}"):
             continue
         path = spool.with_name(name)
         try:

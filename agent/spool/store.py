@@ -125,7 +125,7 @@ class Store:
             SpoolError: the file was replaced; open it anew.
         """
         try:
-            if self.path.stat().st_ino != self._inode:
+            if os.stat(self.path).st_ino != self._inode:  # noqa: PTH116 - asked all the time
                 raise SpoolError("the spool was replaced", hint="open it again")
             version = self._version()
         except OSError as exc:
@@ -134,6 +134,20 @@ class Store:
             raise self._damage(exc) from exc
         changed, self._seen = version != self._seen, version
         return changed
+
+    def state(self) -> tuple[int, int]:
+        """Names what stands in the spool; cheap.
+
+        Returns:
+            Another value after every write, of this connection or of any other.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        try:
+            return self._version(), self._db.total_changes
+        except sqlite3.Error as exc:
+            raise self._damage(exc) from exc
 
     @contextlib.contextmanager
     def patience(self, wait_ms: int) -> Iterator[None]:

@@ -135,10 +135,11 @@ class Uplink:
                 more = spool.changed()
                 now = self._world.monotonic()
                 tick = now >= self._next_tick
-                if more or tick:
-                    self._look(spool)
                 if tick:
                     self._next_tick = now + _TICK_S
+                    more = not self._at_rest(spool) or more
+                if more:
+                    self._look(spool)
                 for link in list(self._links.values()):
                     self._turn(link, readable, writable, more=more, tick=tick)
                 self._turned()
@@ -171,6 +172,9 @@ class Uplink:
             with contextlib.suppress(OSError):
                 ear.recv(4096)
         return {one for one in sockets if one in readable}, set(writable)
+
+    def _at_rest(self, spool: Spool) -> bool:
+        return spool.at_rest(self._world.wall_ms(), boot_ms=self._world.boot_ms())
 
     def _look(self, spool: Spool) -> None:
         # The order is the law: what must stop is read first, let go of, and only then answered.
@@ -209,7 +213,7 @@ class Uplink:
     ) -> None:
         found = link.socket()
         try:
-            link.turn(readable=found in readable, writable=found in writable, more=more or tick)
+            link.turn(readable=found in readable, writable=found in writable, more=more)
             if tick:
                 link.tick()
         except SpoolError:

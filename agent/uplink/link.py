@@ -127,6 +127,7 @@ class Link:
         if self._connection is None or self._connection.is_dialling:
             return
         self._connection.tick()
+        self._mailbox.retry(self._connection)
         now = self._world.monotonic()
         patience_s = _PATIENCE * self._world.keepalive_s
         if not self._answered and now - self._since > patience_s:

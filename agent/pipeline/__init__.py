@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from agent.fence import Carrier, Outcome, pass_fence, unhindered
+from agent.floor import Mark
 from agent.path import Permit, Refusal
 from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.hardware import Hardware
@@ -93,6 +94,8 @@ class Pipeline:
         self._look_again_ms = 0
         self._clock_was_trusted = False
         self._trouble: str | None = None
+        self._tended: tuple[tuple[int, int], Mark | None] | None = None
+        self._tended_site: Site | None = None
 
     def deliver(self, samples: list[Sample], ended: threading.Event | None = None) -> None:
         """Hands samples to the owner; called by the sources' threads, waits while it is behind.
@@ -313,13 +316,18 @@ class Pipeline:
             self.spool.set_floor(kept.at_ms, kept.boot_ms)
 
     def _keep_house(self, now: Instant) -> None:
+        if now.trusted:
+            self.spool.expire(now.wall_ms)
+        # Taken before the work: what is written meanwhile, by us too, is another state.
+        state, site, kept = self.spool.state(), self.site, self.site.floor.kept
+        if (state, kept) == self._tended and site is self._tended_site:
+            return
         self._tell_floor()
         self._mailroom.read(lambda: self.site, now, self.on_policy)
         self._courtesy.greet(self.site)
-        if now.trusted:
-            self.spool.expire(now.wall_ms)
         self.spool.enforce_quota(self.site.settings.quota_bytes)
         self.spool.trim_sent()
+        self._tended, self._tended_site = (state, kept), site
 
 
 def _is_no(verdict: Permit | Refusal) -> bool:

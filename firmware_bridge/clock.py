@@ -48,8 +48,8 @@ _SLACK_MS: Final = 1_000
 # or its instants would be off by as long as it was away.
 _TRIES: Final = 5
 _APART_NS: Final = 200_000
-# A thread that blocks no longer than this lets the supervisor stop within a second.
-_SLICE_MS: Final = 500
+# The wall clock may be set while a thread waits, and a machine may sleep: it looks again so often.
+_SLICE_MS: Final = 1_000
 
 
 class Clock:
@@ -100,6 +100,28 @@ class Clock:
         return self._synchronised
 
 
+class WakingClock(Clock):
+    """Another clock, whose waits an event ends: for a source that is to be closed.
+
+    Args:
+        clock: tells the time and waits.
+        event: ends every wait that names no other.
+    """
+
+    def __init__(self, clock: Clock, event: threading.Event) -> None:
+        self.boot_id = clock.boot_id
+        self._clock = clock
+        self._event = event
+
+    def now(self) -> Instant:
+        """What the other clock tells."""
+        return self._clock.now()
+
+    def wait(self, duration_ms: int, event: threading.Event | None = None) -> bool:
+        """As the other clock waits, for the event of this one where none is named."""
+        return self._clock.wait(duration_ms, event or self._event)
+
+
 class Pace:
     """A period to keep: says when the next read is due, and blocks a short slice until then.
 
@@ -114,7 +136,7 @@ class Pace:
         self._last = clock.now()
 
     def is_due(self) -> bool:
-        """Waits at most half a second for the next read, and says whether it is due now."""
+        """Waits at most a second for the next read, and says whether it is due now."""
         early_ms = self._early_ms(self._clock.now())
         if early_ms > 0:
             self._clock.wait(min(early_ms, _SLICE_MS))

@@ -32,8 +32,13 @@ import msgspec
 
 from assent.errors import AssentError
 from assent.units import Duration
+<<<<<<< HEAD
+from firmware_bridge.clock import Clock, WakingClock
+from firmware_bridge.sample import EndOfSource, Sample, Source, SourceError
+=======
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import EndOfSource, Sample, Source, SourceError, trouble_of
+>>>>>>> origin/main
 
 Deliver = Callable[[list[Sample]], None]
 """Takes what one source read; called from the threads of all sources, so it must bear that."""
@@ -56,14 +61,14 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         device_id: the installation's name for the device.
         kind: what sort of appliance it is.
-        make: makes the source and opens nothing; called once, in the source's own thread.
+        make: makes the source, once, with a clock whose waits end when it is to be closed.
         fresh_ms: silent for longer than this, it is opened again and reported; None for a source
             that may be silent as long as it likes.
     """
 
     device_id: str
     kind: str
-    make: Callable[[], Source]
+    make: Callable[[Clock], Source]
     fresh_ms: int | None
 
 
@@ -272,7 +277,7 @@ class _Keeper:
     def _opened(self) -> Source:
         self._heard_ms = self._called_ms = self._clock.now().mono_ms
         if self._source is None:
-            self._source = self.configured.make()
+            self._source = self.configured.make(WakingClock(self._clock, self._wake))
         self._source.open()
         return self._source
 
@@ -288,7 +293,7 @@ class _Keeper:
 
     def _listen(self, source: Source) -> None:
         while self._is_on():
-            self._called_ms = self._clock.now().mono_ms
+            called_ms = self._called_ms = self._clock.now().mono_ms
             samples = source.read()
             self._called_ms = None
             if not self._is_on():
@@ -296,11 +301,11 @@ class _Keeper:
             if samples:
                 self._hand_over(samples)
                 continue
-            silent_ms = self._clock.now().mono_ms - self._heard_ms
+            now_ms = self._clock.now().mono_ms
             fresh_ms = self.configured.fresh_ms
-            if fresh_ms is not None and silent_ms > fresh_ms:
+            if fresh_ms is not None and now_ms - self._heard_ms > fresh_ms:
                 raise SilentSourceError(f"nothing came for more than {Duration(fresh_ms)}")
-            self._rest(_PAUSE_MS)
+            self._rest(called_ms + _PAUSE_MS - now_ms)
 
     def _hand_over(self, samples: list[Sample]) -> None:
         self._series = 0

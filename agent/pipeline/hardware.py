@@ -135,7 +135,7 @@ class Hardware:
         return Configured(
             device_id=device.id,
             kind=device.kind,
-            make=lambda: registry.make(device.source, config, self._clock),
+            make=lambda clock: registry.make(device.source, config, clock),
             fresh_ms=device.fresh_ms,
         )
 

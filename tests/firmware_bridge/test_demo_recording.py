@@ -49,7 +49,7 @@ def played(
             Configured(
                 device_id="washer",
                 kind="washing-machine",
-                make=lambda: registry.make("replay", config, clock),
+                make=lambda waking: registry.make("replay", config, waking),
                 fresh_ms=fresh_ms,
             )
         ],

@@ -331,7 +331,7 @@ def test_no_identifier_is_logged_or_told(root: Path, caplog: pytest.LogCaptureFi
             Configured(
                 device_id="gateway",
                 kind="gateway",
-                make=lambda: HostSource(config, clock),
+                make=lambda _: HostSource(config, clock),
                 fresh_ms=30_000,
             )
         ],

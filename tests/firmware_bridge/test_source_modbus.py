@@ -23,7 +23,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from assent.units import Duration
 from firmware_bridge.clock import Clock
 from firmware_bridge.profile import Profile, parse_profile
-from firmware_bridge.sample import Sample, SourceError, Value
+from firmware_bridge.sample import Sample, Source, SourceError, Value
 from firmware_bridge.sources import registry
 from firmware_bridge.sources.modbus import ModbusSource
 from firmware_bridge.sources.registry import SourceConfig
@@ -358,6 +358,10 @@ def test_a_broken_sensor_is_told_once_each_way(
 # Several units on one bus.
 
 
+def _maker(port: str | Path, of: Profile, unit: int) -> Callable[[Clock], Source]:
+    return lambda _: made(port, of, unit, every_ms=10)
+
+
 class Watched:
     """Sources under a supervisor that hardly rests between two attempts."""
 
@@ -368,7 +372,7 @@ class Watched:
                 Configured(
                     device_id=f"washer-{unit}",
                     kind="washing-machine",
-                    make=lambda port=port, of=of, unit=unit: made(port, of, unit, every_ms=10),
+                    make=_maker(port, of, unit),
                     fresh_ms=30_000,
                 )
                 for port, of, unit in sources

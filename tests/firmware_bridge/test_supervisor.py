@@ -123,7 +123,7 @@ def start() -> Iterator[Starter]:
 
 def configured(source: Scripted, *, fresh_ms: int | None = 30_000) -> Configured:
     return Configured(
-        device_id=source.device_id, kind="washer", make=source.make, fresh_ms=fresh_ms
+        device_id=source.device_id, kind="washer", make=lambda _: source.make(), fresh_ms=fresh_ms
     )
 
 
@@ -136,7 +136,7 @@ def test_what_a_device_says_arrives(start: Starter) -> None:
     reader, writer = os.pipe()
     source = PipeSource(clock, "meter", reader)
     supervisor = start(
-        Configured(device_id="meter", kind="meter", make=lambda: source, fresh_ms=30_000),
+        Configured(device_id="meter", kind="meter", make=lambda _: source, fresh_ms=30_000),
         deliver=tray,
         clock=clock,
     )
@@ -228,7 +228,7 @@ def test_a_source_that_cannot_be_opened_is_tried_again(start: Starter, where: st
         source.opens = list(troubles)
         troubles = []
 
-    def made() -> Source:
+    def made(_: Clock) -> Source:
         if troubles:
             raise troubles.pop(0)
         return source.make()
@@ -492,7 +492,7 @@ def test_stop_is_prompt_whatever_the_sources_wait_for(start: Starter, tmp_path: 
         Configured(
             device_id="hourly",
             kind="gateway",
-            make=lambda: make("host", every_hour, clock),
+            make=lambda waking: make("host", every_hour, waking),
             fresh_ms=None,
         ),
         configured(failing),

@@ -16,6 +16,7 @@ Security: pymodbus logs frames, and they hold values: it is silenced.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import ClassVar, Final
 
@@ -44,6 +45,7 @@ _TCP: Final = FramerSocket(DecodePDU(False))  # noqa: FBT003
 _RTU_AROUND: Final = 5  # unit, function, byte count and two bytes of checksum
 _RTU_REFUSAL: Final = 5  # unit, function, exception code and two bytes of checksum
 _MBAP: Final = 6  # number, protocol and length; the unit is counted in the length
+_REMEMBERED: Final = 256  # frames of questions; a gateway asks the same ones over and over
 _MOST_MBAP: Final = 254  # a PDU of 253 bytes and the unit, V1.0b §3.1.3
 
 _REASONS: Final = {
@@ -116,7 +118,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 def rtu_frame(question: Question) -> bytes:
     """The bytes that ask on a serial line."""
-    return bytes(_RTU.buildFrame(_pdu(question)))
+    request = question.request
+    return _rtu_frame(request.table, request.address, request.count, question.unit)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _rtu_frame(table: str, address: int, count: int, unit: int) -> bytes:
+    pdu = _QUESTIONS[table](dev_id=unit, address=address, count=count)
+    return bytes(_RTU.buildFrame(pdu))
 
 
 def tcp_frame(question: Question) -> bytes:

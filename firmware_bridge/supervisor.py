@@ -32,13 +32,8 @@ import msgspec
 
 from assent.errors import AssentError
 from assent.units import Duration
-<<<<<<< HEAD
 from firmware_bridge.clock import Clock, WakingClock
-from firmware_bridge.sample import EndOfSource, Sample, Source, SourceError
-=======
-from firmware_bridge.clock import Clock
 from firmware_bridge.sample import EndOfSource, Sample, Source, SourceError, trouble_of
->>>>>>> origin/main
 
 Deliver = Callable[[list[Sample]], None]
 """Takes what one source read; called from the threads of all sources, so it must bear that."""

@@ -5,13 +5,25 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import day, likeness, live, memory, modbus, path, start, wire, withdrawal
+from benchmarks import (
+    commands,
+    day,
+    devices,
+    likeness,
+    live,
+    memory,
+    modbus,
+    path,
+    start,
+    wire,
+    withdrawal,
+)
 
 
 def main() -> int:
     """Prints the figures and keeps them; exit code 1 when one of them breaks its promise."""
     benches = (wire.main, day.main, path.main, live.main, likeness.main)
-    programs = (withdrawal.main, start.main, memory.main, modbus.main)
+    programs = (withdrawal.main, start.main, commands.main, memory.main, modbus.main, devices.main)
     return max([main() for main in benches + programs])
 
 

@@ -21,6 +21,7 @@ from agent.floor import Floor
 from agent.gate import decide, end_of
 from agent.keys import Keys
 from agent.ledger import Ledger
+from agent.owner import foreign
 from agent.path import Permit, Reason, Refusal
 from agent.settings import Settings
 from agent.spool import Spool
@@ -158,6 +159,8 @@ def make_state(state: Path) -> None:
         # The uplink's user shares our group: it passes through, and shares the spool only.
         durable.make_dirs(state, mode=0o710)
         durable.make_dirs((state / SPOOL).parent, mode=0o2770)
+    except PermissionError as exc:
+        raise foreign(state) from exc
     except OSError as exc:
         raise AssentError(
             f"the state directory {state} cannot be made: {exc.strerror}",

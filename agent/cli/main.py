@@ -203,6 +203,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exc.exit_code
     except BrokenPipeError:
         return 1
+    except PermissionError as exc:
+        from agent.owner import foreign  # noqa: PLC0415  # loaded when it is needed, as a verb is
+
+        error = foreign(Path(exc.filename or arguments.config))
+        complain(error)
+        return error.exit_code
 
 
 def _without_verb(words: list[str]) -> int:

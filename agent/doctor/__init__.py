@@ -20,6 +20,7 @@ from typing import Any
 from agent.doctor.checks import ENROL, Check, Health, bad
 from agent.doctor.house import files, ports, state
 from agent.doctor.road import road
+from agent.owner import may_enter
 from agent.settings import Settings, load_settings
 from assent.errors import AssentError, ConfigError
 
@@ -46,6 +47,8 @@ def examine(
         yield bad("agent.toml", "is wrong, so that nothing else can be looked at", "assent check")
         return
     yield from state(settings)
+    if not may_enter(settings.state):
+        return  # `state` said whose it is; what follows is looked at as they see it
     yield from ports(settings)
     if (settings.state / "keys").exists():
         yield from _agent(settings, status)

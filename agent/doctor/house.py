@@ -7,7 +7,6 @@ Security: reads metadata only; no store, no port and no key is opened here.
 from __future__ import annotations
 
 import datetime as dt
-import grp
 import itertools
 import os
 import pwd
@@ -19,6 +18,7 @@ from typing import Final
 
 from agent.doctor.checks import Check, bad, good, odd
 from agent.inspection import inspect, read_files
+from agent.owner import foreign, may_enter, name_of_group, name_of_user
 from agent.settings import DeviceSettings, Settings
 from assent.errors import Finding, Severity
 
@@ -57,26 +57,35 @@ def state(settings: Settings) -> Iterator[Check]:
     except OSError as exc:
         yield bad("state", f"cannot be seen: {exc.strerror}", "see gateway.state in agent.toml")
         return
+    if not may_enter(place):
+        told = f"is not for you; it belongs to {name_of_user(owner.st_uid)}"
+        yield bad("state", told, foreign(place).hint or "")
+        return
     strangers = sum(one.lstat().st_uid != owner.st_uid for one in _below(place))
     if stat.S_IMODE(owner.st_mode) & 0o007:
         yield bad("state", "others may enter the state directory", "type: chmod 710 STATE")
     elif strangers:
-        user = _name_of(owner.st_uid)
+        user = name_of_user(owner.st_uid)
         yield bad(
             "state",
             f"{strangers} of its files belong to another user than {user}",
             f"a command that root typed left them; type as root: chown -R {user} STATE",
         )
     else:
-        yield good("state", f"belongs to {_name_of(owner.st_uid)}, closed to others")
+        yield good("state", f"belongs to {name_of_user(owner.st_uid)}, closed to others")
     yield _disk(settings)
 
 
 def ports(settings: Settings) -> Iterator[Check]:
     """Looks at the device nodes that agent.toml names, as the agent's user would."""
     for number, device in enumerate(settings.devices, 1):
-        if device.port is not None and device.port.startswith("/dev/"):
+        if _is_node(device):
             yield _port(f"port {number}", device, settings.state)
+
+
+def _is_node(device: DeviceSettings) -> bool:
+    port = device.port or "://"
+    return port.startswith("/dev/") or (device.source == "modbus" and "://" not in port)
 
 
 def _disk(settings: Settings) -> Check:
@@ -100,14 +109,17 @@ def _port(subject: str, device: DeviceSettings, place: Path) -> Check:
         return bad(subject, f"cannot be seen: {exc.strerror}")
     if not stat.S_ISCHR(node.st_mode):
         return bad(subject, "is no serial port", "see: assent devices find")
-    if place.exists() and not _may_open(place.stat().st_uid, node):
-        user, group = _name_of(place.stat().st_uid), _group_of(node.st_gid)
+    # Where there is no state yet, whoever asks is going to make it.
+    uid = place.stat().st_uid if place.exists() else os.geteuid()
+    if not _may_open(uid, node):
+        user, group = name_of_user(uid), name_of_group(node.st_gid)
         return bad(
             subject,
             f"{user} may not open it; it belongs to group {group}",
-            f"type as root: usermod -aG {group} {user}; then start the agent again",
+            f"type as root: usermod -aG {group} {user}; then {user} logs in again, and the agent is"
+            " started again",
         )
-    if not device.port.startswith("/dev/serial/by-id/"):
+    if device.port.startswith("/dev/") and not device.port.startswith("/dev/serial/by-id/"):
         told = "is there, by a name that another plug may get after a restart"
         return odd(subject, told, "use the name in /dev/serial/by-id: assent devices find")
     return good(subject, "is there, by its own name")
@@ -131,20 +143,6 @@ def _below(place: Path) -> Iterator[Path]:
     """What lies in the state but for the spool, in which the uplink's user writes, too."""
     paths = (path for path in place.rglob("*") if "spool" not in path.relative_to(place).parts)
     return itertools.islice(paths, _MOST_FILES)
-
-
-def _name_of(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
-
-
-def _group_of(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return f"group {gid}"
 
 
 def _place(finding: Finding) -> str:

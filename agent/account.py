@@ -6,10 +6,11 @@ Law: identifiers, keys and values of people are never part of it; a flow that is
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from agent.ledger import Ledger
 from agent.notices import notices_of
@@ -220,7 +221,7 @@ def _done(flow: str, running: Running) -> Json:
             "readings": tally.readings,
             "bytes": tally.bytes,
         },
-        "purged": dataclasses.asdict(tally.purged),
+        "purged": msgspec.structs.asdict(tally.purged),
         "lost": running.lost[flow],
         "dropped": {reason.value: count for reason, count in lane.dropped.items()} if lane else {},
     }

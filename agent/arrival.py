@@ -19,9 +19,10 @@ Limits: one file; which of it and the policy beside agent.toml runs is agent/sit
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from assent import durable
 from assent.cosekey import VerifyingKey, decode_verifying_key
@@ -52,8 +53,7 @@ class NotKeptError(PolicyError):
     code = "policy-not-kept"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """A policy that may come into force. Made here only.
 
     Attributes:

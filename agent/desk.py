@@ -13,12 +13,13 @@ Law:
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from agent.admission import attend
 from agent.form import Act
@@ -128,7 +129,7 @@ class Desk:
         return {
             "flow": flow,
             "decision": word,
-            "purged": dataclasses.asdict(purged),
+            "purged": msgspec.structs.asdict(purged),
             "uplink": outcome.value,
             "certain": outcome.is_certain,
             "told": [
@@ -206,10 +207,10 @@ class Desk:
             told.append("gateway.state takes effect at the next start")
         if settings.clock_is_system != before.clock_is_system:
             told.append("clock.trust takes effect at the next start")
-        settings = dataclasses.replace(
+        settings = msgspec.structs.replace(
             settings, state=before.state, clock_is_system=before.clock_is_system
         )
-        site = dataclasses.replace(pipeline.site, settings=settings)
+        site = msgspec.structs.replace(pipeline.site, settings=settings)
         pipeline.site = with_policy(site, pipeline.clock.now())
         self.read_form()
         pipeline.reread()

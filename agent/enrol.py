@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from agent.admission import renew as request_anew
 from agent.admission import request_of, take
@@ -51,8 +52,7 @@ _STOP: Final = "stop the agent, enrol, then start it again"
 _WAIT: Final = "an agent starts or ends; try again"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """What a file was and what came of it.
 
     Attributes:

@@ -20,13 +20,14 @@ it has ended, and status says so (docs/decisions/0011). One owner, under the ins
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from assent import durable
 from firmware_bridge.sample import Instant
@@ -40,8 +41,7 @@ _MAX_BYTES: Final = 1_024
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """An instant that a trusted clock told, and the time since boot when it did; both in ms."""
 
     at_ms: int
@@ -165,6 +165,6 @@ def _read(path: Path) -> Mark | None:
 
 
 def _encode(mark: Mark) -> bytes:
-    told = dataclasses.asdict(mark)
+    told = msgspec.structs.asdict(mark)
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
     return (json.dumps({**told, "sha256": digest}, sort_keys=True) + "\n").encode("ascii")

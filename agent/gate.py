@@ -23,10 +23,11 @@ Limits: exemptions by a signed grant (policy C12) and do-not-track (policy C34) 
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
+
+import msgspec
 
 from agent.path import Carried, Permit, Reason, Refusal
 from agent.records import OWNER, Record, State
@@ -60,8 +61,7 @@ class LedgerView(Protocol):
         """Start of the unbroken yes that covers some terms."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _House:
+class _House(msgspec.Struct, frozen=True):
     """What every flow is judged by."""
 
     policy: Policy

@@ -12,7 +12,7 @@ Security: reads bytes of anyone who may write to our topic.
 
 from __future__ import annotations
 
-import dataclasses
+import msgspec
 
 from agent.arrival import Arrival, judge
 from agent.keys import Keys
@@ -27,8 +27,7 @@ STRANGER = "stranger"
 UNEXPECTED = "unexpected-kind"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """A message that was not believed; `reason` is the name it is counted under."""
 
     reason: str

@@ -31,12 +31,12 @@ clock is behind it, takes a yes on a trusted clock only, and calls `tell_time` w
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from tinydb import TinyDB
 from tinydb.table import Document, Table
 
@@ -340,7 +340,9 @@ def _brief(body: Body) -> Body:
     """A no without its terms, which are those of the yes before it; anything else as it is."""
     if not isinstance(body, Decided) or _is_yes(body):
         return body
-    return dataclasses.replace(body, decision=dataclasses.replace(body.decision, terms=None))
+    return msgspec.structs.replace(
+        body, decision=msgspec.structs.replace(body.decision, terms=None)
+    )
 
 
 def _written_bytes(entry: Entry) -> int:

@@ -18,12 +18,13 @@ that has lain for long is looked at twice as well after a start: that costs SETT
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from agent.form import Act, is_broken, is_final, judge, parse_form
 from agent.pipeline import Pipeline
@@ -40,8 +41,7 @@ _MAX_FORM: Final = 1_048_576
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(msgspec.Struct, frozen=True):
     """What a look found: the bytes, or why there are none, and when they were written."""
 
     data: bytes | None
@@ -142,7 +142,7 @@ class Letterbox:
             trouble, waits = before, True
         if trouble is not None:
             log.error("consent form not usable, optional flows pause")
-        pipeline.site = dataclasses.replace(
+        pipeline.site = msgspec.structs.replace(
             pipeline.site, form_trouble=trouble, form_waits=waits and not is_settled
         )
 

@@ -14,8 +14,9 @@ Law:
 
 from __future__ import annotations
 
-import dataclasses
 import enum
+
+import msgspec
 
 from assent.columns import Table
 from assent.header import ClockQuality, Gap
@@ -50,8 +51,7 @@ class Reason(enum.Enum):
     """The wall clock is not trusted, and the decision needs it."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(msgspec.Struct, frozen=True):
     """One attribute as a permit lets it through: its dictionary entry and its transform."""
 
     name: str
@@ -59,8 +59,7 @@ class Carried:
     transform: Transform
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True):
     """This flow may run now. Made by agent/gate only.
 
     Attributes:
@@ -94,8 +93,7 @@ class Permit:
     core: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """This flow may not run now, and why. Made by agent/gate only."""
 
     flow: str
@@ -103,8 +101,7 @@ class Refusal:
     detail: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rehearsal:
+class Rehearsal(msgspec.Struct, frozen=True):
     """What a flow would carry if it ran, for a screen. Made by agent/preview only.
 
     No lane is built from it, and so no Batch: nothing that is shaped by it can leave.
@@ -128,8 +125,7 @@ class Rehearsal:
     urgent: frozenset[str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """One flow, one epoch, columns; already transformed and pseudonymous. Made by agent/lane only.
 
     Attributes:
@@ -155,8 +151,7 @@ class Batch:
     gaps: tuple[Gap, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """COSE bytes; the gateway can no longer read them. Made by agent/seal only.
 
     Attributes:

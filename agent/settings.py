@@ -11,7 +11,6 @@ Security: written by the technician; holds paths and never a secret.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -71,8 +70,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: list[_Device] = []
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class DeviceSettings:
+class DeviceSettings(msgspec.Struct, frozen=True):
     """One `[[device]]` table.
 
     Attributes:
@@ -98,8 +96,7 @@ class DeviceSettings:
     speed: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What agent.toml says.
 
     Attributes:

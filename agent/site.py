@@ -11,10 +11,11 @@ Law:
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from agent.arrival import held
 from agent.floor import Floor
@@ -44,16 +45,14 @@ _MAX_FILE = 1_048_576
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True):
     """Why there is no usable policy: the reason every flow gives, and a sentence for a person."""
 
     reason: Reason
     sentence: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Site:
+class Site(msgspec.Struct, frozen=True):
     """One installation as found on disk.
 
     Attributes:
@@ -173,7 +172,7 @@ def with_policy(site: Site, now: Instant) -> Site:
     trusted = site.keys.policy_key
     if trusted is None:
         trouble = Trouble(Reason.NOT_ENROLLED, "no policy key is trusted: run assent enrol")
-        return dataclasses.replace(site, policy=None, trouble=trouble)
+        return msgspec.structs.replace(site, policy=None, trouble=trouble)
     try:
         if now.trusted:
             site.ledger.tell_time(site.moment_ms(now))
@@ -189,9 +188,11 @@ def with_policy(site: Site, now: Instant) -> Site:
     except AssentError as exc:
         sentence = exc.message
     else:
-        return dataclasses.replace(site, policy=policy, trouble=None, came_down=came_down)
+        return msgspec.structs.replace(site, policy=policy, trouble=None, came_down=came_down)
     log.error("policy is not usable, every flow is off reason=%s", sentence)
-    return dataclasses.replace(site, policy=None, trouble=Trouble(Reason.POLICY_UNUSABLE, sentence))
+    return msgspec.structs.replace(
+        site, policy=None, trouble=Trouble(Reason.POLICY_UNUSABLE, sentence)
+    )
 
 
 def _newest(site: Site, trusted: VerifyingKey) -> tuple[SignedPolicy, bool]:

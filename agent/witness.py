@@ -21,12 +21,13 @@ Limits: a disk that does not take it is told in the log; the entry stands all th
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from agent.records import Entry, PolicyInForce
 from agent.records.standing import Standing
@@ -41,8 +42,7 @@ _MAX_BYTES: Final = 4_096
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Testimony:
+class Testimony(msgspec.Struct, frozen=True):
     """How far a ledger had come.
 
     Attributes:

@@ -7,7 +7,6 @@ and so is not used. See `assent.located` for what types may be made of.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import enum
 import functools
@@ -17,14 +16,14 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import msgspec
 from msgspec import inspect as shape
 
 from assent.nearest import nearest
 from assent.places import Path
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mistake:
+class Mistake(msgspec.Struct, frozen=True):
     """One thing that does not fit its type, and the path to it."""
 
     path: Path

@@ -10,9 +10,8 @@ Law:
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 class AssentError(Exception):
@@ -32,7 +31,7 @@ class AssentError(Exception):
         self.hint = hint
 
 
-class Severity(enum.Enum):
+class Severity(enum.StrEnum):
     """How much a finding weighs."""
 
     ERROR = "error"
@@ -41,8 +40,7 @@ class Severity(enum.Enum):
     """The file loads; a policy with one is not signed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing wrong with one place of one file; line and column count from 1."""
 
     file: str
@@ -50,7 +48,7 @@ class Finding:
     column: int
     message: str
     hint: str | None = None
-    severity: Severity = dataclasses.field(default=Severity.ERROR, compare=False)
+    severity: Severity = Severity.ERROR
 
     def __str__(self) -> str:
         """`file:line:column: message (hint)`, as compilers print it."""

@@ -20,12 +20,12 @@ export, no second message under one encapsulation.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import hashlib
 import logging
 from typing import Final
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -64,8 +64,7 @@ class Aead(enum.IntEnum):
         return 16 if self is Aead.AES_128_GCM else 32
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Suite:
+class Suite(msgspec.Struct, frozen=True):
     """One choice of the three algorithms."""
 
     kem: Kem

@@ -16,12 +16,12 @@ Limits: an all-zero Diffie-Hellman result is refused for both, which X-Wing alon
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import hashlib
 import secrets
 from typing import Protocol
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -104,10 +104,25 @@ def _dhkem_secret(dh: bytes, enc: bytes, public: bytes) -> bytes:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _X25519Public:
+class _Key:
+    """Its bytes are the key; what is printed shows none of them."""
+
+    __slots__ = ()
     raw: bytes
-    key: X25519PublicKey = dataclasses.field(repr=False, compare=False)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.raw == self.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class _X25519Public(_Key, msgspec.Struct, frozen=True):
+    raw: bytes
+    key: X25519PublicKey
 
     def encapsulate(self, ephemeral: X25519PrivateKey | None = None) -> tuple[bytes, bytes]:
         secret = ephemeral or X25519PrivateKey.generate()
@@ -115,11 +130,10 @@ class _X25519Public:
         return _dhkem_secret(secret.exchange(self.key), enc, self.raw), enc
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class _X25519Private:
+class _X25519Private(_Key, msgspec.Struct, frozen=True):
     raw: bytes
     public: _X25519Public
-    key: X25519PrivateKey = dataclasses.field(compare=False)
+    key: X25519PrivateKey
 
     def decapsulate(self, enc: bytes) -> bytes:
         # exchange refuses an all-zero result (RFC 9180 §7.1.4)
@@ -132,11 +146,10 @@ def _combine(lattice: bytes, curve: bytes, enc: bytes, public: bytes) -> bytes:
     return hashlib.sha3_256(lattice + curve + enc + public + _XWING_LABEL).digest()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _HybridPublic:
+class _HybridPublic(_Key, msgspec.Struct, frozen=True):
     raw: bytes
-    lattice: MLKEM768PublicKey = dataclasses.field(repr=False, compare=False)
-    curve: X25519PublicKey = dataclasses.field(repr=False, compare=False)
+    lattice: MLKEM768PublicKey
+    curve: X25519PublicKey
 
     def encapsulate(self, ephemeral: X25519PrivateKey | None = None) -> tuple[bytes, bytes]:
         shared, ciphertext = self.lattice.encapsulate()
@@ -146,12 +159,11 @@ class _HybridPublic:
         return mixed, ciphertext + enc
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class _HybridPrivate:
+class _HybridPrivate(_Key, msgspec.Struct, frozen=True):
     raw: bytes
     public: _HybridPublic
-    lattice: MLKEM768PrivateKey = dataclasses.field(compare=False)
-    curve: X25519PrivateKey = dataclasses.field(compare=False)
+    lattice: MLKEM768PrivateKey
+    curve: X25519PrivateKey
 
     def decapsulate(self, enc: bytes) -> bytes:
         ciphertext, point = enc[:_MLKEM_CIPHERTEXT_BYTES], enc[_MLKEM_CIPHERTEXT_BYTES:]

@@ -19,11 +19,12 @@ allows one member that is written as a text, one table and one list.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 import tomllib
 from typing import Final, TypeVar, cast
+
+import msgspec
 
 from assent import durable
 from assent.conversion import Converter, Mistake
@@ -57,8 +58,7 @@ _WORDS: Final = {
 """What tomllib says, by its beginning, and what a person is told."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """One TOML file: its values and where they stand.
 
     Attributes:

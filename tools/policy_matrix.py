@@ -378,7 +378,7 @@ def main(words: Sequence[str], root: Path = ROOT) -> int:
         elif not arguments.check and not findings:
             durable.write(root / PAGE, matrix.page.encode(), mode=0o644)
     for one in findings:
-        sys.stderr.write(f"{dataclasses.replace(one, file=_name(Path(one.file), root))}\n")
+        sys.stderr.write(f"{one._replace(file=_name(Path(one.file), root))}\n")
     return 1 if findings else 0
 
 

@@ -11,13 +11,14 @@ Law:
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from agent.cli.office import is_clock_trusted, office
 from agent.cli.preview import of_flow
@@ -43,8 +44,7 @@ Ask = Callable[[str], str]
 """Asks one question on the terminal and gives the line that was typed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Who:
+class _Who(msgspec.Struct, frozen=True):
     """Who decides, and who writes it down."""
 
     decided_by: str

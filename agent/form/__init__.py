@@ -25,10 +25,11 @@ Limits: a yes that was read on a clock that is not trusted waits, because its da
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 from typing import Protocol
+
+import msgspec
 
 from agent.form.errors import error_of
 from agent.form.paper import Answer, Form, Said, load_form, parse_form
@@ -50,8 +51,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Act:
+class Act(msgspec.Struct, frozen=True):
     """What comes of one line of a form.
 
     Attributes:
@@ -182,8 +182,8 @@ class _Bench:
             decided_ms = min(decided_ms, self._now_ms)
         decision = self._decision(act.flow, state_of_no(newest), decided_ms)
         if decision.terms is None and newest is not None:
-            decision = dataclasses.replace(decision, terms=newest.terms)
-        return dataclasses.replace(act, decision=decision)
+            decision = msgspec.structs.replace(decision, terms=newest.terms)
+        return msgspec.structs.replace(act, decision=decision)
 
     def _yes(self, act: Act, said: Said, newest: Record | None) -> Act:
         if self._form.policy != self._policy.policy.version:
@@ -202,12 +202,12 @@ class _Bench:
         state = State.RENEWED if renewed else State.GIVEN
         if said.decision == "accepted":
             state = State.ACCEPTED
-        decision = dataclasses.replace(
+        decision = msgspec.structs.replace(
             self._decision(act.flow, state, self._form.decided_ms(said)),
             until_ms=self._form.until_ms(said),
             without=tuple(sorted(set(said.without))),
         )
-        return dataclasses.replace(act, decision=decision)
+        return msgspec.structs.replace(act, decision=decision)
 
     def _waits_for(self, said: Said) -> str | None:
         if self._errors:
@@ -266,14 +266,14 @@ class _Bench:
     def _of_another_policy(self, act: Act) -> Act:
         message = f"names policy {self._form.policy}, in force is {self._policy.policy.version}"
         finding = self._form.document.finding(("policy",), message, None, Severity.WARNING)
-        return dataclasses.replace(act, finding=finding, later=True)
+        return msgspec.structs.replace(act, finding=finding, later=True)
 
     def _stays(
         self, act: Act, message: str, hint: str | None = None, *, later: bool = False
     ) -> Act:
         path = ("decisions", act.flow)
         finding = self._form.document.finding(path, message, hint, Severity.WARNING)
-        return dataclasses.replace(act, finding=finding, later=later)
+        return msgspec.structs.replace(act, finding=finding, later=later)
 
 
 def _utc(ms: int) -> str:

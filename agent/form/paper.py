@@ -13,7 +13,6 @@ Limits: those of `assent.located`; instants from 2020 to 9998.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,8 +80,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decisions: dict[str, Answer | Said]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """A consent form as read; whether a line acts is for `judge`.
 
     Attributes:
@@ -101,7 +99,7 @@ class Form:
     recorded_at: dt.datetime
     method: str
     decisions: Mapping[str, Said]
-    document: Document = dataclasses.field(repr=False, compare=False)
+    document: Document
 
     def decided_ms(self, said: Said) -> int:
         """When one of its lines was decided, ms since 1970 UTC."""

@@ -23,12 +23,13 @@ Limits: one owner, under the instance lock.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from agent.keys.credential import unit_credential
 from agent.keys.ledger_key import LedgerKey, decoded, encoded_new
@@ -53,8 +54,7 @@ _MAX_BYTES: Final = 8_192  # a signing and a hybrid pair take some 1.5 kB
 _name = re.compile(NAME)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Gateway:
+class Gateway(msgspec.Struct, frozen=True):
     """What this gateway is to one recipient, and to no other.
 
     Attributes:
@@ -63,9 +63,12 @@ class Gateway:
         seal: opens what comes down.
     """
 
-    mailbox: str = dataclasses.field(repr=False)
+    mailbox: str
     sign: SigningKey
     seal: SealPrivateKey
+
+    def __repr__(self) -> str:
+        return f"Gateway(sign={self.sign!r}, seal={self.seal!r})"
 
 
 class Keys:

@@ -10,10 +10,11 @@ Standards: W3C DPV 2 for the words of a decision.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import hashlib
 from typing import Final
+
+import msgspec
 
 from assent.policy.terms import Terms
 
@@ -44,8 +45,7 @@ class State(enum.Enum):
         return self in (State.GIVEN, State.RENEWED, State.ACCEPTED)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody decided about one flow.
 
     Attributes:
@@ -73,8 +73,7 @@ class Decision:
     without: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Record(Decision):
+class Record(Decision, frozen=True, kw_only=True):
     """A decision as the ledger holds it. Made by agent/ledger only.
 
     Attributes:
@@ -101,8 +100,7 @@ def state_of_no(newest: Record | None) -> State:
     return State.WITHDRAWN if was_yes else State.REFUSED
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """The first entry: since when decisions are unknown, or None at a first start.
 
     That instant is by whatever clock there was; the first `ClockTrusted` after it counts.
@@ -111,29 +109,25 @@ class Start:
     unknown_since_ms: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ClockTrusted:
+class ClockTrusted(msgspec.Struct, frozen=True):
     """A trusted clock told the time: all that stands before was recorded before this instant."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PolicyInForce:
+class PolicyInForce(msgspec.Struct, frozen=True):
     """A policy came into force."""
 
     serial: int
     hash: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FormRead:
+class FormRead(msgspec.Struct, frozen=True):
     """A form was read: for the first time, or with nothing left in it that could act later."""
 
     form_hash: bytes
     done: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True):
     """A decision, and the form it came from."""
 
     decision: Decision
@@ -143,8 +137,7 @@ class Decided:
 Body = Start | ClockTrusted | PolicyInForce | FormRead | Decided
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One entry of the ledger.
 
     Attributes:
@@ -157,7 +150,7 @@ class Entry:
     prev: bytes
     at_ms: int
     body: Body
-    raw: bytes = dataclasses.field(repr=False)
+    raw: bytes
 
     @property
     def hash(self) -> bytes:
@@ -169,10 +162,7 @@ class Entry:
         """The decision in it as a record, where it holds one."""
         if not isinstance(self.body, Decided):
             return None
-        fields = {
-            field.name: getattr(self.body.decision, field.name)
-            for field in dataclasses.fields(Decision)
-        }
+        fields = {name: getattr(self.body.decision, name) for name in Decision.__struct_fields__}
         return Record(
             **fields, id=self.hash[:ID_BYTES], at_ms=self.at_ms, form_hash=self.body.form_hash
         )

@@ -9,8 +9,9 @@ Law:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
+
+import msgspec
 
 from agent.records import (
     HASH_BYTES,
@@ -163,7 +164,7 @@ class Standing:
             self.is_dated = True
         for records in self._records.values():
             records[:] = [
-                dataclasses.replace(
+                msgspec.structs.replace(
                     record,
                     at_ms=min(record.at_ms, at_ms),
                     decided_ms=min(record.decided_ms, at_ms),

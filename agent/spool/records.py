@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
+
+import msgspec
 
 
 class LaneState(enum.IntEnum):
@@ -33,8 +34,7 @@ class LinkState(enum.Enum):
     """Not connected; the next attempt comes after a while."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LaneView:
+class LaneView(msgspec.Struct, frozen=True):
     """One lane as it stands.
 
     Attributes:
@@ -58,8 +58,7 @@ class LaneView:
     next_sequence: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """What waits of one flow.
 
     Attributes:
@@ -79,8 +78,7 @@ class Waiting:
     too_large: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(msgspec.Struct, frozen=True):
     """What an acknowledgement did.
 
     Attributes:
@@ -98,8 +96,7 @@ class Acknowledged:
     unknown: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Purged:
+class Purged(msgspec.Struct, frozen=True):
     """What a purge deleted, unopened and unsent.
 
     Attributes:
@@ -116,8 +113,7 @@ class Purged:
     unconfirmed: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True):
     """What quota or age deleted of one flow; a gap declares it."""
 
     flow: str
@@ -126,8 +122,7 @@ class Dropped:
     bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """One recipient's broker, and who we are there.
 
     Attributes:
@@ -150,8 +145,7 @@ class Target:
     wanted: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """One message the uplink may send now.
 
     Attributes:
@@ -167,8 +161,7 @@ class Lease:
     again: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """One batch that left, as the household may know it.
 
     Attributes:
@@ -191,8 +184,7 @@ class Sent:
     confirmed: bool = True
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True):
     """One message from a recipient, unread and unverified."""
 
     id: int
@@ -201,8 +193,7 @@ class Inbound:
     received_ms: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """How the uplink stands with one recipient.
 
     Attributes:

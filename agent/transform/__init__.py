@@ -17,10 +17,11 @@ Standards: see `pseudonyms` and `places`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Final
+
+import msgspec
 
 from agent.path import Carried
 from agent.transform.places import grid, prefix
@@ -63,8 +64,7 @@ __all__ = [
 _MEASURED: Final = frozenset({"number", "integer"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(msgspec.Struct, frozen=True):
     """One attribute of one flow, ready to be read.
 
     Attributes:

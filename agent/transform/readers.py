@@ -13,11 +13,12 @@ Limits: numbers within ±(2^62 - 1) units, so that any difference fits 64 bits.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias, cast
+
+import msgspec
 
 from agent.transform.personal import is_personal
 from agent.transform.pseudonyms import canonical, pseudonym
@@ -37,8 +38,7 @@ _BOOLEANS: Final = frozenset({bool})
 _TEXTS: Final = frozenset({str})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """How the raw values of one attribute become cells.
 
     Attributes:

@@ -17,7 +17,6 @@ Limits: one thread for all targets; dialling has a short one of its own.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import random
 import select
@@ -28,6 +27,8 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final, TypeAlias
+
+import msgspec
 
 from agent.spool import Spool, Target
 from agent.uplink.cut import dissolve
@@ -233,4 +234,4 @@ class Uplink:
 
 
 def _same(target: Target, link: Link) -> bool:
-    return dataclasses.replace(target, wanted=link.target.wanted) == link.target
+    return msgspec.structs.replace(target, wanted=link.target.wanted) == link.target

@@ -16,7 +16,6 @@ Standards: MQTT 5.0, MQTT 3.1.1.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import socket
 import ssl
@@ -25,6 +24,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -48,8 +48,7 @@ _OVERSIZED: Final = "the broker sends a packet that is larger than we said we ta
 log = logging.getLogger("agent.uplink")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The broker's CONNACK.
 
     Attributes:
@@ -65,23 +64,20 @@ class Answered:
     resumed: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(msgspec.Struct, frozen=True):
     """The broker's SUBACK: whether we may listen to our mailbox."""
 
     granted: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmed(msgspec.Struct, frozen=True):
     """A PUBACK: which message, and its reason code (0 on 3.1.1)."""
 
     mid: int
     reason: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Came:
+class Came(msgspec.Struct, frozen=True):
     """A message from the recipient; the broker keeps it until it is acknowledged."""
 
     mid: int
@@ -89,8 +85,7 @@ class Came:
     data: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The connection is over.
 
     Attributes:

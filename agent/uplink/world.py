@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable
 
+import msgspec
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class World:
+
+class World(msgspec.Struct, frozen=True):
     """Time, chance and settings.
 
     Attributes:

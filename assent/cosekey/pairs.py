@@ -7,10 +7,10 @@ Law: see `assent.cosekey`.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 from typing import Final, TypeAlias
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -66,6 +66,13 @@ class _Public:
     __slots__ = ()
     thumbprint: bytes
 
+    # Two objects of cryptography may be one key.
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.thumbprint == self.thumbprint
+
+    def __hash__(self) -> int:
+        return hash(self.thumbprint)
+
     @property
     def kid(self) -> bytes:
         """The first 8 bytes of the thumbprint; a seal shows its recipient's to the broker."""
@@ -75,6 +82,12 @@ class _Public:
 class _Pair:
     __slots__ = ()
     public: _Public
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.thumbprint == self.thumbprint
+
+    def __hash__(self) -> int:
+        return hash(self.thumbprint)
 
     @property
     def thumbprint(self) -> bytes:
@@ -90,8 +103,7 @@ class _Pair:
         return f"{type(self).__name__}({thumbprint_text(self.thumbprint)})"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class VerifyingKey(_Public):
+class VerifyingKey(_Public, msgspec.Struct, frozen=True):
     """The public half of an Ed25519 signing key.
 
     Attributes:
@@ -101,7 +113,7 @@ class VerifyingKey(_Public):
 
     raw: bytes
     thumbprint: bytes
-    _key: Ed25519PublicKey = dataclasses.field(repr=False, compare=False)
+    _key: Ed25519PublicKey
 
     @classmethod
     def of(cls, raw: bytes) -> VerifyingKey:
@@ -132,12 +144,11 @@ class VerifyingKey(_Public):
             raise BadSignatureError("the signature is not by the key that belongs here") from exc
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class SigningKey(_Pair):
+class SigningKey(_Pair, msgspec.Struct, frozen=True):
     """An Ed25519 key pair."""
 
     public: VerifyingKey
-    _key: Ed25519PrivateKey = dataclasses.field(compare=False)
+    _key: Ed25519PrivateKey
 
     @classmethod
     def generate(cls) -> SigningKey:
@@ -169,8 +180,7 @@ class SigningKey(_Pair):
         return self._key.sign(data)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SealPublicKey(_Public):
+class SealPublicKey(_Public, msgspec.Struct, frozen=True):
     """What is needed to seal to somebody; its algorithm decides the suite.
 
     Attributes:
@@ -197,8 +207,7 @@ class SealPublicKey(_Public):
         return cbor.encode(_seal_members(self))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class SealPrivateKey(_Pair):
+class SealPrivateKey(_Pair, msgspec.Struct, frozen=True):
     """What is needed to open what was sealed to somebody."""
 
     public: SealPublicKey

@@ -17,12 +17,13 @@ them; only the policy key is trusted beforehand. No I/O: files are read by the c
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
+
+import msgspec
 
 from assent import cbor, located
 from assent.cosekey import (
@@ -70,8 +71,7 @@ class PolicyFileError(PolicyError):
     code = "policy-file"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SignedPolicy:
+class SignedPolicy(msgspec.Struct, frozen=True):
     """A policy that may run: signed, loaded, and every file of it pinned.
 
     Attributes:

@@ -6,7 +6,6 @@ Real keys, ledger, gate, lanes, seals and spool; a clock moved by hand, no hardw
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import typing
 from collections.abc import Iterator, Mapping
@@ -448,10 +447,10 @@ def test_a_policy_past_its_last_day_lets_nothing_out(house: House) -> None:
     house.feed(0, 1)
     house.flush()
     head = msgspec.structs.replace(policy().policy, not_after=dt.date(2026, 11, 21))
-    over = dataclasses.replace(
+    over = msgspec.structs.replace(
         house.known.policy(), policy=msgspec.structs.replace(policy(), policy=head)
     )
-    house.pipeline.site = dataclasses.replace(house.pipeline.site, policy=over)
+    house.pipeline.site = msgspec.structs.replace(house.pipeline.site, policy=over)
     house.pipeline.decide()
     reasons = {getattr(verdict, "reason", None) for verdict in house.pipeline.verdicts.values()}
     assert reasons == {Reason.POLICY_UNUSABLE}

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 
@@ -430,6 +430,6 @@ def test_no_key_and_no_mailbox_is_told_or_logged(
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         taken = enrol(gateway, MAKER.bundle(newer))
-    said = caplog.text + repr(dataclasses.asdict(taken))
+    said = caplog.text + repr(msgspec.structs.asdict(taken))
     secrets = [*mailboxes(gateway).values(), "BEGIN", MAKER.key.public.raw.hex()]
     assert not [secret for secret in secrets if secret in said]

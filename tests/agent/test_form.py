@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import hashlib
 from pathlib import Path
@@ -482,7 +481,7 @@ def test_a_no_overtakes_a_yes_that_waits(ledger: Ledger, trusted: bool) -> None:
     """Whatever the clock says: the no may have been recorded on one that was behind."""
     form = text(given_on(NOON + HOUR if trusted else NOON - HOUR))
     applied(form, ledger, NOON, trusted=trusted)
-    no = dataclasses.replace(decision(state=State.REFUSED), decided_ms=NOON - 3 * DAY)
+    no = msgspec.structs.replace(decision(state=State.REFUSED), decided_ms=NOON - 3 * DAY)
     ledger.append_decision(no, NOON - 3 * DAY)
     acts = applied(form, ledger, NOON + 2 * HOUR)
     assert state_of(ledger) is State.REFUSED
@@ -583,7 +582,7 @@ def test_a_form_that_is_done_says_nothing_any_more(ledger: Ledger) -> None:
 )
 def test_a_withdrawn_yes_is_not_brought_back_by(ledger: Ledger, form: str) -> None:
     applied(text(GIVEN), ledger)
-    no = dataclasses.replace(decision(state=State.WITHDRAWN), decided_ms=NOON + HOUR)
+    no = msgspec.structs.replace(decision(state=State.WITHDRAWN), decided_ms=NOON + HOUR)
     ledger.append_decision(no, NOON + HOUR)
     acts = applied(form, ledger, NOON + 3 * DAY)
     assert state_of(ledger) is State.WITHDRAWN

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,7 +119,7 @@ def test_without_a_policy_everybody_is_a_stranger(site: Site) -> None:
 
 def test_a_recipient_that_the_policy_no_longer_has_is_a_stranger(site: Site) -> None:
     assert site.policy is not None
-    without = dataclasses.replace(site.policy, ack_keys={})
+    without = msgspec.structs.replace(site.policy, ack_keys={})
     assert read_inbound(inbound(message(site)), site.keys, without) == Rejected(STRANGER)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import hmac
 import math
@@ -899,7 +898,7 @@ def test_the_types_of_the_path_are_frozen() -> None:
     busy = lane()
     feed(busy, sample(NOW, {"appliance.power": 1.0}))
     (batch,) = closed(busy)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         batch.stream = 8  # type: ignore[misc]
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import errno
 import functools
 import hashlib
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -340,7 +340,7 @@ def test_the_room_for_noes_takes_one_of_the_longest_lines_for_each_of_a_hundred_
 ) -> None:
     line = "\N{CJK UNIFIED IDEOGRAPH-6211}" * 200
     words = {"policy_version": line, "decided_by": line, "recorded_by": line, "method": line}
-    said = dataclasses.replace(decision(state=State.WITHDRAWN), flow=line, terms=None, **words)
+    said = msgspec.structs.replace(decision(state=State.WITHDRAWN), flow=line, terms=None, **words)
     no = Decided(said, b"h" * 32)
     each = ledger_room._written_bytes(encode_entry(bytes(32), NOON, no))
     assert 100 * each < ledger_room.ROOM_FOR_LAST_NOES

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,7 +92,7 @@ def test_a_record_is_named_by_its_hash_and_says_what_was_decided() -> None:
     assert record is not None
     assert record.id == entry.hash[:16]
     assert (record.at_ms, record.form_hash) == (NOON, b"f" * 32)
-    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(Decision)}
+    fields = {name: getattr(record, name) for name in Decision.__struct_fields__}
     assert Decision(**fields) == decision()
 
 

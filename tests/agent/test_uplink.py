@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import socket
 import threading
@@ -13,6 +12,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.spool import LinkState, Spool
@@ -555,7 +555,7 @@ def test_one_broker_that_hangs_does_not_stop_another(
     silent = socket.create_server(("127.0.0.1", 0))  # takes connections and says nothing
     try:
         with carrying(tmp_path / "g", authority, stub.url) as gateway:
-            deaf = dataclasses.replace(
+            deaf = msgspec.structs.replace(
                 gateway.target,
                 recipient="deaf",
                 broker=f"mqtts://localhost:{silent.getsockname()[1]}",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.spool import LinkState, Spool
@@ -251,7 +251,7 @@ def test_a_mailbox_that_is_not_ours_is_refused_and_nothing_counts_as_delivered(
     gateway = Gateway(tmp_path / "g", authority, broker.url)
     other = authority.client("0" * 32)
     gateway.spool.set_targets(
-        [dataclasses.replace(gateway.target, cert_path=str(other[0]), key_path=str(other[1]))]
+        [msgspec.structs.replace(gateway.target, cert_path=str(other[0]), key_path=str(other[1]))]
     )
     gateway.open_lane()
     gateway.put(5)

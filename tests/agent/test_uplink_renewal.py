@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.spool import LinkState
@@ -38,7 +38,7 @@ def gateway(tmp_path: Path, authority: Authority, broker: Broker) -> Iterator[Ga
     one = Gateway(tmp_path / "g", authority, broker.url)
     place = tmp_path / "g" / "pair.pem"
     put(place, authority.client(one.mailbox))
-    one.target = dataclasses.replace(one.target, cert_path=str(place), key_path=str(place))
+    one.target = msgspec.structs.replace(one.target, cert_path=str(place), key_path=str(place))
     one.spool.set_targets([one.target])
     one.open_lane()
     one.start()

@@ -682,7 +682,7 @@ class Expiry:
         newest = ledger.newest(ENDED)
         assert newest is not None
         point.until_ms = now.wall_ms + int(self.after_s * 1000)
-        fields = {field.name: getattr(newest, field.name) for field in dataclasses.fields(newest)}
+        fields = {name: getattr(newest, name) for name in newest.__struct_fields__}
         for name in ("id", "at_ms", "form_hash"):
             del fields[name]
         changed = {"state": State.RENEWED, "until_ms": point.until_ms, "decided_ms": now.wall_ms}

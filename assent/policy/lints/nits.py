@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+import msgspec
 
 from assent.errors import Severity
 from assent.places import Path
@@ -14,8 +15,7 @@ from assent.policy.expressions import Transform
 from assent.policy.model import Attribute, Flow, Policy
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Nit:
+class Nit(msgspec.Struct, frozen=True):
     """One thing a lint found: where, what was expected and came, what to do."""
 
     path: Path
@@ -27,8 +27,7 @@ Check = Callable[[Policy, dt.date], Iterator[Nit]]
 """Takes a policy and today, which only the lints about overdue entries look at."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lint:
+class Lint(msgspec.Struct, frozen=True):
     """A check and how much its findings weigh; the check's docstring is its one-line manual."""
 
     severity: Severity

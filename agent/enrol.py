@@ -139,7 +139,7 @@ def _alone(state: Path, hint: str) -> Iterator[None]:
         try:
             held.enter_context(instance_lock(state))
         except BusyError as exc:
-            raise BusyError(exc.message, hint=hint) from exc
+            raise BusyError(exc.message, hint=hint, holder=exc.holder) from exc
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,20 @@ from assent.errors import RefusedError
 FILE_NAME = "instance.lock"
 
 _STEP_S = 0.05
+_SIGNATURE = 100  # bytes
+_AGENTS = ("run", "collect")
 
 
 class BusyError(RefusedError):
-    """Another process is the writer of this state directory."""
+    """Another process is the writer of this state directory.
+
+    Attributes:
+        holder: which, such as `assent run (process 4711)`.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, holder: str) -> None:
+        super().__init__(message, hint=hint)
+        self.holder = holder
 
 
 @contextlib.contextmanager
@@ -41,13 +52,29 @@ def instance_lock(state: Path, *, patience_s: float = 0.0) -> Iterator[None]:
         end = time.monotonic() + patience_s
         while not _is_ours(descriptor):
             if time.monotonic() >= end:
-                raise BusyError(
-                    f"another assent works in {state}", hint="ask it with: assent status"
-                )
+                raise _busy(state, descriptor)
             time.sleep(_STEP_S)
+        _sign(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _busy(state: Path, descriptor: int) -> BusyError:
+    number, _, verb = os.pread(descriptor, _SIGNATURE, 0).decode(errors="replace").partition(" ")
+    hint = "ask it with: assent status" if verb in _AGENTS else "end it, or wait for it"
+    holder = "another assent"
+    if number.isdecimal():
+        holder = f"{' '.join(('assent', *verb.split()))} (process {number})"
+    return BusyError(f"another assent works in {state}: {holder}", hint=hint, holder=holder)
+
+
+def _sign(descriptor: int) -> None:
+    """Says who holds it; of use only while it is held."""
+    verb = " ".join(word for word in sys.argv[1:3] if word.isalpha())
+    with contextlib.suppress(OSError):  # a full disk keeps nobody from saying no
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {verb}".encode(), 0)
 
 
 def _is_ours(descriptor: int) -> bool:

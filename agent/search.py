@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -61,31 +62,39 @@ def look_for_devices(
     asked = list(units)
     with contextlib.ExitStack() as held:
         taken: set[str] = set()
+        holder = ""
         try:
             if settings.state.is_dir():
                 held.enter_context(instance_lock(settings.state))
-        except BusyError:
+        except BusyError as exc:
+            holder = exc.holder
             taken = {device.port for device in settings.devices if device.port}
         for port in list(wanted) or ports():
             if port in taken:
-                yield Passed(port, "the running agent has it")
+                yield Passed(port, f"{holder} has it; end that first")
                 continue
             try:
                 yield from search(port, asked, profiles, functools.partial(progress, port))
             except SourceError as exc:
-                yield Passed(port, exc.message)
+                yield Passed(port, f"{exc.message}; {exc.hint}" if exc.hint else exc.message)
 
 
-def table_of(found: Found, number: int) -> list[str]:
+def unused_names(settings: Settings) -> Iterator[str]:
+    """Names for devices that no device of agent.toml has: meter-1, meter-2 and so on."""
+    known = {device.id for device in settings.devices}
+    return (name for number in itertools.count(1) if (name := f"meter-{number}") not in known)
+
+
+def table_of(found: Found, name: str) -> list[str]:
     """What to write into agent.toml for a unit that was found.
 
     Args:
         found: a unit that some profile fits.
-        number: of the device, for its name.
+        name: of the device.
     """
     return [
         "[[device]]",
-        f'id = "meter-{number}"',
+        f'id = "{name}"',
         f'kind = "{_METER}"',
         'source = "modbus"',
         f"port = {msgspec.json.encode(found.port).decode()}",

@@ -10,22 +10,29 @@ from pathlib import Path
 
 import msgspec
 
-from agent.cli.say import emphasised, result, shown_value
-from agent.search import Passed, look_for_devices, table_of
-from agent.settings import load_settings
+from agent.cli.say import emphasised, result, shown_value, unit_of
+from agent.search import Passed, look_for_devices, table_of, unused_names
+from agent.settings import Settings, load_settings
 from assent.errors import AssentError
 from firmware_bridge.profile.fields import Serial
 from firmware_bridge.sources.modbus.search import Fit, Found
 
 _FITS = 3  # profiles of one unit that are shown
 _VALUES = 4  # of each, so that a person can tell
+_NO_UNIT = "no unit answers; check power, wires A and B; see --port and --units"
 
 
 def find(arguments: argparse.Namespace) -> int:
     """Searches, tells how far it is, prints what it found and what to write into agent.toml."""
     settings = load_settings(arguments.config)
     found, passed = [], []
-    for one in look_for_devices(settings, arguments.port, arguments.units, _progress):
+    searched: set[str] = set()
+
+    def progress(port: str, line: Serial, unit: int) -> None:
+        searched.add(port)
+        _progress(port, line, unit)
+
+    for one in look_for_devices(settings, arguments.port, arguments.units, progress):
         _clear()
         if isinstance(one, Passed):
             passed.append(one)
@@ -33,7 +40,8 @@ def find(arguments: argparse.Namespace) -> int:
             found.append(one)
     _clear()
     value = {"found": msgspec.to_builtins(found), "passed": msgspec.to_builtins(passed)}
-    result(value, _told(found, passed, len(settings.devices)), as_json=arguments.json)
+    lines = _told(found, passed, settings, was_searched=bool(searched))
+    result(value, lines, as_json=arguments.json)
     return 0 if found else AssentError.exit_code
 
 
@@ -49,10 +57,12 @@ def _clear() -> None:
         sys.stderr.flush()
 
 
-def _told(found: Sequence[Found], passed: Sequence[Passed], known: int) -> list[str]:
+def _told(
+    found: Sequence[Found], passed: Sequence[Passed], settings: Settings, *, was_searched: bool
+) -> list[str]:
     lines = [f"not searched: {one.port}: {one.reason}" for one in passed]
     if not found:
-        return [*lines, "no unit answers; check power, wires A and B; see --port and --units"]
+        return [*lines, _NO_UNIT if was_searched else "no port was searched; see --port"]
     for unit in found:
         at = f" at {unit.line}" if unit.line else ""
         lines += [emphasised(f"unit {unit.unit_id} answers on {unit.port}{at}")]
@@ -61,12 +71,15 @@ def _told(found: Sequence[Found], passed: Sequence[Passed], known: int) -> list[
             lines.append("  no profile here fits; see docs/profiles.md to write one")
     if any(unit.fits for unit in found):
         lines += ["", "put into agent.toml, with an id of your own:"]
-    for number, unit in enumerate((one for one in found if one.fits), known + 1):
-        lines += ["", *table_of(unit, number)]
+    free = unused_names(settings)
+    for unit in (one for one in found if one.fits):
+        lines += ["", *table_of(unit, next(free))]
     return lines
 
 
 def _fit(fit: Fit) -> str:
     first = list(fit.values.items())[:_VALUES]
-    shown = ", ".join(f"{name} {shown_value(value)}" for name, value in first)
+    shown = ", ".join(
+        f"{name} {shown_value(value)}{unit_of(fit.units, name)}" for name, value in first
+    )
     return f"{fit.profile}: {len(fit.values)} of {fit.fields} fields: {shown}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from assent.errors import AssentError, ConfigError
@@ -57,6 +57,11 @@ def shown_value(value: object) -> str:
             return f"{latitude:.5f}, {longitude:.5f}"
         case _:
             return str(value)
+
+
+def unit_of(units: Mapping[str, str], name: str) -> str:
+    """The unit of an attribute with a space before it; empty where it has none."""
+    return f" {units[name]}" if name in units else ""
 
 
 def emphasised(text: str) -> str:

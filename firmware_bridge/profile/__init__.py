@@ -54,6 +54,11 @@ class Profile(msgspec.Struct, frozen=True):
         """What a device of this profile can deliver."""
         return frozenset(field.attribute for field in self.fields)
 
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each attribute that has one."""
+        return {field.attribute: field.unit for field in self.fields if field.unit is not None}
+
 
 class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: Literal["modbus", "replay"]

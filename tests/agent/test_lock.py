@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.lock import FILE_NAME, instance_lock
+from agent.lock import FILE_NAME, BusyError, instance_lock
 from assent.errors import RefusedError
 
 HOLD = """
 import sys, pathlib, signal
 from agent.lock import FILE_NAME, instance_lock
-with instance_lock(pathlib.Path(sys.argv[1])):
+place, sys.argv[:] = pathlib.Path(sys.argv[1]), ["assent", "devices", "watch", "meter-1"]
+with instance_lock(place):
     print("held", flush=True)
     signal.pause()
 """
@@ -38,8 +39,11 @@ def test_a_killed_holder_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(RefusedError), instance_lock(tmp_path):
+    with pytest.raises(BusyError) as caught, instance_lock(tmp_path):
         pass
+    assert caught.value.holder == f"assent devices watch (process {holder.pid})"
+    assert caught.value.message.endswith(caught.value.holder)
+    assert caught.value.hint == "end it, or wait for it"
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     holder.stdout.close()

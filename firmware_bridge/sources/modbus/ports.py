@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
+import os
+import pwd
 import re
 import select
 import socket
 import termios
 import time
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol
 
 import serial
 
@@ -35,6 +39,12 @@ _MOST: Final = 4_096
 # A port without a file descriptor to wait on is looked at so often.
 _SLICE_S: Final = 0.05
 _LINE_BITS: Final = 11  # start, eight of data, parity or a second stop, stop: V1.02 §2.5.1
+
+
+class UnfitLineError(SourceError):
+    """A serial port does not have the speed, parity or stop bits that are asked of it."""
+
+    code: ClassVar[str] = "source-line"
 
 
 class Port(Protocol):
@@ -103,10 +113,10 @@ class SerialPort:
             )
             is_set = remote or self._is_set()
         except (OSError, ValueError, termios.error) as exc:
-            raise _refused(exc, self.line) from exc
+            raise _refused(exc, self.line, self._name) from exc
         if not is_set:
             self.close()
-            raise SourceError(f"the serial port cannot be set to {self.line}")
+            raise UnfitLineError(f"the serial port cannot be set to {self.line}")
 
     def _is_set(self) -> bool:
         """Whether the driver took the parity and stop bits; some drop what they do not have."""
@@ -235,16 +245,29 @@ class TcpPort:
                 connection.close()
 
 
-def _refused(exc: Exception, line: str) -> SourceError:
+def _refused(exc: Exception, line: str, name: str) -> SourceError:
     number = getattr(exc, "errno", None)
     if isinstance(exc, termios.error) or number == errno.EINVAL:
-        return SourceError(f"the serial port cannot be set to {line}")
+        return UnfitLineError(f"the serial port cannot be set to {line}")
     if number in {errno.EAGAIN, errno.EBUSY, errno.EWOULDBLOCK}:
         hint = "another program or another device of agent.toml with other words for it has it"
         return SourceError("the serial port is in use", hint=hint)
     if number in {errno.ENOENT, errno.ENODEV, errno.ENXIO}:
         return SourceError("there is no such serial port; is it plugged in?")
     if number in {errno.EACCES, errno.EPERM}:
-        hint = "the agent's user must be in the group that owns it, usually dialout"
-        return SourceError("the serial port may not be opened", hint=hint)
+        user, group = _names(name)
+        hint = f"type as root: usermod -aG {group} {user}; then log in again, or restart the agent"
+        return SourceError(
+            f"the serial port may not be opened; it belongs to group {group}", hint=hint
+        )
     return SourceError("the serial port cannot be opened")
+
+
+def _names(port: str) -> tuple[str, str]:
+    """Who we are, and whose the node is."""
+    user, group = f"user {os.geteuid()}", "dialout"
+    with contextlib.suppress(KeyError):
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    with contextlib.suppress(KeyError, OSError):
+        group = grp.getgrgid(Path(port).stat().st_gid).gr_name
+    return user, group

@@ -4,7 +4,8 @@
 Law:
   - only what reads is asked: the questions of `frames`;
   - a unit is there when it answers anything, a refusal too; a port has one setting of its line, so
-    that the search of a port ends with the first setting at which a unit was heard;
+    that the search of a port ends with the first setting at which a unit was heard; a setting that
+    the port does not have is passed over;
   - a profile fits a unit that answers all its requests and gives a value for some field; those that
     give most come first.
 
@@ -28,6 +29,7 @@ from firmware_bridge.profile.registers import is_bit
 from firmware_bridge.sample import SourceError, Value
 from firmware_bridge.sources.modbus.bus import Bus
 from firmware_bridge.sources.modbus.frames import Answer, Question
+from firmware_bridge.sources.modbus.ports import UnfitLineError
 
 # A meter that is there begins to answer within some 100 ms; the wrong units are many.
 _PROBE_S: Final = 0.25
@@ -57,12 +59,14 @@ class Fit(msgspec.Struct, frozen=True):
         about: the model.
         fields: how many fields it has.
         values: what they gave.
+        units: of those that have one.
     """
 
     profile: str
     about: str
     fields: int
     values: dict[str, Value]
+    units: dict[str, str] = {}
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -116,13 +120,20 @@ def search(
         Each unit that answers, as soon as it did.
 
     Raises:
-        SourceError: the port cannot be opened.
+        SourceError: the port cannot be opened, or has none of the settings.
     """
     asked = list(units)
+    unfit: SourceError | None = None
+    fitted = False
     for line in _lines(port, profiles):
         heard = False
         bus = Bus(port, line)
-        bus.open()
+        try:
+            bus.open()
+        except UnfitLineError as exc:
+            unfit = exc
+            continue
+        fitted = True
         try:
             for unit in asked:
                 progress(line, unit)
@@ -134,6 +145,8 @@ def search(
             bus.close()
         if heard:
             return
+    if unfit is not None and not fitted:
+        raise unfit
 
 
 def _lines(port: str, profiles: Mapping[str, Profile]) -> Sequence[Serial]:
@@ -156,9 +169,8 @@ def _fits(bus: Bus, unit: int, line: Serial, profiles: Mapping[str, Profile]) ->
     for name, profile in profiles.items():
         values = _values(asked, profile)
         if values:
-            fits.append(
-                (profile.serial != line, Fit(name, profile.about, len(profile.fields), values))
-            )
+            fit = Fit(name, profile.about, len(profile.fields), values, profile.units)
+            fits.append((profile.serial != line, fit))
     fits.sort(key=lambda one: (-_weight(one[1]), one[0], one[1].fields, one[1].profile))
     return tuple(fit for _, fit in fits)
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import pty
+import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +19,15 @@ import pytest
 
 from agent.cli.main import main
 from agent.lock import instance_lock
+from agent.search import unused_names
 from agent.settings import load_settings
+from firmware_bridge.profile.fields import Serial
+from firmware_bridge.sample import SourceError
+from firmware_bridge.sources.modbus.bus import Bus
 from firmware_bridge.sources.modbus.search import ports
 from tests.simulators.meter import Meters, TcpMeters, Washer, rows
 
+NOBODY = 65_534
 REPO = Path(__file__).resolve().parents[3]
 AGENT = """\
 [gateway]
@@ -85,12 +93,14 @@ def test_what_is_printed_can_be_pasted_and_loads(
         assert main(words) == 0
     said = capsys.readouterr().out
     assert f"unit 2 answers on {link} at 2400 8N1" in said
+    assert re.search(r"appliance\.power [0-9.]+ W\b", said)
     table = said[said.index("[[device]]") :]
     (device,) = tomllib.loads(table)["device"]
-    assert device["profile"] == "eastron-sdm120"
+    assert (device["id"], device["profile"]) == ("meter-1", "eastron-sdm120")
     with (place / "agent.toml").open("a") as file:
         file.write(f"\n{table}")
     (loaded,) = load_settings(place).devices
+    assert next(unused_names(load_settings(place))) == "meter-2"
     assert (loaded.source, loaded.unit_id, loaded.port) == ("modbus", 2, str(link))
 
 
@@ -132,6 +142,58 @@ def test_a_port_that_is_not_there_or_no_port_is_passed_over(
     assert [one["port"] for one in told["passed"]] == [str(tmp_path / "none"), "tcp://nowhere"]
 
 
+def test_a_setting_that_a_port_does_not_have_is_passed_over(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pseudo-terminal has no parity, the first profile of these asks for one."""
+    for path in (place / "profiles").glob("*.toml"):
+        path.unlink()
+    even = OTHER.replace("2400 }", '2400, parity = "E" }')
+    (place / "profiles" / "even.toml").write_text(even)
+    link = tmp_path / "meter"
+    with Meters(link, [Washer(9)], baudrate=2400) as meters:
+        words = ["devices", "find", "--config", str(place), "--port", str(link), "--units", "1"]
+        assert main(words) == 1
+        assert meters.asked
+    said = capsys.readouterr().out
+    assert "not searched" not in said
+    assert "no unit answers" in said
+
+
+def test_where_no_port_was_searched_nothing_is_said_of_wires(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["devices", "find", "--config", str(place), "--port", str(tmp_path / "none")]) == 1
+    said = capsys.readouterr().out
+    assert "no port was searched" in said
+    assert "wires" not in said
+
+
+def test_a_port_that_may_not_be_opened_says_who_may_do_what(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main_end, node = pty.openpty()
+    port = Path(os.ttyname(node))
+    port.chmod(0)
+    is_root = os.geteuid() == 0
+    group = grp.getgrgid(port.stat().st_gid).gr_name
+    try:
+        if is_root:
+            os.seteuid(NOBODY)
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        with pytest.raises(SourceError) as caught:
+            Bus(str(port), Serial()).open()
+    finally:
+        if is_root:
+            os.seteuid(0)
+        os.close(main_end)
+        os.close(node)
+    told = f"the serial port may not be opened; it belongs to group {group}"
+    assert caught.value.message == told
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(f"type as root: usermod -aG {group} {user};")
+
+
 def test_a_port_of_the_running_agent_is_not_touched(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +206,9 @@ def test_a_port_of_the_running_agent_is_not_touched(
     with Meters(link, [Washer(1)], baudrate=2400) as meters:
         with instance_lock(place / "state"):
             told = found(place, capsys, "--port", str(link), "--units", "1")
-            assert told["passed"] == [{"port": str(link), "reason": "the running agent has it"}]
+            (passed,) = told["passed"]
+            assert passed["port"] == str(link)
+            assert str(passed["reason"]).endswith(f"(process {os.getpid()}) has it; end that first")
             assert meters.asked == []
         told = found(place, capsys, "--port", str(link), "--units", "1")
         assert len(told["found"]) == 1

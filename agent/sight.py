@@ -63,6 +63,13 @@ class Sight:
                 return
             time.sleep(min(left, _STEP_S))
 
+    def trouble_of(self, device: str) -> str:
+        """Why a device says nothing, or how it is."""
+        for one in self._answer({"verb": "status"})["devices"]:
+            if one["id"] == device:
+                return str(one["detail"] or one["state"])
+        return "nothing is known of it"
+
     def preview(self, for_s: float, tick: Callable[[float], None] = lambda _left: None) -> Preview:
         """Shapes what they say for a while as it would leave.
 

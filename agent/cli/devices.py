@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Self
 
 from agent.cli.live import Painting, is_watched, sparkline
-from agent.cli.say import emphasised, result, shown_value, table
+from agent.cli.say import emphasised, result, shown_value, table, unit_of
 from agent.cli.words import duration
 from agent.inspection import inspect_profile
 from agent.settings import Settings, load_settings
 from agent.sight import sight
-from assent.errors import ConfigError, Severity, UsageError
+from assent.errors import AssentError, ConfigError, Severity, UsageError
 from assent.nearest import nearest
+from firmware_bridge.profile import load_profile
 from firmware_bridge.sample import Sample, Value
 
 _KEPT = 240  # values of an attribute that are remembered for the plot
@@ -79,18 +82,45 @@ def _watch(arguments: argparse.Namespace, name: str) -> int:
     settings = load_settings(arguments.config)
     _expect(settings, name)
     for_s = arguments.for_ms / 1000 if arguments.for_ms else _FOREVER_S
-    try:
-        with sight(settings, [name]) as eyes:
-            seen = eyes.watch(for_s)
+    units = _units_of(settings, name)
+    with sight(settings, [name]) as eyes:
+        seen = _Counted(eyes.watch(for_s))
+        with contextlib.suppress(KeyboardInterrupt):  # how a person ends it
             if arguments.json:
                 _stream(seen)
             elif is_watched():
-                _paint(seen)
+                _paint(seen, units)
             else:
-                _print(seen)
-    except KeyboardInterrupt:
-        pass  # how a person ends it
+                _print(seen, units)
+        if not seen.count:
+            told = eyes.trouble_of(name)
+            raise AssentError(f"{name} gave no sample: {told}", hint="see: assent doctor")
     return 0
+
+
+class _Counted:
+    """An iterator that knows how many it gave."""
+
+    def __init__(self, samples: Iterator[Sample]) -> None:
+        self._samples = samples
+        self.count = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Sample:
+        sample = next(self._samples)
+        self.count += 1
+        return sample
+
+
+def _units_of(settings: Settings, name: str) -> dict[str, str]:
+    """The units of a device's attributes, as its profile has them."""
+    (device,) = (one for one in settings.devices if one.id == name)
+    if device.profile is not None:
+        with contextlib.suppress(ConfigError):  # the source tells what is wrong with it
+            return load_profile(device.profile).units
+    return {}
 
 
 def _expect(settings: Settings, name: str) -> None:
@@ -108,15 +138,16 @@ def _stream(seen: Iterator[Sample]) -> None:
         print(json.dumps({"time_ms": sample.at.wall_ms, "values": values}), flush=True)
 
 
-def _print(seen: Iterator[Sample]) -> None:
+def _print(seen: Iterator[Sample], units: Mapping[str, str]) -> None:
     for sample in seen:
         for name, value in zip(sample.names, sample.values, strict=True):
-            print(f"{_clock(sample.at.wall_ms)}  {name}  {shown_value(value)}", flush=True)
+            shown = f"{shown_value(value)}{unit_of(units, name)}"
+            print(f"{_clock(sample.at.wall_ms)}  {name}  {shown}", flush=True)
 
 
-def _paint(seen: Iterator[Sample]) -> None:
+def _paint(seen: Iterator[Sample], units: Mapping[str, str]) -> None:
     painting = Painting()
-    board = _Board()
+    board = _Board(units)
     painted = 0.0
     for sample in seen:
         board.take(sample)
@@ -128,7 +159,8 @@ def _paint(seen: Iterator[Sample]) -> None:
 class _Board:
     """The newest value of each attribute, and the numbers before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, units: Mapping[str, str]) -> None:
+        self._units = units
         self._newest: dict[str, tuple[int, Value]] = {}
         self._numbers: dict[str, deque[float]] = {}
 
@@ -142,7 +174,8 @@ class _Board:
         rows = [["ATTRIBUTE", "VALUE", "AGE", ""]]
         for name, (ms, value) in sorted(self._newest.items()):
             plot = sparkline(list(self._numbers.get(name, ())))
-            rows.append([name, shown_value(value), f"{max(0.0, now_s - ms / 1000):.0f} s", plot])
+            shown = f"{shown_value(value)}{unit_of(self._units, name)}"
+            rows.append([name, shown, f"{max(0.0, now_s - ms / 1000):.0f} s", plot])
         head, *body = table(rows)
         return [emphasised(head), *body]
 

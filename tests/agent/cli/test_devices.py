@@ -66,9 +66,9 @@ def test_a_device_is_watched_without_an_agent(
     assert main(["devices", "watch", "washer", "--for", "1s", "--config", str(place)]) == 0
     told = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert told[:3] == [
-        "appliance.power  100",
-        "appliance.energy  0",
-        "appliance.temperature  30",
+        "appliance.power  100 W",
+        "appliance.energy  0 Wh",
+        "appliance.temperature  30 Cel",
     ]
     assert told.count("device.serial  TEST-0001") == 3
 
@@ -123,6 +123,17 @@ def test_a_name_that_is_nearly_a_device_is_helped(
         "assent: agent.toml has no device 'wascher'\n  did you mean washer?\n"
     )
     assert main(["devices", "wach", "washer", "--config", str(place)]) == 2
+
+
+def test_a_device_that_gives_nothing_is_an_error_with_its_reason(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "recording.csv").unlink()
+    assert main(["devices", "watch", "washer", "--for", "1s", "--config", str(place)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("assent: washer gave no sample: ")
+    assert "recording" in said.err.splitlines()[0]
 
 
 def test_on_a_terminal_the_values_are_painted_in_place(place: Path) -> None:

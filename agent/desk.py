@@ -17,7 +17,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -41,9 +41,6 @@ from assent.errors import (
 )
 from assent.nearest import nearest
 from assent.policy.terms import Terms, terms_of
-
-# A form of a thousand flows is some 100 kB.
-_MAX_FORM: Final = 1_048_576
 
 Json = dict[str, Any]
 
@@ -203,18 +200,21 @@ class Desk:
             told = [f"agent.toml is bad, the old one is kept: {exc.findings[0]}"]
             settings = pipeline.site.settings
         before = pipeline.site.settings
-        if settings.state != before.state:
-            told.append("gateway.state takes effect at the next start")
-        if settings.clock_is_system != before.clock_is_system:
-            told.append("clock.trust takes effect at the next start")
+        changed = {
+            "gateway.state": settings.state != before.state,
+            "clock.trust": settings.clock_is_system != before.clock_is_system,
+        }
+        restart = tuple(key for key, is_other in changed.items() if is_other)
+        told += [f"{key} takes effect at the next start" for key in restart]
         settings = msgspec.structs.replace(
             settings, state=before.state, clock_is_system=before.clock_is_system
         )
-        site = msgspec.structs.replace(pipeline.site, settings=settings)
+        site = msgspec.structs.replace(pipeline.site, settings=settings, restart=restart)
         pipeline.site = with_policy(site, pipeline.clock.now())
         self.read_form()
         pipeline.reread()
         outcome = pipeline.settle()
+        log.info("files read again restart_needed_for=%s", ",".join(restart) or "nothing")
         return {"told": told if outcome.is_certain else [*told, outcome.sentence]}
 
     def take_policy(self) -> bool:

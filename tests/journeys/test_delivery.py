@@ -73,7 +73,7 @@ def stored_as(stage: Stage, expected: list[int]) -> bool:
 
 
 @pytest.fixture
-def delivery(recipients: Stage, tmp_path: Path):  # noqa: ANN201
+def delivery(recipients: Stage, tmp_path: Path):  # noqa: ANN201  # a fixture that yields
     stage = recipients.copied(tmp_path / "stage")
     bundle = stage.publish(small)
     stage.make_gateway(DEVICE.format(port=RECORDING, speed=240.0))

@@ -65,6 +65,7 @@ class Site(msgspec.Struct, frozen=True):
         form_trouble: why the consent form cannot be used, or None.
         form_waits: whether a yes in it waits until it has lain unchanged for a while.
         came_down: whether the policy in force is the one that came down.
+        restart: keys of agent.toml that were changed and take effect at the next start.
     """
 
     settings: Settings
@@ -76,6 +77,7 @@ class Site(msgspec.Struct, frozen=True):
     form_trouble: str | None = None
     form_waits: bool = False
     came_down: bool = False
+    restart: tuple[str, ...] = ()
 
     def verdicts(self, now: Instant) -> dict[str, Permit | Refusal]:
         """What the gate says of each flow of the policy at this moment."""

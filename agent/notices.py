@@ -7,7 +7,7 @@ or value of a person ever is.
 
 from __future__ import annotations
 
-from agent.site import Site
+from agent.site import Site, trouble_on_disk
 from agent.spool import Spool
 
 
@@ -34,6 +34,12 @@ def _of_files(site: Site) -> list[str]:
         f"not connected to {recipient}: the policy does not name the broker of agent.toml"
         for recipient in site.strange_brokers()
     ]
+    notices += [
+        f"restart needed: {key} of agent.toml was changed and takes effect at the next start"
+        for key in site.restart
+    ]
+    if site.policy is not None and (trouble := trouble_on_disk(site)) is not None:
+        notices.append(f"the policy on disk is not the one in force, and is not usable: {trouble}")
     if site.policy is not None and site.came_down:
         notices.append(
             "the policy in force came down; policy.toml beside agent.toml is an older one"

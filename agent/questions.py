@@ -12,6 +12,7 @@ from agent.account import consent_of, history_of, sent_of, status_of
 from agent.explain import explain
 from agent.pipeline import Pipeline
 from agent.preview import Preview, preview
+from agent.site import trouble_on_disk
 from agent.spool.log import KEPT
 from assent.errors import RefusedError
 
@@ -34,6 +35,8 @@ def tell(pipeline: Pipeline, request: Mapping[str, Any], *, is_running: bool) ->
     match request:
         case {"verb": "status"}:
             told = status_told(pipeline, is_running=is_running)
+        case {"verb": "files"}:
+            told = {"policy_trouble": trouble_on_disk(site)}
         case {"verb": "consent"}:
             told = consent_of(site, site.ledger, pipeline.verdicts)
         case {"verb": "history"}:

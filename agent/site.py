@@ -29,7 +29,7 @@ from agent.spool import Spool
 from assent import durable
 from assent.cosekey import VerifyingKey
 from assent.errors import AssentError, ConfigError, PolicyError, SpoolError
-from assent.policy.signing import PolicySerialError, SignedPolicy, open_policy
+from assent.policy.signing import PolicySerialError, PolicySignatureError, SignedPolicy, open_policy
 from firmware_bridge.sample import Instant
 
 POLICY = "policy.toml"
@@ -39,6 +39,7 @@ LEDGER = "ledger.json"
 FLOOR = "floor.json"
 SPOOL = Path("spool") / "spool.db"
 
+_MEND = "stop the agent and take in the maker's newest bundle with assent enrol"
 # A dictionary of a thousand attributes is some 400 kB; keys and certificates are a few.
 _MAX_FILE = 1_048_576
 
@@ -180,21 +181,38 @@ def with_policy(site: Site, now: Instant) -> Site:
             site.ledger.tell_time(site.moment_ms(now))
         policy, came_down = _newest(site, trusted)
         site.ledger.append_policy(policy.serial, policy.hash, now.wall_ms)
-    except OSError as exc:
-        sentence = f"{exc.filename} cannot be read: {exc.strerror}"
-    except ConfigError as exc:
-        sentence = str(exc.findings[0])
-    except PolicySerialError as exc:
-        # Somebody laid an older one down, or the newer one that had come down is gone.
-        sentence = f"{exc.message}; take in the maker's newest bundle with assent enrol"
-    except AssentError as exc:
-        sentence = exc.message
+    except (OSError, AssentError) as exc:
+        sentence = _sentence(exc)
     else:
         return msgspec.structs.replace(site, policy=policy, trouble=None, came_down=came_down)
     log.error("policy is not usable, every flow is off reason=%s", sentence)
     return msgspec.structs.replace(
         site, policy=None, trouble=Trouble(Reason.POLICY_UNUSABLE, sentence)
     )
+
+
+def trouble_on_disk(site: Site) -> str | None:
+    """Why the policy that lies there now could not come into force; None when it could."""
+    if site.keys.policy_key is None:
+        return None
+    try:
+        _newest(site, site.keys.policy_key)
+    except (OSError, AssentError) as exc:
+        return _sentence(exc)
+    return None
+
+
+def _sentence(exc: OSError | AssentError) -> str:
+    """What is wrong with a policy, and, where it is not the maker's words, what mends it."""
+    match exc:
+        case OSError():
+            return f"{exc.filename} cannot be read: {exc.strerror}"
+        case ConfigError():
+            return str(exc.findings[0])
+        case PolicySerialError() | PolicySignatureError():
+            # Edited, or an older one laid down, or the newer one that had come down is gone.
+            return f"{exc.message}; {_MEND}"
+    return exc.message
 
 
 def _newest(site: Site, trusted: VerifyingKey) -> tuple[SignedPolicy, bool]:

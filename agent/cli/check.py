@@ -53,8 +53,10 @@ def _installed(directory: Path) -> list[Finding]:
         for one in status["certificates"]
         if one["due"] is not None
     ]
-    if status["policy_trouble"] is not None:
-        found.append(Finding(str(directory / POLICY), 1, 1, status["policy_trouble"]))
+    # Of the file as it lies there now: a running agent has read it before.
+    trouble = office(directory, "files")["policy_trouble"]
+    if trouble is not None:
+        found.append(Finding(str(directory / POLICY), 1, 1, trouble))
     return found
 
 

@@ -16,7 +16,7 @@ _ASK: Final = "see: assent consent show"
 # What stands against a flow that nobody refused, and what helps.
 _HELP: Final = {
     Reason.NOT_ENROLLED.value: "give the request to its recipient, then: assent enrol FILE",
-    Reason.POLICY_UNUSABLE.value: "see: assent check",
+    Reason.POLICY_UNUSABLE.value: "see the policy above",
     Reason.CONSENT_UNKNOWN.value: "ask the household anew: assent consent ask",
     Reason.FORM_BROKEN.value: "see: assent check",
     Reason.NOT_DECIDED.value: "ask the household: assent consent ask",
@@ -25,6 +25,11 @@ _HELP: Final = {
     Reason.BASIS_UNFIT.value: "tell the maker: this flow of its policy can run nowhere",
     Reason.CLOCK_UNTRUSTED.value: "see the clock above",
 }
+_MEND: Final = "assent status tells why; stop the agent, then: assent enrol MAKER.bundle"
+_SET: Final = (
+    "let a time service set it: timedatectl set-ntp true; where the clock is known to be right"
+    ' without one: trust = "system" in [clock] of agent.toml, and start the agent again'
+)
 _CHOSEN: Final = (Reason.REFUSED.value, Reason.WITHDRAWN.value)
 # States of a device (firmware_bridge/supervisor.py) in which nobody has to do anything.
 _AT_WORK: Final = frozenset({"running", "starting", "not wanted", "ended", "stopped"})
@@ -46,6 +51,10 @@ def road(status: Json, quota_bytes: int) -> Iterator[Check]:
     yield _agent(status)
     yield _policy(status)
     yield _clock(status)
+    if status["notices"]:
+        yield odd(
+            "notices", f"the agent has {len(status['notices'])} to tell", "see: assent status"
+        )
     yield from _flows(status)
     yield _spool(status, quota_bytes)
     yield from _devices(status)
@@ -67,14 +76,14 @@ def _policy(status: Json) -> Check:
         return bad("policy", "no policy key is trusted", ENROL)
     policy = status["policy"]
     if policy is None:
-        return bad("policy", "is not usable, so that every flow is off", "see: assent status")
+        return bad("policy", "is not usable, so that every flow is off", _MEND)
     return good("policy", f"{policy['id']} {policy['version']}, serial {policy['serial']}")
 
 
 def _clock(status: Json) -> Check:
     told: str = status["clock"]
     if "not trusted" in told:
-        return bad("clock", told, "let a time service set it: timedatectl set-ntp true")
+        return bad("clock", told, _SET)
     return good("clock", told)
 
 

@@ -158,9 +158,19 @@ def test_what_was_purged_is_counted_as_it_was(agreed: House) -> None:
     sealed = agreed.spool.waiting()[DIAGNOSIS]
     assert (sealed.batches, sealed.readings) == (1, 3)
     told = agreed.desk.say_no(DIAGNOSIS)
-    assert told["purged"] == {"batches": 1, "readings": 5, "bytes": sealed.bytes}
+    assert told["purged"] == {
+        "batches": 1,
+        "readings": 5,
+        "bytes": sealed.bytes,
+        "unconfirmed": 0,
+    }
     assert told["told"][1] == "purged unsent: 5 readings, 1 sealed batches"
-    assert agreed.desk.say_no(DIAGNOSIS)["purged"] == {"batches": 0, "readings": 0, "bytes": 0}
+    assert agreed.desk.say_no(DIAGNOSIS)["purged"] == {
+        "batches": 0,
+        "readings": 0,
+        "bytes": 0,
+        "unconfirmed": 0,
+    }
     tallied = agreed.pipeline.running.tallies[DIAGNOSIS].purged
     assert tallied == Purged(1, 5, sealed.bytes)
 
@@ -641,10 +651,15 @@ def settings_with(house: House, text: str) -> None:
     (house.directory / "agent.toml").write_text(text)
 
 
-def test_a_good_agent_toml_is_in_force_after_a_reload(agreed: House) -> None:
+def test_a_good_agent_toml_is_in_force_after_a_reload(
+    agreed: House, caplog: pytest.LogCaptureFixture
+) -> None:
     text = (agreed.directory / "agent.toml").read_text()
     settings_with(agreed, text.replace('state = "state"', 'state = "state"\nquota = "2 MB"'))
-    assert agreed.reload()["told"] == ["files read again"]
+    with caplog.at_level(logging.INFO):
+        assert agreed.reload()["told"] == ["files read again"]
+    assert "files read again restart_needed_for=nothing" in caplog.text
+    assert agreed.desk.status()["notices"] == []
     assert agreed.site.settings.quota_bytes == 2_000_000
 
 
@@ -670,6 +685,9 @@ def test_another_trust_in_the_clock_waits_for_the_next_start(
         settings_with(house, agent.read_text().replace(f'"{was}"', f'"{other}"'))
         told = house.reload()["told"]
         assert told == ["files read again", "clock.trust takes effect at the next start"]
+        assert house.desk.status()["notices"] == [
+            "restart needed: clock.trust of agent.toml was changed and takes effect at the next start"
+        ]
         assert house.desk.status()["clock"] == before
 
 

@@ -123,6 +123,20 @@ def test_a_device_is_told_with_a_reason_that_names_nothing_private(
     assert ("see: assent status" in found["device 1"].help) is needs_status
 
 
+def test_both_ways_to_a_clock_and_the_way_back_to_a_policy_are_told(house: House) -> None:
+    house.decide(YES)
+    status = house.desk.status()
+    assert "notices" not in checks(house)
+    status |= {"clock": "not trusted yet: nothing is collected", "policy": None, "notices": ["one"]}
+    found = {one.subject: one for one in examine(house.directory, NOW, lambda: status)}
+    assert "timedatectl" in found["clock"].help
+    assert 'trust = "system"' in found["clock"].help
+    assert "assent enrol MAKER.bundle" in found["policy"].help
+    assert found["notices"] == Check(
+        "notices", Health.ODD, "the agent has 1 to tell", "see: assent status"
+    )
+
+
 def test_what_nobody_decided_is_to_be_asked_and_a_no_is_respected(house: House) -> None:
     house.decide({CORE: '"refused"'})
     found = checks(house)

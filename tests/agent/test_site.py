@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent.cli.main import main
 from agent.enrol import enrol
 from agent.path import Permit, Reason, Refusal
 from agent.settings import load_settings
@@ -243,6 +244,24 @@ def test_the_twin_an_unbroken_copy_has_a_verdict_for_every_flow(gateway: Path) -
     assert {one.reason for one in verdicts.values() if isinstance(one, Refusal)} == {
         Reason.NOT_DECIDED
     }
+
+
+def test_a_policy_that_was_edited_is_found_before_it_is_read_again(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with living(gateway) as house:
+        assert house.desk.answer({"verb": "files"}) == {"policy_trouble": None}
+        assert house.desk.status()["notices"] == []
+        changed_by_one_byte(gateway)
+        trouble = house.desk.answer({"verb": "files"})["policy_trouble"]
+        assert "is not by the trusted policy key over these bytes; stop the agent" in trouble
+        (notice,) = house.desk.status()["notices"]
+        assert notice.startswith("the policy on disk is not the one in force, and is not usable: ")
+        assert house.site.policy is not None
+    assert main(["check", "--config", str(gateway)]) == 1
+    said = capsys.readouterr().out
+    assert f"{gateway / POLICY}:1:1: the signature beside the policy" in said
+    assert "take in the maker's newest bundle with assent enrol" in said
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,42 @@ from agent.offline import at_the_desk
 from agent.preview import Preview
 from agent.settings import Settings
 from agent.watch import Seen
+from assent.units import Duration
 from firmware_bridge.sample import Sample
 
 # An agent starts or ends within this on a slow board.
 _PATIENCE_S: Final = 15.0
 _STEP_S: Final = 0.2
 _ANSWER_S: Final = 10.0
+# Nobody stands before a screen for longer; what is read less often is said to be.
+_LONGEST_S: Final = 15.0
 
 _Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def long_enough_s(settings: Settings, least_s: float) -> float:
+    """How long to look until each device was read once, in seconds; 15 at most.
+
+    Args:
+        settings: of the gateway.
+        least_s: how long in any case.
+    """
+    slowest_s = max((device.every_ms / 1000 for device in settings.devices), default=0.0)
+    return min(max(least_s, slowest_s + 1), _LONGEST_S)
+
+
+def read_rarely(settings: Settings, for_s: float) -> dict[str, str]:
+    """Devices that a look may miss: their id, and how often they are read.
+
+    Args:
+        settings: of the gateway.
+        for_s: how long the look lasts, in seconds.
+    """
+    return {
+        device.id: str(Duration(device.every_ms))
+        for device in settings.devices
+        if device.every_ms / 1000 >= for_s
+    }
 
 
 class Sight:

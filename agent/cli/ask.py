@@ -25,7 +25,7 @@ from agent.cli.preview import of_flow
 from agent.cli.say import emphasised
 from agent.preview import FlowPreview
 from agent.settings import Settings, load_settings
-from agent.sight import sight
+from agent.sight import long_enough_s, sight
 from assent.errors import AssentError, RefusedError, UsageError
 
 _LOOK_S: Final = 4.0
@@ -100,10 +100,11 @@ def _samples(settings: Settings) -> dict[str, FlowPreview]:
     devices = [device.id for device in settings.devices]
     if not devices:
         return {}
-    print(f"Reading the devices for {_LOOK_S:.0f} seconds; nothing is sent.")
+    for_s = long_enough_s(settings, _LOOK_S)
+    print(f"Reading the devices for {for_s:.0f} seconds; nothing is sent.")
     try:
         with sight(settings, devices) as eyes:
-            return {flow.flow: flow for flow in eyes.preview(_LOOK_S).flows}
+            return {flow.flow: flow for flow in eyes.preview(for_s).flows}
     except AssentError as exc:
         print(f"They cannot be read now: {exc.message}")
         return {}

@@ -14,10 +14,10 @@ from agent.cli.say import counted, emphasised, result, shown_value
 from agent.cli.words import duration
 from agent.preview import FlowPreview, Preview
 from agent.settings import load_settings
-from agent.sight import sight
+from agent.sight import long_enough_s, read_rarely, sight
 from assent.errors import UsageError
-from assent.units import Duration
 
+_LEAST_S = 5.0
 _SHOWN = 3  # rows of one attribute of one device
 
 
@@ -27,9 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--for",
         dest="for_ms",
         type=duration,
-        default=Duration.parse("5s"),
         metavar="TIME",
-        help="read for so long (default 5s)",
+        help="read for so long (default: until each device was read once, 5s to 15s)",
     )
 
 
@@ -39,10 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
     devices = [device.id for device in settings.devices]
     if not devices:
         raise UsageError("agent.toml has no [[device]]", hint="see: assent devices find")
+    for_s = arguments.for_ms / 1000 if arguments.for_ms else long_enough_s(settings, _LEAST_S)
     with sight(settings, devices) as eyes:
-        preview = eyes.preview(arguments.for_ms / 1000, _tick)
+        preview = eyes.preview(for_s, _tick)
     _tick(0)
     told = lines(preview)
+    told += [
+        f"{name} is read every {every}: look longer with --for"
+        for name, every in read_rarely(settings, for_s).items()
+    ]
     if not is_clock_trusted(arguments.config):
         told += ["", "the clock is not trusted: nothing leaves before it is; see: assent doctor"]
     result(msgspec.to_builtins(preview), told, as_json=arguments.json)

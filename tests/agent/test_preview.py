@@ -14,6 +14,8 @@ from agent.cli.main import main
 from agent.lane import Lane
 from agent.path import Rehearsal
 from agent.preview import Preview, preview
+from agent.settings import load_settings
+from agent.sight import long_enough_s, read_rarely
 from assent.errors import RefusedError
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant, Sample
@@ -189,6 +191,22 @@ def test_the_command_reads_a_device_that_nobody_agreed_to_and_sends_nothing(
     with living(place) as house:
         assert house.spool.waiting() == {}
         assert house.spool.sent(10, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("every", "look_s", "rarely"),
+    [("1s", 5.0, {}), ("10s", 11.0, {}), ("20s", 15.0, {"gateway": "20s"})],
+)
+def test_a_look_lasts_until_each_device_was_read_once(
+    installed: Path, tmp_path: Path, every: str, look_s: float, rarely: dict[str, str]
+) -> None:
+    place = copied(installed, tmp_path / "gateway")
+    with (place / "agent.toml").open("a") as file:
+        file.write('[[device]]\nid = "gateway"\nkind = "gateway"\nsource = "host"\n')
+        file.write(f'every = "{every}"\n')
+    settings = load_settings(place)
+    assert long_enough_s(settings, 5.0) == look_s
+    assert read_rarely(settings, look_s) == rarely
 
 
 @pytest.mark.skipif(Clock().now().trusted, reason="a time service sets this machine's clock")

@@ -7,7 +7,7 @@ import argparse
 from typing import Any
 
 from agent.cli.office import office
-from agent.cli.say import emphasised, result, table
+from agent.cli.say import counted, emphasised, result, table
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +53,20 @@ def _flows(flows: list[dict[str, Any]]) -> list[str]:
                 flow["flow"],
                 flow["recipient"],
                 state + (f" ({flow['detail']})" if flow["detail"] else ""),
-                f"{waiting['readings']} in {waiting['batches']}, {waiting['bytes']} B",
+                _waiting(waiting),
                 flow["last_acknowledged"] or "never",
             ]
         )
     head, *body = table(rows)
     return [emphasised(head), *body, *_stayed(flows)]
+
+
+def _waiting(waiting: dict[str, Any]) -> str:
+    if not waiting["batches"]:
+        return "nothing"
+    readings = counted(waiting["readings"], "reading")
+    batches = "1 batch" if waiting["batches"] == 1 else f"{waiting['batches']} batches"
+    return f"{readings} in {batches}, {waiting['bytes']} B"
 
 
 def _stayed(flows: list[dict[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 
 from agent.cli.main import VERBS, main
 from agent.settings import load_settings
+from agent.site import make_state
+from agent.spool import Spool
 from tests.agent.installed import filled_in
+from tests.agent.sealed import sealed
 from tests.test_house import REPO
 
 AGENT = """\
@@ -209,6 +213,33 @@ def test_a_history_begins_empty(config: Path, capsys: pytest.CaptureFixture[str]
         "nobody has decided anything yet\n",
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "rows", "is_told"), [(2, 3, 2, False), (3, 3, 3, False), (4, 3, 3, True)]
+)
+def test_what_left_before_what_is_shown_is_told(
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    limit: int,
+    rows: int,
+    is_told: bool,
+) -> None:
+    path = load_settings(config).state / "spool" / "spool.db"
+    make_state(path.parents[1])
+    with contextlib.closing(Spool.open(path)) as spool:
+        spool.open_lane("service", "maker", 7, None)
+        spool.put([sealed(number) for number in range(count)])
+        leases = [one.id for one in spool.lease("maker", count, 10**12)]
+        spool.handed_over(leases[:1], 2 * 10**12)
+        spool.delivered(leases[1:], 10**12)
+    code, out, _ = typed(f"sent --limit {limit} --config DIR", config, capsys)
+    table = [line for line in out.splitlines() if "service" in line]
+    assert (code, len(table)) == (0, rows)
+    assert table[0].endswith("unconfirmed: it may have arrived")
+    assert not any("unconfirmed" in line for line in table[1:])
+    assert ("there is more before; the newest 3 are shown" in out) is is_told
 
 
 def test_nothing_has_left_a_fresh_gateway(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

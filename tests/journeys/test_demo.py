@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from assent.errors import RefusedError
+from demo.practice import alone
 from demo.stage import REPO
 
 pytestmark = pytest.mark.journey
@@ -115,3 +117,13 @@ def test_the_demo_fails_with(house: Path, break_it: Callable[[Path], None], said
     assert done.returncode == 1, done.stdout
     assert said in done.stdout
     assert "All of it held" not in done.stdout
+
+
+def test_a_second_practice_is_refused_while_one_runs(tmp_path: Path) -> None:
+    with alone(tmp_path):
+        with pytest.raises(RefusedError, match="another one runs"), alone(tmp_path):
+            pass
+        with pytest.raises(RefusedError, match="another one runs"), alone(tmp_path):
+            pass
+    with alone(tmp_path):  # the twin: it has ended
+        assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,6 @@ LIBRARIES = {
     "paho": ("agent/uplink", "assent/backend/subscriber"),
     "sqlite3": ("agent/spool", "assent/backend/store"),
     "serial": ("firmware_bridge/sources/modbus",),
-    "pymodbus": ("firmware_bridge/sources/modbus",),
     "cryptography": (
         "assent/certificates.py",
         "assent/cosekey",

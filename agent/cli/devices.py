@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Does one of the acts."""
     match arguments.words:
         case ["find"]:
-            from agent.cli.find import find  # noqa: PLC0415  # pymodbus is needed by it alone
+            from agent.cli.find import find  # noqa: PLC0415  # the serial port is needed by it alone
 
             return find(arguments)
         case ["watch", name]:

@@ -22,6 +22,7 @@ MAYBE = {"typing_extensions", "_openssl"}
 HEAVY = {
     "asyncio",
     "ctypes",
+    "dataclasses",
     "importlib.metadata",
     "multiprocessing",
     "pdb",
@@ -30,6 +31,9 @@ HEAVY = {
     "zipfile",
 }
 NETWORK = {"email", "http", "ssl", "urllib.request"}
+
+# A Modbus meter costs its port beside that.
+METER = "firmware_bridge.sources.modbus"
 
 LOADS = """
 import sys
@@ -70,6 +74,12 @@ def test_a_program_loads_its_packages_and_no_heavy_part_of_python(
     modules = loaded(verb)
     assert packages(modules) - MAYBE <= wanted
     assert strange & modules == set()
+
+
+def test_a_meter_loads_a_serial_port_and_no_heavy_part_of_python() -> None:
+    modules = loaded(METER)
+    assert packages(modules) - MAYBE - COLLECT == {"serial"}
+    assert (HEAVY | NETWORK) & modules == set()
 
 
 def test_the_list_sees_what_a_program_loads() -> None:

@@ -362,4 +362,4 @@ def test_a_refusal_for_the_reason_zero_is_no_answer() -> None:
 
 
 def test_only_reads_can_be_asked() -> None:
-    assert {kind.function_code for kind in frames._QUESTIONS.values()} == {1, 2, 3, 4}
+    assert set(frames._FUNCTIONS.values()) == {1, 2, 3, 4}

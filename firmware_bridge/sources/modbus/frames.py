@@ -10,42 +10,29 @@ Law:
   - whatever the bytes, what leaves is an Answer, None for "not all of it yet", or an AnswerError.
 
 Standards: Modbus application protocol V1.1b3 §4.1, §6.1-6.4, §7; Modbus over serial line V1.02
-§2.5; Modbus messaging on TCP/IP V1.0b §3.1. Frames, checksums and answers are pymodbus's work.
-Security: pymodbus logs frames, and they hold values: it is silenced.
+§2.5, §6.2.2; Modbus messaging on TCP/IP V1.0b §3.1.
+Security: frames hold values; none is logged.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
+import struct
 from typing import ClassVar, Final
 
 import msgspec
-from pymodbus.exceptions import ModbusException
-from pymodbus.framer import FramerRTU, FramerSocket
-from pymodbus.pdu import DecodePDU, ModbusPDU
-from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest
-from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInputRegistersRequest
 
 from firmware_bridge.decode.modbus import Request
+from firmware_bridge.profile.fields import Table
 from firmware_bridge.sample import SourceError
 
-logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
-
-_QUESTIONS: Final[dict[str, type[ModbusPDU]]] = {
-    "coil": ReadCoilsRequest,
-    "discrete": ReadDiscreteInputsRequest,
-    "holding": ReadHoldingRegistersRequest,
-    "input": ReadInputRegistersRequest,
-}
+_FUNCTIONS: Final[dict[Table, int]] = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+_REGISTERS: Final = ("holding", "input")
 _ERROR: Final = 0x80  # set in the function code of an exception, V1.1b3 §7
-_RTU: Final = FramerRTU(DecodePDU(False))  # noqa: FBT003 - pymodbus names it is_server
-_TCP: Final = FramerSocket(DecodePDU(False))  # noqa: FBT003
+_POLYNOMIAL: Final = 0xA001  # V1.02 §6.2.2
 
 _RTU_AROUND: Final = 5  # unit, function, byte count and two bytes of checksum
 _RTU_REFUSAL: Final = 5  # unit, function, exception code and two bytes of checksum
 _MBAP: Final = 6  # number, protocol and length; the unit is counted in the length
-_REMEMBERED: Final = 256  # frames of questions; a gateway asks the same ones over and over
 _MOST_MBAP: Final = 254  # a PDU of 253 bytes and the unit, V1.0b §3.1.3
 
 _REASONS: Final = {
@@ -83,13 +70,13 @@ class Question(msgspec.Struct, frozen=True):
     @property
     def function(self) -> int:
         """The function code, 1 to 4."""
-        return int(_QUESTIONS[self.request.table].function_code)
+        return _FUNCTIONS[self.request.table]
 
     @property
     def size(self) -> int:
         """How many bytes of data the answer holds."""
         count = self.request.count
-        return 2 * count if self.request.table in {"holding", "input"} else -(-count // 8)
+        return 2 * count if self.request.table in _REGISTERS else -(-count // 8)
 
     @property
     def length(self) -> int:
@@ -118,19 +105,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 def rtu_frame(question: Question) -> bytes:
     """The bytes that ask on a serial line."""
-    request = question.request
-    return _rtu_frame(request.table, request.address, request.count, question.unit)
-
-
-@functools.lru_cache(_REMEMBERED)
-def _rtu_frame(table: str, address: int, count: int, unit: int) -> bytes:
-    pdu = _QUESTIONS[table](dev_id=unit, address=address, count=count)
-    return bytes(_RTU.buildFrame(pdu))
+    frame = bytes([question.unit]) + _pdu(question)
+    return frame + _checksum(frame)
 
 
 def tcp_frame(question: Question) -> bytes:
     """The bytes that ask over TCP."""
-    return bytes(_TCP.buildFrame(_pdu(question)))
+    pdu = _pdu(question)
+    return struct.pack(">HHHB", question.number, 0, 1 + len(pdu), question.unit) + pdu
 
 
 def rtu_answer(question: Question, data: bytes) -> Answer | None:
@@ -146,7 +128,8 @@ def rtu_answer(question: Question, data: bytes) -> Answer | None:
     for place in range(len(data) - _RTU_REFUSAL + 1):
         length = _rtu_length(question, data, place)
         if length and place + length <= len(data):
-            answer = _decoded(_RTU, question, data[place : place + length])
+            frame = data[place : place + length]
+            answer = _decoded(question, frame[1:-2]) if _is_sound(frame) else None
             if answer is not None:
                 return answer
     return None
@@ -215,20 +198,15 @@ def _tcp_decoded(question: Question, frame: bytes) -> Answer:
     if not refused and not (fits and len(body) == 2 + question.size):
         message = f"unit {unit}: the answer has another function or length than was asked for"
         raise AnswerError(message)
-    answer = _decoded(_TCP, question, frame)
+    answer = _decoded(question, body)
     if answer is None:
         raise AnswerError(f"unit {unit}: the answer cannot be read")
     return answer
 
 
-def _pdu(question: Question) -> ModbusPDU:
+def _pdu(question: Question) -> bytes:
     request = question.request
-    return _QUESTIONS[request.table](
-        dev_id=question.unit,
-        transaction_id=question.number,
-        address=request.address,
-        count=request.count,
-    )
+    return struct.pack(">BHH", question.function, request.address, request.count)
 
 
 def _rtu_length(question: Question, data: bytes, place: int) -> int:
@@ -240,18 +218,38 @@ def _rtu_length(question: Question, data: bytes, place: int) -> int:
     return _RTU_REFUSAL if data[place + 1] == question.function | _ERROR else 0
 
 
-def _decoded(framer: FramerRTU | FramerSocket, question: Question, frame: bytes) -> Answer | None:
-    """Reads one whole frame; None when its checksum is wrong or it says nothing."""
-    try:
-        _, pdu = framer.handleFrame(frame, question.unit, question.number)
-    except ModbusException:
-        return None
-    if pdu is None:
-        return None
-    if pdu.function_code & _ERROR:
+def _decoded(question: Question, pdu: bytes) -> Answer | None:
+    """Reads what fits the question; None for a refusal that says nothing."""
+    if pdu[0] & _ERROR:
         # No exception has the code 0, V1.1b3 §7.
-        return Answer(refusal=pdu.exception_code) if pdu.exception_code else None
-    return Answer(registers=tuple(pdu.registers), bits=tuple(pdu.bits))
+        return Answer(refusal=pdu[1]) if pdu[1] else None
+    data = pdu[2:]  # behind the function and the byte count
+    if question.request.table in _REGISTERS:
+        return Answer(registers=struct.unpack(f">{question.request.count}H", data))
+    # The first is the lowest bit of the first byte, V1.1b3 §6.1.
+    return Answer(bits=tuple(bool(byte >> bit & 1) for byte in data for bit in range(8)))
+
+
+def _is_sound(frame: bytes) -> bool:
+    """Whether a frame of a serial line ends with its own checksum."""
+    return frame[-2:] == _checksum(frame[:-2])
+
+
+def _remainder(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (_POLYNOMIAL if byte & 1 else 0)
+    return byte
+
+
+_REMAINDERS: Final = tuple(_remainder(byte) for byte in range(256))
+
+
+def _checksum(data: bytes) -> bytes:
+    """The CRC of V1.02 §6.2.2, low byte first."""
+    register = 0xFFFF
+    for byte in data:
+        register = register >> 8 ^ _REMAINDERS[(register ^ byte) & 0xFF]
+    return register.to_bytes(2, "little")
 
 
 def _stranger(data: bytes) -> int | None:
@@ -262,5 +260,4 @@ def _stranger(data: bytes) -> int | None:
     frame = data[:length]
     if len(frame) < length or not 1 <= data[1] & ~_ERROR <= 4:
         return None
-    sound = FramerRTU.check_CRC(frame[:-2], int.from_bytes(frame[-2:]))
-    return frame[0] if sound else None
+    return frame[0] if _is_sound(frame) else None

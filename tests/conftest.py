@@ -29,6 +29,11 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Journeys first: they wait most, and a long one that begins last is waited for by itself."""
+    items.sort(key=lambda item: "/journeys/" not in item.path.as_posix())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,

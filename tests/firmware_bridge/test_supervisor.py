@@ -508,6 +508,43 @@ def test_stop_is_prompt_whatever_the_sources_wait_for(start: Starter, tmp_path: 
     assert {one.state for one in supervisor.health()} == {State.STOPPED}
 
 
+class Patient:
+    """A source that waits for an hour by the clock that it was made with."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.waits, self.closed = threading.Event(), threading.Event()
+        self._clock = clock
+
+    def open(self) -> None:
+        self.closed.clear()
+
+    def read(self) -> list[Sample]:
+        self.waits.set()
+        self._clock.wait(3_600_000)
+        return []
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("end", ["stop", "not wanted"])
+def test_a_source_that_waits_is_woken_when_it_is_to_be_closed(start: Starter, end: str) -> None:
+    made: list[Patient] = []
+
+    def make(clock: Clock) -> Source:
+        made.append(Patient(clock))
+        return made[0]
+
+    one = Configured(device_id="patient", kind="meter", make=make, fresh_ms=None)
+    supervisor = start(one, deliver=Tray(), clock=Clock(trust="system"))
+    until(lambda: bool(made) and made[0].waits.is_set())
+    if end == "stop":
+        assert supervisor.stop() == ()
+    else:
+        supervisor.want(())
+    assert made[0].closed.wait(10)
+
+
 def test_a_source_that_returns_at_once_does_not_eat_the_processor(start: Starter) -> None:
     clock, tray = ManualClock(), Tray()
     source = Scripted(clock, "meter", [])

@@ -56,6 +56,8 @@ class Meter:
         (self._near, self._port), (self._far, self._served) = pty.openpty(), pty.openpty()
         for end in (self._port, self._served):
             tty.setraw(end)
+        for end in (self._near, self._far):
+            os.set_blocking(end, False)
         self._ended = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._threads = [
@@ -110,7 +112,10 @@ class Meter:
         while not self._ended.is_set():
             ready, _, _ = select.select(list(ends), [], [], _LOOK_S)
             for end in ready:
-                data = os.read(end, _FRAME)
+                try:
+                    data = os.read(end, _FRAME)
+                except BlockingIOError:  # whoever opened the port flushed it in between
+                    continue
                 # pymodbus answers for units that are not there; a line is silent then.
                 if end == self._far or data[0] == UNIT:
                     os.write(ends[end], data)

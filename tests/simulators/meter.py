@@ -187,6 +187,7 @@ class Meters:
         self._units = {device.id for device in served}
         self._speed = getattr(termios, f"B{baudrate}")
         self._far, self._far_slave = pty.openpty()
+        os.set_blocking(self._far, False)
         self._near = self._near_slave = -1
         tty.setraw(self._far_slave)
         self._due: list[tuple[float, int, bytes]] = []
@@ -213,6 +214,8 @@ class Meters:
         """The plug is put in; the node may have another number than before."""
         with self._lock:
             self._near, self._near_slave = pty.openpty()
+            # Who opened the port may flush what select saw; a read would wait for ever.
+            os.set_blocking(self._near, False)
             tty.setraw(self._near_slave)
             half = self.link.with_suffix(".new")
             half.symlink_to(os.ttyname(self._near_slave))

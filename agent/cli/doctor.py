@@ -10,6 +10,7 @@ import msgspec
 
 from agent.cli.office import office
 from agent.cli.say import counted, result
+from agent.cli.words import DEFAULT_CONFIG
 from agent.doctor import Check, Health, examine
 from assent.errors import AssentError
 
@@ -27,7 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     checks = list(examine(arguments.config, now, lambda: office(arguments.config, "status")))
     broken = [one for one in checks if one.health is Health.BAD]
     value = {"ok": not broken, "checks": msgspec.to_builtins(checks)}
-    result(value, _lines(checks, len(broken)), as_json=arguments.json)
+    lines = _lines(checks, len(broken))
+    if arguments.config != DEFAULT_CONFIG:  # which is not named: it may be somebody's home
+        lines.insert(-1, "each assent command takes the --config of this one")
+    result(value, lines, as_json=arguments.json)
     return AssentError.exit_code if broken else 0
 
 

@@ -20,6 +20,8 @@ from agent.cli.words import DEFAULT_CONFIG
 from assent.errors import AssentError, UsageError
 from assent.nearest import nearest
 
+_FIRST = "agent.toml"  # as in agent/settings.py, which a mistake in the words does not load
+
 _EXAMPLES = """\
   assent init                               write a commented configuration; trusts nobody yet
   assent enrol maker.bundle --thumbprint …  take the maker's policy and keys, write the requests
@@ -200,6 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb.run(arguments)
     except AssentError as exc:
         complain(exc)
+        if arguments.config == DEFAULT_CONFIG and not (DEFAULT_CONFIG / _FIRST).exists():
+            print("  did you forget --config DIR? to begin there: assent init", file=sys.stderr)
         return exc.exit_code
     except BrokenPipeError:
         return 1

@@ -264,7 +264,8 @@ class _Bench:
         )
 
     def _of_another_policy(self, act: Act) -> Act:
-        message = f"names policy {self._form.policy}, in force is {self._policy.policy.version}"
+        named, in_force = self._form.policy, self._policy.policy.version
+        message = f"{act.flow!r} waits: the form names policy {named}, in force is {in_force}"
         finding = self._form.document.finding(("policy",), message, None, Severity.WARNING)
         return msgspec.structs.replace(act, finding=finding, later=True)
 

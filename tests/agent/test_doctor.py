@@ -250,6 +250,8 @@ def test_the_command_says_what_is_wrong_and_exits_with_one(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["ok", "files", "no", "mistakes", "in", "agent.toml"]
     assert lines[-1].startswith("1 fault, ")
+    assert lines[-2] == "each assent command takes the --config of this one"
+    assert str(place) not in "\n".join(lines)
 
 
 def _never() -> dict[str, Any]:

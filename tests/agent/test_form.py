@@ -504,7 +504,8 @@ def test_a_yes_to_another_policy_is_no_yes_to_this_one(ledger: Ledger) -> None:
     form = text(GIVEN, version="2026-10-01")
     acts = applied(form, ledger)
     assert states(acts) == {"remote-diagnosis": None}
-    assert "names policy 2026-10-01, in force is 2026-11-01" in why(acts)
+    assert "the form names policy 2026-10-01, in force is 2026-11-01" in why(acts)
+    assert all(f"{act.flow!r} waits" in why((act,)) for act in acts)
     assert acts[0].finding is not None
     assert (acts[0].finding.line, acts[0].finding.severity) == (1, Severity.WARNING)
     assert not is_broken(acts)

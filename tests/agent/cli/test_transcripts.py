@@ -187,6 +187,14 @@ def test_check_names_a_form_that_cannot_be_read_and_a_bad_policy_once(
     assert typed("check --config DIR", config, capsys)[1].endswith("\n1 error, 0 warnings\n")
 
 
+@pytest.mark.skipif(Path("/etc/assent/agent.toml").exists(), reason="a gateway is installed here")
+def test_without_a_configuration_in_its_place_the_other_place_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "did you forget --config DIR?" in typed("status", tmp_path, capsys)[2]
+    assert "did you forget" not in typed("status --config DIR", tmp_path, capsys)[2]
+
+
 def test_check_holds_a_form_against_the_policy(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

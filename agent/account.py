@@ -7,6 +7,7 @@ Law: identifiers, keys and values of people are never part of it; a flow that is
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,6 +59,7 @@ def status_of(
     endings = due(site, now)
     return {
         "running": is_running,
+        "pid": os.getpid() if is_running else None,
         "enrolled": site.keys.policy_key is not None,
         "policy": _policy_head(policy),
         "policy_trouble": site.trouble.sentence if site.trouble else None,

@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(status: dict[str, Any]) -> list[str]:
-    lines = [f"agent     {'running' if status['running'] else 'not running'}"]
+    running = f"running (process {status['pid']})" if status["running"] else "not running"
+    lines = [f"agent     {running}"]
     policy = status["policy"]
     if policy is None:
         lines.append(f"policy    none: {status['policy_trouble']}")

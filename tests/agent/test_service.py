@@ -422,6 +422,7 @@ def canaries_in(files: list[Path], canaries: tuple[str, ...]) -> list[str]:
 
 def test_a_second_instance_exits_with_3_and_the_first_goes_on(shared: Agent) -> None:
     assert shared.running is not None
+    assert shared.status()["pid"] == shared.running.pid
     assert {name: one.wait(30) for name, one in shared.knocking.items()} == {
         "run": 3,
         "collect": 3,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.doctor.checks import ENROL, Check, Health, bad
+from agent.doctor.checks import ENROL, Check, Health, bad, odd
 from agent.doctor.house import files, ports, state
 from agent.doctor.road import road
 from agent.owner import may_enter
@@ -40,11 +40,14 @@ def examine(
     Yields:
         What was found, as soon as it was.
     """
-    yield from files(directory, now)
+    found = list(files(directory, now))
+    yield from found
     try:
         settings = load_settings(directory)
     except ConfigError:
-        yield bad("agent.toml", "is wrong, so that nothing else can be looked at", "assent check")
+        told = "is wrong, so that nothing else can be looked at"
+        is_told = any(one.health is Health.BAD for one in found)
+        yield odd("agent.toml", told) if is_told else bad("agent.toml", told, "see: assent check")
         return
     yield from state(settings)
     if not may_enter(settings.state):

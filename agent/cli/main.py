@@ -20,7 +20,8 @@ from agent.cli.words import DEFAULT_CONFIG
 from assent.errors import AssentError, UsageError
 from assent.nearest import nearest
 
-_FIRST = "agent.toml"  # as in agent/settings.py, which a mistake in the words does not load
+# What agent/settings.py says of a place where there was no `assent init`.
+_ABSENT: Final = "agent.toml:1:1: expected a readable file, got: no such file"
 
 _EXAMPLES = """\
   assent init                               write a commented configuration; trusts nobody yet
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb.run(arguments)
     except AssentError as exc:
         complain(exc)
-        if arguments.config == DEFAULT_CONFIG and not (DEFAULT_CONFIG / _FIRST).exists():
+        if arguments.config == DEFAULT_CONFIG and _ABSENT in exc.message:
             print("  did you forget --config DIR? to begin there: assent init", file=sys.stderr)
         return exc.exit_code
     except BrokenPipeError:

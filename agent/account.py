@@ -18,6 +18,7 @@ from agent.notices import notices_of
 from agent.path import Permit, Reason, Refusal
 from agent.pipeline.running import Running
 from agent.pipeline.tally import Tally
+from agent.reasons import held_back
 from agent.records import PolicyInForce
 from agent.renewal import due, ends_of
 from agent.site import Site
@@ -65,6 +66,7 @@ def status_of(
         "policy_trouble": site.trouble.sentence if site.trouble else None,
         "form_trouble": site.form_trouble,
         "clock": _clock(site, now),
+        "clock_trusted": site.settings.clock_is_system or now.trusted,
         "notices": [*_of_the_clock(site, now), *notices_of(site, spool), *endings.values()],
         "certificates": [
             {"recipient": name, "ends": instant(end_ms), "due": endings.get(name)}
@@ -78,7 +80,7 @@ def status_of(
         "devices": [
             _device(
                 health,
-                _held_back(delivered.get(health.device_id, frozenset()), flows, verdicts),
+                held_back(delivered.get(health.device_id, frozenset()), flows, verdicts),
                 now,
             )
             for health in devices
@@ -295,7 +297,7 @@ def _differences(policy: Policy, ledger: Ledger, flow: str) -> list[Json]:
     ]
 
 
-def _device(health: Health, held_back: Json, now: Instant) -> Json:
+def _device(health: Health, held: Json, now: Instant) -> Json:
     last = health.last_sample_ms
     return {
         "id": health.device_id,
@@ -304,32 +306,8 @@ def _device(health: Health, held_back: Json, now: Instant) -> Json:
         "detail": health.error or "",
         "age_s": None if last is None else (now.wall_ms - last) / 1000,
         "samples": health.samples,
-        "held_back": held_back,
+        "held_back": held,
     }
-
-
-def _held_back(
-    delivered: frozenset[str], flows: Mapping[str, Flow], verdicts: Mapping[str, Permit | Refusal]
-) -> Json:
-    """Why each attribute that a device delivers leaves in no flow; those that leave are absent."""
-    held = {}
-    for name in sorted(delivered):
-        listing = [flow for flow, terms in flows.items() if name in terms.attributes]
-        if not listing:
-            held[name] = "no flow of the policy lists it"
-        elif not any(_carries(verdicts.get(flow), name) for flow in listing):
-            reasons = (f"{flow}: {_why(verdicts.get(flow))}" for flow in listing)
-            held[name] = "; ".join(reasons)
-    return held
-
-
-def _carries(verdict: Permit | Refusal | None, name: str) -> bool:
-    return isinstance(verdict, Permit) and any(one.name == name for one in verdict.carried)
-
-
-def _why(verdict: Permit | Refusal | None) -> str:
-    reason: str | None = _verdict(verdict)["reason"]
-    return reason or "left out by the household"
 
 
 def _uplink(recipient: str, health: LinkHealth) -> Json:

@@ -8,20 +8,18 @@ not exist for the road, and that is said too (policy C23).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
 
 from agent.account import instant
 from agent.ledger import Ledger
 from agent.path import Permit, Refusal
+from agent.reasons import LEFT_OUT, carries, why_off
 from agent.records import Record
 from agent.site import Site
 from assent.errors import RefusedError, UsageError
 from assent.nearest import nearest
 from assent.policy.model import Policy
-
-_LEFT_OUT: Final = "left out by the household"
 
 
 class Carriage(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,8 +135,8 @@ def _carriage(
     return Carriage(
         flow=name,
         function=flow.function,
-        leaves=reason is None,
-        reason=reason or "",
+        leaves=not reason,
+        reason=reason,
         transform=str(flow.attributes[attribute]),
         recipient=flow.recipient,
         role=recipient.role,
@@ -153,14 +151,8 @@ def _carriage(
     )
 
 
-def _why_not(verdict: Permit | Refusal | None, attribute: str) -> str | None:
-    match verdict:
-        case Permit(carried=carried):
-            return None if any(one.name == attribute for one in carried) else _LEFT_OUT
-        case Refusal(reason=reason, detail=detail):
-            return f"{reason.value} ({detail})" if detail else reason.value
-        case None:  # Pipeline.denied
-            return "the ledger did not take the household's no yet"
+def _why_not(verdict: Permit | Refusal | None, attribute: str) -> str:
+    return "" if carries(verdict, attribute) else why_off(verdict) or LEFT_OUT
 
 
 def _decider(record: Record | None) -> str | None:

@@ -22,6 +22,7 @@ import msgspec
 
 from agent.lane.shaper import Shaper
 from agent.path import Carried, Permit, Refusal, Rehearsal
+from agent.reasons import held_back, why_off
 from assent.columns import Column, Kind, Table
 from assent.errors import PolicyError
 from assent.policy.model import Flow, Policy
@@ -120,7 +121,7 @@ def preview(
             _flow(policy, name, flow, verdicts.get(name), came)
             for name, flow in policy.flows.items()
         ),
-        held_back=_held_back(policy, verdicts, {name for one in came for name in one.names}),
+        held_back=held_back({name for one in came for name in one.names}, policy.flows, verdicts),
         samples=len(came),
         missed=missed,
     )
@@ -148,7 +149,7 @@ def _flow(
         region=policy.recipients[flow.recipient].region,
         notice=flow.notice.get("en") or next(iter(flow.notice.values())),
         on=isinstance(verdict, Permit),
-        reason=_reason(verdict),
+        reason=why_off(verdict),
         rows=tuple(rows[-_ROWS:]),
         readings=len(rows),
         in_windows=in_windows,
@@ -205,33 +206,3 @@ def _cells(column: Column) -> list[Cell]:
     if column.kind is Kind.BYTES:
         return [value.hex() for value in cast("Sequence[bytes]", column.values)]
     return list(cast("Sequence[Cell]", column.values))
-
-
-def _reason(verdict: Permit | Refusal | None) -> str:
-    match verdict:
-        case Permit():
-            return ""
-        case Refusal(reason=reason, detail=detail):
-            return f"{reason.value} ({detail})" if detail else reason.value
-        case None:  # Pipeline.denied
-            return "the ledger did not take the household's no yet"
-
-
-def _held_back(
-    policy: Policy, verdicts: Mapping[str, Permit | Refusal], came: Iterable[str]
-) -> dict[str, str]:
-    held = {}
-    for name in sorted(came):
-        listing = [flow for flow, terms in policy.flows.items() if name in terms.attributes]
-        permits = [one for flow in listing if isinstance(one := verdicts.get(flow), Permit)]
-        if any(carried.name == name for permit in permits for carried in permit.carried):
-            continue
-        if not listing:
-            held[name] = "no flow of the policy lists it"
-        else:
-            told = (f"{flow}: {_reason(verdicts.get(flow)) or _LEFT_OUT}" for flow in listing)
-            held[name] = "; ".join(told)
-    return held
-
-
-_LEFT_OUT: Final = "left out by the household"

@@ -43,7 +43,7 @@ def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # n
 
 def is_clock_trusted(directory: Path) -> bool:
     """Whether what is said now can be dated, and what is read now may leave."""
-    return "not trusted" not in office(directory, "status")["clock"]
+    return bool(office(directory, "status")["clock_trusted"])
 
 
 def say_no(directory: Path, verb: str, flow: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _policy(status: Json) -> Check:
 
 def _clock(status: Json) -> Check:
     told: str = status["clock"]
-    if "not trusted" in told:
+    if not status["clock_trusted"]:
         return bad("clock", told, _SET)
     return good("clock", told)
 

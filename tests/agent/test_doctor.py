@@ -127,7 +127,8 @@ def test_both_ways_to_a_clock_and_the_way_back_to_a_policy_are_told(house: House
     house.decide(YES)
     status = house.desk.status()
     assert "notices" not in checks(house)
-    status |= {"clock": "not trusted yet: nothing is collected", "policy": None, "notices": ["one"]}
+    status |= {"clock": "not trusted yet: nothing is collected", "clock_trusted": False}
+    status |= {"policy": None, "notices": ["one"]}
     found = {one.subject: one for one in examine(house.directory, NOW, lambda: status)}
     assert "timedatectl" in found["clock"].help
     assert 'trust = "system"' in found["clock"].help

@@ -163,7 +163,7 @@ def test_an_uplink_at_work_answers_and_drops_what_it_held(
 
 def test_the_twin_without_a_no_goes_on(house: House, backend: Subscriber) -> None:
     house.start()
-    eventually(lambda: all(house.came(backend, flow) == MESSAGES for flow in house.sent), 60)
+    assert eventually(lambda: all(house.came(backend, flow) == MESSAGES for flow in house.sent), 60)
 
 
 @pytest.mark.clause("C28")
@@ -359,7 +359,7 @@ def test_the_twin_without_a_no_goes_on_after_the_write(
 ) -> None:
     with stopped_in_a_write(house, broker, backend):
         time.sleep(0.3)
-    eventually(lambda: all(house.came(backend, flow) == MESSAGES for flow in house.sent), 60)
+    assert eventually(lambda: all(house.came(backend, flow) == MESSAGES for flow in house.sent), 60)
 
 
 def test_what_lies_beside_a_spool_and_is_no_no_is_passed_over(house: House) -> None:

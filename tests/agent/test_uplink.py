@@ -160,11 +160,11 @@ def test_after_control_it_stays_for_the_answer(
     gateway.spool.put_control("maker", b"request")
     gateway.start()
     try:
-        eventually(lambda: payloads(stub) == [b"request"])
+        assert eventually(lambda: payloads(stub) == [b"request"])
         stub.send(gateway.mailbox, b"answer", 1)
-        eventually(lambda: gateway.spool.take_inbox(1))
+        assert eventually(lambda: gateway.spool.take_inbox(1))
         gateway.reaches(LinkState.IDLE)
-        eventually(lambda: stub.ends == ["disconnect"])
+        assert eventually(lambda: stub.ends == ["disconnect"])
     finally:
         gateway.close()
 
@@ -172,7 +172,7 @@ def test_after_control_it_stays_for_the_answer(
 def test_it_stops_politely(gateway: Gateway, stub: Stub) -> None:
     gateway.reaches(LinkState.CONNECTED)
     gateway.stop()
-    eventually(lambda: stub.ends == ["disconnect"])
+    assert eventually(lambda: stub.ends == ["disconnect"])
 
 
 # --- the traps of paho, measurements §6 ----------------------------------------------------------
@@ -368,7 +368,7 @@ def test_the_fence_is_answered_though_nothing_is_connected(
     gateway.spool.close_lane("service")
     gateway.start()
     try:
-        eventually(lambda: gateway.spool.fence_passed(gateway.spool.fence()))
+        assert eventually(lambda: gateway.spool.fence_passed(gateway.spool.fence()))
     finally:
         gateway.close()
 
@@ -588,7 +588,7 @@ def test_it_waits_for_a_spool_that_is_not_there_and_finds_one_that_was_replaced(
             gateway.spool.set_targets([gateway.target])
             gateway.open_lane(stream)
             sent = gateway.put(5)
-            eventually(lambda sent=sent: set(sent) <= set(payloads(stub)))
+            assert eventually(lambda sent=sent: set(sent) <= set(payloads(stub)))
             gateway.spool.close()
             gateway.path.rename(gateway.path.with_name(f"aside-{stream}"))
         gateway.spool = Spool.open(gateway.path)

@@ -173,7 +173,7 @@ def test_trap_8_a_broker_that_is_down_at_start_is_waited_for(
         broker.start()
         try:
             with listening(broker.port, authority) as backend:
-                eventually(lambda: arrived(backend, sent))
+                assert eventually(lambda: arrived(backend, sent))
         finally:
             broker.stop()
 

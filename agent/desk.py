@@ -35,7 +35,6 @@ from assent.errors import (
     AssentError,
     ConfigError,
     ControlError,
-    RefusedError,
     SpoolError,
     UsageError,
 )
@@ -144,12 +143,7 @@ class Desk:
             LedgerError: it cannot be recorded; a no of it is in force until the agent ends.
             RefusedError: there is no policy to decide about.
         """
-        policy = self._pipeline.site.policy
-        if policy is None:
-            trouble = self._pipeline.site.trouble
-            raise RefusedError(
-                f"there is no policy to decide about: {trouble.sentence if trouble else 'none'}"
-            )
+        self._pipeline.site.policy_for("to decide about")
         with self._settling():
             acts = self._letterbox.record(text.encode(), file)
         outcome = self._pipeline.settle()

@@ -17,7 +17,7 @@ from agent.path import Permit, Refusal
 from agent.reasons import LEFT_OUT, carries, why_off
 from agent.records import Record
 from agent.site import Site
-from assent.errors import RefusedError, UsageError
+from assent.errors import UsageError
 from assent.nearest import nearest
 from assent.policy.model import Policy
 
@@ -100,10 +100,7 @@ def explain(
         RefusedError: there is no usable policy to explain it by.
         UsageError: the dictionary has no such attribute.
     """
-    if site.policy is None:
-        why = site.trouble.sentence if site.trouble else "none"
-        raise RefusedError(f"there is no policy to explain it by: {why}")
-    policy = site.policy.policy
+    policy = site.policy_for("to explain it by").policy
     known = policy.attributes.get(attribute)
     if known is None:
         raise UsageError(

@@ -14,7 +14,6 @@ from agent.pipeline import Pipeline
 from agent.preview import Preview, preview
 from agent.site import trouble_on_disk
 from agent.spool.log import KEPT
-from assent.errors import RefusedError
 
 Json = dict[str, Any]
 
@@ -54,10 +53,7 @@ def tell(pipeline: Pipeline, request: Mapping[str, Any], *, is_running: bool) ->
 
 
 def _previewed(pipeline: Pipeline, viewer: str, devices: list[Any]) -> Preview:
-    policy = pipeline.site.policy
-    if policy is None:
-        trouble = pipeline.site.trouble
-        raise RefusedError(f"there is no policy: {trouble.sentence if trouble else 'none'}")
+    policy = pipeline.site.policy_for("to preview by")
     seen = pipeline.look(viewer, _names(devices))
     return preview(policy.policy, pipeline.verdicts, seen.samples, seen.missed)
 

@@ -28,7 +28,7 @@ from agent.settings import Settings
 from agent.spool import Spool
 from assent import durable
 from assent.cosekey import VerifyingKey
-from assent.errors import AssentError, ConfigError, PolicyError, SpoolError
+from assent.errors import AssentError, ConfigError, PolicyError, RefusedError, SpoolError
 from assent.policy.signing import PolicySerialError, PolicySignatureError, SignedPolicy, open_policy
 from firmware_bridge.sample import Instant
 
@@ -79,6 +79,20 @@ class Site(msgspec.Struct, frozen=True):
     form_waits: bool = False
     came_down: bool = False
     restart: tuple[str, ...] = ()
+
+    def policy_for(self, what: str) -> SignedPolicy:
+        """The policy in force, for an act that needs one.
+
+        Args:
+            what: the act, such as `to decide about`.
+
+        Raises:
+            RefusedError: there is none; says why.
+        """
+        if self.policy is None:
+            why = self.trouble.sentence if self.trouble else "none"
+            raise RefusedError(f"there is no policy {what}: {why}")
+        return self.policy
 
     def verdicts(self, now: Instant) -> dict[str, Permit | Refusal]:
         """What the gate says of each flow of the policy at this moment."""

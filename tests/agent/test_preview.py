@@ -166,7 +166,7 @@ def test_no_lane_is_built_from_a_rehearsal() -> None:
 def test_without_a_policy_there_is_nothing_to_preview(tmp_path: Path) -> None:
     with (
         living(fresh(tmp_path / "gateway", AGENT)) as house,
-        pytest.raises(RefusedError, match="there is no policy: no policy key"),
+        pytest.raises(RefusedError, match="there is no policy to preview by: no policy key"),
     ):
         house.desk.answer({"verb": "preview", "viewer": "a", "devices": []})
 

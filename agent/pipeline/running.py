@@ -15,33 +15,26 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from agent.lane import Lane
-from agent.path import Batch, Permit, Reason, Refusal
+from agent.path import Permit, Reason, Refusal
 from agent.pipeline.accord import basis, has_ended, is_amended, is_the_same
 from agent.pipeline.courtesy import targets_of
-from agent.pipeline.parcel import Parcel, carried_by_all
+from agent.pipeline.outgoing import Outgoing
+from agent.pipeline.parcel import Parcel
 from agent.pipeline.purging import Purging
-from agent.pipeline.tally import Tally
 from agent.router import Router
-from agent.seal import Sealer
 from agent.site import Site
-from agent.spool import LaneState, LinkState, Purged, Spool
-from agent.spool.schema import DamagedError
-from assent.envelope import ClockQuality, Gap
-from assent.errors import AssentError, SpoolError
+from agent.spool import LaneState, Purged, Spool
+from assent.envelope import ClockQuality
 from firmware_bridge.sample import Instant, Sample
 
 PAUSES: Final = frozenset(
     {Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.CLOCK_UNTRUSTED, Reason.NOT_ENROLLED}
 )
 """Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
-
-# Sealed messages kept in memory while the disk refuses: 64 of at most 120 kB.
-_UNSTORED: Final = 64
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +47,16 @@ class Running:
     """
 
     def __init__(self, spool: Spool) -> None:
-        self.tallies: dict[str, Tally] = {}
-        self.lost: Counter[str] = Counter()
+        self._outgoing = Outgoing(spool)
+        self.tallies = self._outgoing.tallies
+        self.lost = self._outgoing.lost
         """Readings that could not be sealed or stored, by flow."""
-        self.shut_by_others: set[str] = set()
+        self.shut_by_others = self._outgoing.shut_by_others
         """Flows whose lane row is not as it was left: somebody without the lock said no."""
         self.purging = Purging(spool)
         self._spool = spool
         self._lanes: dict[str, Lane] = {}
-        self._next: dict[int, int] = {}
         self._router = Router(())
-        self._sealer: Sealer | None = None
-        self._unstored: list[Parcel] = []
-        self._refusal: str | None = None
         self._clock = ClockQuality.TRUSTED
 
     def wanted(self) -> frozenset[str]:
@@ -90,7 +80,7 @@ class Running:
                 self._pause(flow, now)
             elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow)
-        self._sealer = Sealer(site.keys, site.policy) if site.policy else None
+        self._outgoing.seal_for(site)
         self._clock = ClockQuality.SYSTEM if site.settings.clock_is_system else ClockQuality.TRUSTED
         for permit in verdicts.values():
             if isinstance(permit, Permit) and permit.flow not in self._lanes:
@@ -153,18 +143,18 @@ class Running:
 
     def is_stuck(self) -> bool:
         """Whether the disk refuses so much that nothing more should be taken."""
-        return len(self._unstored) >= _UNSTORED
+        return self._outgoing.is_stuck()
 
     def store_again(self) -> None:
         """Tries once more to store what the disk refused."""
-        self._store([])
+        self._outgoing.store([])
 
     def _trim(self, permit: Permit) -> None:
         purged = self._spool.trim_lane(
             permit.flow, basis=basis(permit), not_before_ms=permit.not_before_ms
         )
         if purged.batches:
-            self._tally(permit.flow).add_purged(purged)
+            self._outgoing.add_purged(permit.flow, purged)
             log.info("lane trimmed flow=%s purged_batches=%d", permit.flow, purged.batches)
 
     def _waits(self, flow: str) -> bool:
@@ -190,8 +180,7 @@ class Running:
             basis=basis(permit),
             not_before_ms=permit.not_before_ms,
         )
-        # A lane that goes on may hold sealed messages that the disk has refused until now.
-        self._next.setdefault(lane.stream, sequence)
+        self._outgoing.enter(lane.stream, sequence)
         self._lanes[permit.flow] = lane
         self.purging.cancel(permit.flow)  # a lane that was closed is emptied as it is opened
 
@@ -239,106 +228,33 @@ class Running:
         sealed = self.purging.begin(flow)
         readings = sealed.readings + waited
         purged = Purged(sealed.batches, readings, sealed.bytes, sealed.unconfirmed)
-        self._tally(flow).add_purged(purged)
+        self._outgoing.add_purged(flow, purged)
         log.info("lane closed flow=%s purged_batches=%d", flow, purged.batches)
         return purged
 
     def _forget(self, lane: Lane) -> None:
         flow = lane.permit.flow
         self._lanes.pop(flow, None)
-        self._next.pop(lane.stream, None)
         # What it held is behind no route any more, whatever happens next.
         self._router = Router(self._lanes.values())
-        left = [one for one in self._unstored if one.sealed.flow == flow]
-        if left:
-            # Their stream has ended: the spool would refuse them for ever.
-            self.lost[flow] += sum(one.sealed.readings for one in left)
-            self._unstored = [one for one in self._unstored if one.sealed.flow != flow]
+        self._outgoing.forget(flow, lane.stream)
 
     def _drain(self, lane: Lane, now: Instant) -> None:
         sealed: list[Parcel] = []
         while True:
-            batch = lane.close(self._gaps_for(lane), final=True, now_ms=now.wall_ms)
+            batch = lane.close(self._outgoing.gaps_for(lane), final=True, now_ms=now.wall_ms)
             if batch is None:
                 break
-            sealed += self._seal(batch)
-        self._store(sealed)
+            sealed += self._outgoing.seal(batch)
+        self._outgoing.store(sealed)
 
     def _close(self, lanes: Iterable[Lane]) -> None:
         sealed: list[Parcel] = []
         for lane in lanes:
-            batch = lane.close(self._gaps_for(lane))
+            batch = lane.close(self._outgoing.gaps_for(lane))
             if batch is not None:
-                sealed += self._seal(batch)
-        self._store(sealed)
-
-    def _gaps_for(self, lane: Lane) -> tuple[Gap, ...]:
-        """What a batch declares now.
-
-        While nobody is reached it declares nothing, so that the drops of a week grow into one gap:
-        a gap that a batch carries does not grow any more.
-        """
-        gaps = self._spool.gaps_for(lane.permit.flow)
-        link = self._spool.health().get(lane.permit.recipient) if gaps else None
-        return gaps if link is not None and link.state is LinkState.CONNECTED else ()
-
-    def _seal(self, batch: Batch) -> list[Parcel]:
-        if self._sealer is None:
-            return []
-        flow, left_out = batch.permit.flow, self._sealer.left_out
-        try:
-            sealed = self._sealer.seal(batch, self._next[batch.stream])
-        except AssentError as exc:
-            self.lost[flow] += batch.readings
-            log.error("batch not sealed flow=%s reason=%s", flow, exc.code)
-            return []
-        self._next[batch.stream] += len(sealed)
-        self.lost[flow] += self._sealer.left_out - left_out
-        return [Parcel(one, batch.gaps) for one in sealed]
-
-    def _store(self, sealed: list[Parcel]) -> None:
-        waiting = self._unstored + sealed
-        if not waiting or self._put(waiting):
-            self._unstored = []
-            return
-        # One flow that the spool refuses does not hold up the others.
-        flows = sorted({one.sealed.flow for one in waiting})
-        parts = [[one for one in waiting if one.sealed.flow == flow] for flow in flows]
-        refused = [part for part in parts if len(parts) == 1 or not self._put(part)]
-        self._unstored = [one for part in refused if self._keeps(part) for one in part]
-
-    def _keeps(self, part: list[Parcel]) -> bool:
-        """Whether the spool may take them another time; else they are lost, and the lane is."""
-        first = part[0].sealed
-        row = self._spool.lanes().get(first.flow)
-        found = (row.state, row.stream, row.next_sequence) if row else None
-        if found == (LaneState.OPEN, first.stream, first.sequence):
-            return True
-        self.lost[first.flow] += sum(one.sealed.readings for one in part)
-        self.shut_by_others.add(first.flow)
-        log.error("lane shut by another flow=%s", first.flow)
-        return False
-
-    def _put(self, parcels: list[Parcel]) -> bool:
-        sealed = [parcel.sealed for parcel in parcels]
-        try:
-            self._spool.put(sealed, carried_by_all(parcels))
-        except DamagedError:
-            raise  # the next start moves the file aside
-        except SpoolError as exc:
-            if exc.message != self._refusal:
-                log.error("batches not stored, kept in memory reason=%s", exc.message)
-            self._refusal = exc.message
-            return False
-        if self._refusal is not None:
-            log.info("batches stored again")
-        self._refusal = None
-        for one in sealed:
-            self._tally(one.flow).add_stored(one)
-        return True
-
-    def _tally(self, flow: str) -> Tally:
-        return self.tallies.setdefault(flow, Tally())
+                sealed += self._outgoing.seal(batch)
+        self._outgoing.store(sealed)
 
 
 def _is_pause(verdict: Refusal | None) -> bool:

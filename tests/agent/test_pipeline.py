@@ -850,7 +850,7 @@ def test_a_gap_that_only_one_of_two_batches_stored_together_carries_is_not_forgo
                 DIAGNOSIS, stream, GapCause.SILENT, first_ms=START_MS, last_ms=START_MS, readings=1
             )
         waiting.bring({FAULT: "leak"})
-        unstored = [one.sealed.sequence for one in waiting.pipeline.running._unstored]
+        unstored = [one.sealed.sequence for one in waiting.pipeline.running._outgoing._unstored]
         assert {6, 7} <= set(unstored)
     waiting.turn()
     assert [len(one.header.gaps) for one in waiting.batches(DIAGNOSIS)] == [0] * 7 + [1]
@@ -882,7 +882,7 @@ def test_a_disk_that_refuses_loses_nothing_up_to_the_bound(
         agreed.turn()
         # A page may be left when it fills.
         assert agreed.waiting(DIAGNOSIS) + agreed.waiting(CORE) < 4
-        assert len(agreed.pipeline.running._unstored) > 36
+        assert len(agreed.pipeline.running._outgoing._unstored) > 36
     with caplog.at_level(logging.INFO):
         agreed.turn(2 * MINUTE)
     agreed.powers(20)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Closed batches on their way into the spool: sealed, numbered, stored, and kept while it refuses.
+
+Path: lane → Batch → **outgoing** → seal → spool.
+Law:
+  - a number of a stream is given once, in the order of its batches;
+  - what the disk refuses waits in memory, bounded, and is tried again; what can never be stored is
+    counted as lost, and the lane it came from is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Final
+
+from agent.lane import Lane
+from agent.path import Batch
+from agent.pipeline.parcel import Parcel, carried_by_all
+from agent.pipeline.tally import Tally
+from agent.seal import Sealer
+from agent.site import Site
+from agent.spool import LaneState, LinkState, Purged, Spool
+from agent.spool.schema import DamagedError
+from assent.envelope import Gap
+from assent.errors import AssentError, SpoolError
+
+# Sealed messages kept in memory while the disk refuses: 64 of at most 120 kB.
+_UNSTORED: Final = 64
+
+log = logging.getLogger(__name__)
+
+
+class Outgoing:
+    """Seals batches and stores them; owned by the lanes' thread.
+
+    Args:
+        spool: the collecting side's end of the spool.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.tallies: dict[str, Tally] = {}
+        self.lost: Counter[str] = Counter()
+        """Readings that could not be sealed or stored, by flow."""
+        self.shut_by_others: set[str] = set()
+        """Flows whose lane row is not as it was left: somebody without the lock said no."""
+        self._spool = spool
+        self._next: dict[int, int] = {}
+        self._sealer: Sealer | None = None
+        self._unstored: list[Parcel] = []
+        self._refusal: str | None = None
+
+    def seal_for(self, site: Site) -> None:
+        """Seals from now on with the keys of the policy in force; without one, nothing."""
+        self._sealer = Sealer(site.keys, site.policy) if site.policy else None
+
+    def enter(self, stream: int, sequence: int) -> None:
+        """Takes on a stream whose next batch has this number; one that goes on keeps its own."""
+        # A lane that goes on may hold sealed messages that the disk has refused until now.
+        self._next.setdefault(stream, sequence)
+
+    def forget(self, flow: str, stream: int) -> None:
+        """Ends a stream: what the spool has not taken of it, it would refuse for ever."""
+        self._next.pop(stream, None)
+        left = [one for one in self._unstored if one.sealed.flow == flow]
+        if left:
+            self.lost[flow] += sum(one.sealed.readings for one in left)
+            self._unstored = [one for one in self._unstored if one.sealed.flow != flow]
+
+    def is_stuck(self) -> bool:
+        """Whether the disk refuses so much that nothing more should be taken."""
+        return len(self._unstored) >= _UNSTORED
+
+    def add_purged(self, flow: str, purged: Purged) -> None:
+        """Counts what was deleted unsent."""
+        self._tally(flow).add_purged(purged)
+
+    def gaps_for(self, lane: Lane) -> tuple[Gap, ...]:
+        """What a batch declares now.
+
+        While nobody is reached it declares nothing, so that the drops of a week grow into one gap:
+        a gap that a batch carries does not grow any more.
+        """
+        gaps = self._spool.gaps_for(lane.permit.flow)
+        link = self._spool.health().get(lane.permit.recipient) if gaps else None
+        return gaps if link is not None and link.state is LinkState.CONNECTED else ()
+
+    def seal(self, batch: Batch) -> list[Parcel]:
+        """Seals a batch into messages with the next numbers of its stream; none when it cannot."""
+        if self._sealer is None:
+            return []
+        flow, left_out = batch.permit.flow, self._sealer.left_out
+        try:
+            sealed = self._sealer.seal(batch, self._next[batch.stream])
+        except AssentError as exc:
+            self.lost[flow] += batch.readings
+            log.error("batch not sealed flow=%s reason=%s", flow, exc.code)
+            return []
+        self._next[batch.stream] += len(sealed)
+        self.lost[flow] += self._sealer.left_out - left_out
+        return [Parcel(one, batch.gaps) for one in sealed]
+
+    def store(self, sealed: list[Parcel]) -> None:
+        """Stores messages after those that were refused before; an empty list tries these again."""
+        waiting = self._unstored + sealed
+        if not waiting or self._put(waiting):
+            self._unstored = []
+            return
+        # One flow that the spool refuses does not hold up the others.
+        flows = sorted({one.sealed.flow for one in waiting})
+        parts = [[one for one in waiting if one.sealed.flow == flow] for flow in flows]
+        refused = [part for part in parts if len(parts) == 1 or not self._put(part)]
+        self._unstored = [one for part in refused if self._keeps(part) for one in part]
+
+    def _keeps(self, part: list[Parcel]) -> bool:
+        """Whether the spool may take them another time; else they are lost, and the lane is."""
+        first = part[0].sealed
+        row = self._spool.lanes().get(first.flow)
+        found = (row.state, row.stream, row.next_sequence) if row else None
+        if found == (LaneState.OPEN, first.stream, first.sequence):
+            return True
+        self.lost[first.flow] += sum(one.sealed.readings for one in part)
+        self.shut_by_others.add(first.flow)
+        log.error("lane shut by another flow=%s", first.flow)
+        return False
+
+    def _put(self, parcels: list[Parcel]) -> bool:
+        sealed = [parcel.sealed for parcel in parcels]
+        try:
+            self._spool.put(sealed, carried_by_all(parcels))
+        except DamagedError:
+            raise  # the next start moves the file aside
+        except SpoolError as exc:
+            if exc.message != self._refusal:
+                log.error("batches not stored, kept in memory reason=%s", exc.message)
+            self._refusal = exc.message
+            return False
+        if self._refusal is not None:
+            log.info("batches stored again")
+        self._refusal = None
+        for one in sealed:
+            self._tally(one.flow).add_stored(one)
+        return True
+
+    def _tally(self, flow: str) -> Tally:
+        return self.tallies.setdefault(flow, Tally())

@@ -25,7 +25,7 @@ from typing import Final
 from assent import durable
 from assent.errors import SpoolError
 
-VERSION: Final = 3
+VERSION: Final = 4
 APPLICATION_ID: Final = 0x61737370  # "assp", for file(1) and for us
 FILE_MODE: Final = 0o660
 
@@ -63,6 +63,7 @@ CREATE TABLE batch (
   expires INTEGER NOT NULL, gaps TEXT, digest BLOB NOT NULL
 ) STRICT;
 CREATE INDEX batch_due ON batch (lane, due);
+CREATE INDEX batch_expires ON batch (expires);
 CREATE TABLE payload (id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE gap (
   id INTEGER PRIMARY KEY AUTOINCREMENT, flow TEXT NOT NULL, stream INTEGER NOT NULL,
@@ -202,8 +203,11 @@ def bring_up(db: sqlite3.Connection) -> None:
     """
     db.execute("BEGIN IMMEDIATE")
     try:
-        wanted = ["TABLE handed"]
-        if db.execute("PRAGMA user_version").fetchone()[0] == 1:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        wanted = ["INDEX batch_expires"]
+        if version < 3:
+            wanted += ["TABLE handed"]
+        if version == 1:
             db.execute("DROP TABLE control")
             wanted += ["TABLE floor", "control"]
         for statement in _TABLES.split(";"):

@@ -788,10 +788,10 @@ def test_each_spool_has_an_id_of_its_own(tmp_path: Path) -> None:
 def test_a_spool_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
     Spool.open(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version=4")
+        db.execute("PRAGMA user_version=5")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(SpoolError, match="has version 4, this program knows 3"):
+    with pytest.raises(SpoolError, match="has version 5, this program knows 4"):
         Spool.open(path)
     assert path.read_bytes() == before
 

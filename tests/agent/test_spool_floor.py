@@ -175,8 +175,11 @@ def test_a_courtesy_is_not_kept_for_a_recipient_without_a_lane(spool: Spool, pat
 
 # --- a spool of the version before ---------------------------------------------------------------
 
-FIRST = """
-DROP TABLE floor; DROP TABLE control; DROP TABLE handed;
+# What each version lacks of the one after it.
+THIRD = "DROP INDEX batch_expires; PRAGMA user_version=3;"
+SECOND = f"{THIRD} DROP TABLE handed; PRAGMA user_version=2;"
+FIRST = f"""
+{SECOND} DROP TABLE floor; DROP TABLE control;
 CREATE TABLE control (
   id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL
 ) STRICT;
@@ -186,10 +189,9 @@ PRAGMA user_version=1;
 """
 
 
-SECOND = "DROP TABLE handed; PRAGMA user_version=2;"
-
-
-@pytest.mark.parametrize("version", [FIRST, SECOND], ids=["the first", "the second"])
+@pytest.mark.parametrize(
+    "version", [FIRST, SECOND, THIRD], ids=["the first", "the second", "the third"]
+)
 def test_what_waits_in_a_spool_of_an_older_version_goes_on_waiting(
     spool: Spool, path: Path, version: str
 ) -> None:

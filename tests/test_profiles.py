@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from firmware_bridge.decode.modbus import Block, plan
+from firmware_bridge.decode.modbus import Block
+from firmware_bridge.decode.requests import plan
 from firmware_bridge.profile import Profile, load_profile, parse_profile
 from firmware_bridge.profile.fields import Field
 from tests.firmware_bridge.modbus_vectors import dumps, inverters

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers and bits of a Modbus device into values, and the fewest requests that fetch them.
+"""Registers and bits of a Modbus device into values.
 
-Path: profile fields → **plan** → requests → answers → **Block** → values.
+Path: decode.requests → question → answer → **Block** → values.
 Law:
-  - a field is never split over two requests, and no request is longer than the device bears;
   - a reading that is absent, a fault, not finite, no text, no decimal digits or without a name has
     no value; nothing is guessed, and what is a fault is told apart;
   - a value is what was read times `scale` plus `offset`, as exact as the numbers are written;
@@ -24,7 +23,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from firmware_bridge.profile.fields import Field, Requests, Table
+from firmware_bridge.decode.requests import Request
+from firmware_bridge.profile.fields import Field
 from firmware_bridge.profile.registers import FORMATS, is_bit, length
 from firmware_bridge.sample import Value
 
@@ -36,31 +36,6 @@ _PADDING: Final = b"\0\xff "
 # Whatever they hold, times a scale below a million it is far below 2**63 and never infinite.
 _SHORT: Final = frozenset({"int16", "uint16", "int32", "uint32"})
 _LARGE_SCALE: Final = 1_000_000
-
-
-class Request(msgspec.Struct, frozen=True):
-    """One request, and the fields that its answer holds.
-
-    Attributes:
-        table: which of the four tables.
-        address: zero-based, of the first register or bit.
-        count: how many.
-        fields: in the order of their addresses.
-    """
-
-    table: Table
-    address: int
-    count: int
-    fields: tuple[Field, ...]
-
-    def __str__(self) -> str:
-        """What is asked for, as a person writes it: input registers 12 to 13."""
-        noun = {"coil": "coil", "discrete": "discrete input"}.get(
-            self.table, f"{self.table} register"
-        )
-        if self.count == 1:
-            return f"{noun} {self.address}"
-        return f"{noun}s {self.address} to {self.address + self.count - 1}"
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -77,44 +52,6 @@ class Reading(msgspec.Struct, frozen=True):
     values: tuple[Value, ...]
     events: frozenset[tuple[str, str]] = frozenset()
     faults: frozenset[str] = frozenset()
-
-
-def plan(fields: Iterable[Field], limits: Requests) -> tuple[Request, ...]:
-    """Groups fields into the fewest requests that the device bears.
-
-    Args:
-        fields: with table and address, each within the limits.
-        limits: of the device.
-
-    Returns:
-        Requests that hold each field once, by table and address.
-    """
-    groups: list[list[Field]] = []
-    end = 0
-    for field in sorted(fields, key=lambda one: (str(one.table), one.address or 0, -length(one))):
-        address = field.address or 0
-        most = limits.bits if is_bit(field) else limits.registers
-        first = groups[-1][0] if groups else None
-        if (
-            first is not None
-            and first.table == field.table
-            and address <= end + limits.gap
-            and max(end, address + length(field)) - (first.address or 0) <= most
-        ):
-            groups[-1].append(field)
-            end = max(end, address + length(field))
-        else:
-            groups.append([field])
-            end = address + length(field)
-    return tuple(_request(group) for group in groups)
-
-
-def _request(fields: list[Field]) -> Request:
-    table, address = fields[0].table, fields[0].address
-    assert table is not None
-    assert address is not None
-    end = max((field.address or 0) + length(field) for field in fields)
-    return Request(table, address, end - address, tuple(fields))
 
 
 class Block:

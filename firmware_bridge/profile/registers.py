@@ -58,6 +58,12 @@ def length(field: Field) -> int:
     return field.length or 1
 
 
+def reach(field: Field) -> tuple[int, int]:
+    """The first register or bit that is read for a field, and the one behind the last."""
+    address = field.address or 0
+    return address, address + length(field)
+
+
 def lint(document: Document, field: Field, at: _At, requests: Requests) -> Iterator[Finding]:
     """Finds what a field of a Modbus device may not say.
 

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_bridge.decode.modbus import Block, Reading, Request, plan
+from firmware_bridge.decode.modbus import Block, Reading
+from firmware_bridge.decode.requests import Request, plan
 from firmware_bridge.profile import parse_profile
 from firmware_bridge.profile.fields import Field, Requests, Table
 from firmware_bridge.profile.registers import length

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_bridge.decode.modbus import Request
+from firmware_bridge.decode.requests import Request
 from firmware_bridge.profile.fields import Table
 from firmware_bridge.sources.modbus import frames
 from firmware_bridge.sources.modbus.frames import (

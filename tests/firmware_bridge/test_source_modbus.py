@@ -22,7 +22,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from assent.units import Duration
 from firmware_bridge.clock import Clock
-from firmware_bridge.decode.modbus import Request
+from firmware_bridge.decode.requests import Request
 from firmware_bridge.profile import Profile, parse_profile
 from firmware_bridge.sample import Sample, Source, SourceError, Value
 from firmware_bridge.sources import registry

@@ -22,7 +22,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from firmware_bridge.decode.modbus import Block, plan
+from firmware_bridge.decode.modbus import Block
+from firmware_bridge.decode.requests import plan
 from firmware_bridge.profile.fields import Field, Requests, WireType
 from tools.profiles.maps import Fact, Left, Map, limits, settle
 from tools.profiles.vocabulary import RefusedError, factor

@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from firmware_bridge.clock import Clock, Pace
-from firmware_bridge.decode.modbus import Block, Reading, Request, plan
+from firmware_bridge.decode.modbus import Block, Reading
+from firmware_bridge.decode.requests import Request, plan
 from firmware_bridge.profile import Profile
 from firmware_bridge.profile.fields import Serial
 from firmware_bridge.profile.registers import is_bit

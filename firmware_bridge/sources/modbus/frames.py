@@ -21,7 +21,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from firmware_bridge.decode.modbus import Request
+from firmware_bridge.decode.requests import Request
 from firmware_bridge.profile.fields import Table
 from firmware_bridge.sample import SourceError
 

@@ -22,7 +22,8 @@ from typing import Final
 
 import msgspec
 
-from firmware_bridge.decode.modbus import Block, Request, plan
+from firmware_bridge.decode.modbus import Block
+from firmware_bridge.decode.requests import Request, plan
 from firmware_bridge.profile import Profile
 from firmware_bridge.profile.fields import Field, Serial
 from firmware_bridge.profile.registers import is_bit

@@ -4,7 +4,9 @@
 Law:
   - the quota counts all flows together; the flow most over an equal share drops its oldest first,
     core flows last;
-  - what age and quota drop is declared in a gap in the same transaction.
+  - what age and quota drop is declared in a gap in the same transaction;
+  - a week's worth of it goes in parts, and a call does a few: what is left goes with the next ones,
+    and whoever says a no meanwhile is heard in between.
 
 Limits: a batch the broker has and the backend has not confirmed yet may be among them; its gap then
 tells of readings that did arrive. The backend sees that from the sequence.
@@ -13,7 +15,7 @@ tells of readings that did arrive. The backend sees that from the sequence.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from agent.spool import gaps as declared
@@ -26,11 +28,17 @@ from assent.header import GapCause
 # Bytes a batch costs on disk besides its message: two rows, one index entry, half a page
 # (tests/agent/test_spool.py measures it).
 OVERHEAD: Final = 600
-# Batches read per query; bounds the memory of a large drop.
-_CHUNK: Final = 500
+# Batches and bytes that one transaction drops: 20 ms here, and as much of the log.
+_PART: Final = 500
+_PART_BYTES: Final = 4 << 20
+# Batches read per query; most calls drop one.
+_CHUNK: Final = 20
+# Parts of one call. With four calls a second it drops faster than a machine can put.
+_PARTS: Final = 4
 
 _COLUMNS: Final = "id, lane, readings, bytes, first, last"
 _Row: TypeAlias = tuple[int, int, int, int, int, int]
+_Sums: TypeAlias = list[int]  # batches, readings, bytes
 
 
 class Retention(Lanes):
@@ -48,25 +56,30 @@ class Retention(Lanes):
             now_ms: wall time.
 
         Returns:
-            What was dropped, by flow.
+            What was dropped, by flow. Where it was very much, the next call goes on.
 
         Raises:
-            SpoolError: the disk refuses; nothing was dropped.
+            SpoolError: the disk refuses.
         """
         if self._next_expiry is not None and now_ms < self._next_expiry:
             if self._uncut:
                 self._shrink()
             return ()
-        with self._writing() as db:
-            rows = db.execute(
-                f"SELECT {_COLUMNS} FROM batch WHERE expires <= ? ORDER BY id",  # noqa: S608 - no input
-                (now_ms,),
-            ).fetchall()
-            dropped = _drop(db, rows, GapCause.AGE)
-            soonest = db.execute("SELECT min(expires) FROM batch").fetchone()[0]
-        self._next_expiry = NEVER if soonest is None else int(soonest)
+        dropped: dict[str, _Sums] = {}
+        for _ in range(_PARTS):
+            with self._writing() as db:
+                old = db.execute(
+                    f"SELECT {_COLUMNS} FROM batch WHERE expires <= ?"  # noqa: S608 - no input
+                    f" ORDER BY expires LIMIT {_PART}",
+                    (now_ms,),
+                )
+                _drop(db, _part(old.fetchall()), GapCause.AGE, dropped)
+                soonest = db.execute("SELECT min(expires) FROM batch").fetchone()[0]
+            self._next_expiry = NEVER if soonest is None else int(soonest)
+            if self._next_expiry > now_ms:
+                break
         self._shrink()
-        return dropped
+        return _told(dropped)
 
     def enforce_quota(self, max_bytes: int) -> tuple[Dropped, ...]:
         """Drops the oldest of the flow most over an equal share until all fits; core flows last.
@@ -77,34 +90,49 @@ class Retention(Lanes):
             max_bytes: of waiting batches, all flows together.
 
         Returns:
-            What was dropped, by flow.
+            What was dropped, by flow. Where it was very much, the next call goes on.
 
         Raises:
-            SpoolError: the disk refuses; nothing was dropped.
+            SpoolError: the disk refuses.
         """
-        weight = f"bytes + batches * {OVERHEAD}"
-        query = f"SELECT id, core, {weight} FROM lane WHERE batches > 0"  # noqa: S608 - no input
-        with self._reading() as db:
-            held = db.execute(query).fetchall()
-        if sum(size for _, _, size in held) <= max_bytes:
-            return ()
-        with self._writing() as db:
-            sizes = {lane: (bool(core), size) for lane, core, size in db.execute(query).fetchall()}
-            doomed = _over_quota(db, sizes, max_bytes)
-            dropped = _drop(db, doomed, GapCause.QUOTA)
-        self._shrink()
-        return dropped
+        dropped: dict[str, _Sums] = {}
+        for _ in range(_PARTS):
+            with self._reading() as db:
+                if sum(size for _, _, size in _held(db)) <= max_bytes:
+                    break
+            with self._writing() as db:
+                doomed = _over_quota(db, max_bytes)
+                _drop(db, _part(doomed), GapCause.QUOTA, dropped)
+        if dropped:
+            self._shrink()
+        return _told(dropped)
 
     def _expires(self, expires_ms: int) -> None:
         if self._next_expiry is not None:
             self._next_expiry = min(self._next_expiry, expires_ms)
 
 
-def _over_quota(
-    db: sqlite3.Connection, sizes: dict[int, tuple[bool, int]], max_bytes: int
-) -> list[_Row]:
+def _held(db: sqlite3.Connection) -> list[tuple[int, int, int]]:
+    """Lane, whether it is core, and what the quota counts of it."""
+    weight = f"bytes + batches * {OVERHEAD}"
+    return db.execute(f"SELECT id, core, {weight} FROM lane WHERE batches > 0").fetchall()  # noqa: S608 - no input
+
+
+def _part(rows: Iterable[_Row]) -> list[_Row]:
+    """The first of some rows: as many as one transaction drops, one at least."""
+    part: list[_Row] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += row[3]
+        if len(part) == _PART or size >= _PART_BYTES:
+            break
+    return part
+
+
+def _over_quota(db: sqlite3.Connection, max_bytes: int) -> Iterator[_Row]:
+    sizes = {lane: (bool(core), size) for lane, core, size in _held(db)}
     oldest = {lane: _from_oldest(db, lane) for lane in sizes}
-    doomed: list[_Row] = []
     total = sum(size for _, size in sizes.values())
     while total > max_bytes:
         # Equal shares are the same for all, so the flow most over its share is the largest one.
@@ -118,18 +146,18 @@ def _over_quota(
         weight = row[3] + OVERHEAD
         sizes[lane] = (sizes[lane][0], sizes[lane][1] - weight)
         total -= weight
-        doomed.append(row)
-    return doomed
+        yield row
 
 
-def _drop(db: sqlite3.Connection, rows: Sequence[_Row], cause: GapCause) -> tuple[Dropped, ...]:
+def _drop(
+    db: sqlite3.Connection, rows: Sequence[_Row], cause: GapCause, dropped: dict[str, _Sums]
+) -> None:
     keys = [(row[0],) for row in rows]
     db.executemany("DELETE FROM batch WHERE id=?", keys)
     db.executemany("DELETE FROM payload WHERE id=?", keys)
     by_stream: dict[int, list[_Row]] = {}
     for row in rows:
         by_stream.setdefault(row[0] >> STREAM_SHIFT, []).append(row)
-    dropped: dict[str, list[int]] = {}
     for number, part in by_stream.items():
         flow, lane, stream, present = db.execute(
             "SELECT flow, lane.id, stream.id, lane.stream FROM stream JOIN lane"
@@ -151,6 +179,9 @@ def _drop(db: sqlite3.Connection, rows: Sequence[_Row], cause: GapCause) -> tupl
         sums[0] += len(part)
         sums[1] += readings
         sums[2] += size
+
+
+def _told(dropped: dict[str, _Sums]) -> tuple[Dropped, ...]:
     return tuple(Dropped(flow, *sums) for flow, sums in sorted(dropped.items()))
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent.spool import Health, LaneState, Lease, LinkState, Spool, Target
-from agent.spool.carrier import RESEND_MAX_MS, RESEND_MS
 from agent.spool.gaps import OFFERED
 from agent.spool.mail import CONTROL_MESSAGES, INBOX_BYTES, INBOX_MESSAGES
-from agent.spool.retention import OVERHEAD
+from agent.spool.order import RESEND_MAX_MS, RESEND_MS
+from agent.spool.retention import _PART, _PART_BYTES, _PARTS, OVERHEAD
 from assent.errors import SpoolError
 from assent.header import Gap, GapCause
 from assent.messages import RefusalReason, Refused, StreamAck
@@ -628,6 +628,26 @@ def test_a_core_flow_is_dropped_last(spool: Spool) -> None:
     assert {flow: one.batches for flow, one in spool.waiting().items()} == {"core": 10, "extra": 0}
 
 
+@pytest.mark.parametrize("size", [60, 100_000], ids=["small batches", "large batches"])
+@pytest.mark.parametrize("by_age", [True, False], ids=["by age", "by quota"])
+def test_a_week_of_drops_goes_in_parts_and_is_one_gap(
+    spool: Spool, size: int, by_age: bool
+) -> None:
+    count = 5_000 if size < 1_000 else 400
+    spool.open_lane("service", "maker", STREAM, None)
+    for start in range(0, count, 100):
+        spool.put([sealed(start + i, size=size, expires_ms=NOW) for i in range(100)])
+    calls = []
+    while dropped := spool.expire(NOW) if by_age else spool.enforce_quota(0):
+        calls += [sum(one.batches for one in dropped)]
+        assert calls[-1] <= _PARTS * min(_PART, 1 + _PART_BYTES // size)
+    assert len(calls) > 1
+    assert sum(calls) == count
+    assert spool.waiting()["service"].batches == 0
+    (gap,) = spool.gaps_for("service")
+    assert gap.readings == 10 * count
+
+
 def test_the_quota_bounds_the_file(spool: Spool, path: Path) -> None:
     """The overhead the quota adds per batch is what the file really needs."""
     spool.open_lane("service", "maker", STREAM, None)
@@ -979,6 +999,8 @@ def test_ringing_never_waits_and_never_fails(spool: Spool, carrier: Spool, path:
         "DELETE FROM payload WHERE id BETWEEN 5 AND 9",
         "UPDATE batch SET due=1 WHERE id=5",
         "SELECT count(*) FROM batch WHERE lane=1 AND due=7",
+        "SELECT id, first FROM batch WHERE expires <= 5 ORDER BY expires LIMIT 500",
+        "SELECT number FROM stream WHERE lane=1 ORDER BY number",
     ],
 )
 def test_no_statement_of_the_daily_path_reads_what_waits_or_sorts(
@@ -1005,8 +1027,11 @@ def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) ->
         side._db.set_progress_handler(None, 0)
         return count
 
+    def weight(side: Spool) -> int:
+        return sum(one.bytes + one.batches * OVERHEAD for one in side.waiting().values())
+
     def day(at: int) -> list[int]:
-        spool.put([sealed(at - 1, size=60)])
+        spool.put([sealed(at - 1, size=60, expires_ms=NOW + at)])
         mine = carrier.lease("maker", 10, NOW)
         carrier.returned([lease.id for lease in mine])
         return [
@@ -1014,7 +1039,9 @@ def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) ->
             steps(carrier, lambda: mine.extend(carrier.lease("maker", 10, NOW))),
             steps(carrier, lambda: carrier.delivered([one.id for one in mine], NOW)),
             steps(spool, lambda: spool.expire(NOW)),
+            steps(spool, lambda: spool.expire(NOW + at)),
             steps(spool, lambda: spool.enforce_quota(10**12)),
+            steps(spool, lambda: spool.enforce_quota(weight(spool) - 1)),
             steps(spool, spool.waiting),
             steps(spool, lambda: spool.acknowledge("maker", [StreamAck(STREAM, 5)])),
         ]

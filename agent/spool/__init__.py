@@ -73,3 +73,4 @@ class Spool(Queue, Gaps, SentLog, Refusals, Resting):
     def __init__(self, path: Path, db: sqlite3.Connection, moved_aside: Path | None) -> None:
         super().__init__(path, db, moved_aside)
         self._leased = {}
+        self._arrears = {}

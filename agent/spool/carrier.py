@@ -6,39 +6,27 @@ Law:
     is held against the floor too, so that a clock that was set back opens nothing again, and a no
     that lies beside the spool counts;
   - what is leased is known to this connection only. When its process dies, it is leased again;
-  - a PUBACK deletes no batch: it becomes due again after 15 minutes, doubling to 6 hours, until the
-    backend's acknowledgement deletes it. A reconnect alone makes nothing due;
+  - a PUBACK deletes no batch: it becomes due again (`agent/spool/order.py`) until the backend's
+    acknowledgement deletes it;
   - `revoked` names what was leased and must not leave any more.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
-from typing import Final, TypeAlias
+from collections.abc import Iterable
 
 from agent.spool import noes
 from agent.spool.floor import IS_OPEN
-from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES, Mail
+from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES
+from agent.spool.order import RESEND_MAX_MS, RESEND_MS, Lane, Order
 from agent.spool.records import Health, Lease
 from agent.spool.schema import NEVER
 from assent.errors import SpoolError
 from assent.wire import MAX_MESSAGE
 
-# design §3: sent again after 15 minutes, doubling to 6 hours.
-RESEND_MS: Final = 15 * 60_000
-RESEND_MAX_MS: Final = 6 * 3_600_000
 
-_Ready: TypeAlias = tuple[int, bool, str, int]  # id, again, flow, generation
-
-
-class Carrier(Mail):
+class Carrier(Order):
     """Leasing and reporting; the state of leases lives in this object."""
-
-    _leased: dict[int, tuple[str, int]]
-    """Id → (flow, generation of its lane); control has ("", 0)."""
-    _turn: int = 0
 
     def lease(
         self,
@@ -46,17 +34,18 @@ class Carrier(Mail):
         limit: int,
         now_ms: int,
         *,
+        late: int | None = None,
         resends: int | None = None,
         boot_ms: int = 0,
     ) -> list[Lease]:
-        """Gives messages that may leave now: control first, then the open lanes in turns.
-
-        Within a lane, what was never sent goes before what is sent again.
+        """Gives messages that may leave now, in the order of `agent/spool/order.py`.
 
         Args:
             recipient: id of the recipient.
             limit: how many at most.
             now_ms: wall time.
+            late: how many of them at most may have waited before `note_arrears`, or None for no
+                limit.
             resends: how many of them at most may be sent again, or None for no limit.
             boot_ms: time since boot, for the floor below which no clock is believed.
 
@@ -77,71 +66,15 @@ class Carrier(Mail):
             picked = self._control(db, recipient, limit, courtesies=bool(lanes))
             if len(picked) < limit:
                 room = limit - len(picked)
-                spare = room if resends is None else min(room, resends)
-                filled = [lane[:3] for lane in lanes if lane[3]]
-                picked += self._batches(db, filled, room, spare, now_ms)
+                picked += self._batches(
+                    db,
+                    [Lane(*lane[:3]) for lane in lanes if lane[3]],
+                    now_ms,
+                    room=room,
+                    late=room if late is None else late,
+                    again=room if resends is None else resends,
+                )
         return picked
-
-    def _control(
-        self, db: sqlite3.Connection, recipient: str, limit: int, *, courtesies: bool
-    ) -> list[Lease]:
-        rows = db.execute(
-            "SELECT -id, data FROM control WHERE recipient=? AND courtesy <= ? ORDER BY id",
-            (recipient, courtesies),
-        )
-        picked: list[Lease] = []
-        for key, data in rows.fetchall():
-            if key not in self._leased and len(picked) < limit:
-                self._leased[key] = ("", 0)
-                picked.append(Lease(key, data, None))
-        return picked
-
-    def _batches(
-        self,
-        db: sqlite3.Connection,
-        lanes: Sequence[tuple[int, str, int]],
-        limit: int,
-        resends: int,
-        now_ms: int,
-    ) -> list[Lease]:
-        self._turn += 1
-        queues = []
-        for place in range(len(lanes)):
-            lane, flow, generation = lanes[(self._turn + place) % len(lanes)]
-            keys = self._due(db, lane, limit, resends, now_ms)
-            queues.append([(key, again, flow, generation) for key, again in keys])
-        picked: list[Lease] = []
-        for key, again, flow, generation in _in_turns(queues):
-            if len(picked) == limit:
-                break
-            if again and resends == 0:
-                continue
-            resends -= again
-            data = db.execute("SELECT data FROM payload WHERE id=?", (key,)).fetchone()[0]
-            self._leased[key] = (flow, generation)
-            picked.append(Lease(key, data, flow, again))
-        return picked
-
-    def _due(
-        self, db: sqlite3.Connection, lane: int, limit: int, resends: int, now_ms: int
-    ) -> list[tuple[int, bool]]:
-        keys = [(key, False) for key in self._free(db, lane, (-1, 0), limit)]
-        # The wall clock may have been set back: nothing is due later than one longest interval.
-        for span in ((0, now_ms), (now_ms + RESEND_MAX_MS, NEVER - 1)):
-            room = min(limit - len(keys), resends)
-            if room > 0:
-                keys += [(key, True) for key in self._free(db, lane, span, room)]
-        return keys
-
-    def _free(
-        self, db: sqlite3.Connection, lane: int, due: tuple[int, int], limit: int
-    ) -> list[int]:
-        # What is leased may be among the first, so looking that much further is enough.
-        rows = db.execute(
-            "SELECT id FROM batch WHERE lane=? AND due>? AND due<=? ORDER BY due, id LIMIT ?",
-            (lane, *due, limit + len(self._leased)),
-        ).fetchall()
-        return [key for (key,) in rows if key not in self._leased][:limit]
 
     def delivered(self, ids: Iterable[int], now_ms: int) -> None:
         """Notes that the broker has taken messages: batches wait on, control is forgotten.
@@ -331,8 +264,3 @@ class Carrier(Mail):
                 " since=excluded.since, detail=excluded.detail",
                 (recipient, health.state.value, health.since_ms, health.detail),
             )
-
-
-def _in_turns(queues: Sequence[Sequence[_Ready]]) -> Iterator[_Ready]:
-    for round_ in zip_longest(*queues):
-        yield from (entry for entry in round_ if entry is not None)

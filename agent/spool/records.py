@@ -153,12 +153,14 @@ class Lease(msgspec.Struct, frozen=True):
         data: sealed bytes.
         flow: id of the flow, or None for control.
         again: the broker has had it before, and the backend has not confirmed it.
+        late: it waited before there was a connection.
     """
 
     id: int
     data: bytes
     flow: str | None
     again: bool = False
+    late: bool = False
 
 
 class Sent(msgspec.Struct, frozen=True):

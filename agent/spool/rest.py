@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from agent.spool import noes
-from agent.spool.carrier import RESEND_MAX_MS, Carrier
+from agent.spool.carrier import Carrier
 from agent.spool.floor import PAST
+from agent.spool.order import RESEND_MAX_MS
 from agent.spool.records import LaneState
 from agent.spool.schema import NEVER
 

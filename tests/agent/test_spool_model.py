@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agent.path import Sealed
 from agent.spool import LaneState, Spool
-from agent.spool.carrier import RESEND_MAX_MS, RESEND_MS
+from agent.spool.order import RESEND_MAX_MS, RESEND_MS
 from agent.spool.retention import OVERHEAD
 from assent.errors import SpoolError
 from assent.header import GapCause

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.spool import Health, LinkState, Spool, Target, noes
-from agent.spool.carrier import RESEND_MAX_MS, RESEND_MS
+from agent.spool.order import RESEND_MAX_MS, RESEND_MS
 from tests.agent.sealed import NOW, run_of
 
 MINUTE = 60_000

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which messages leave next, and when one that the broker took is due again.
+
+Law:
+  - control goes first, then the open lanes in turns;
+  - within a lane what is new and what waited before the connection take turns, oldest first, and
+    both go before what is sent again: a week of arrears does not stand in the way of this minute;
+  - a batch that the broker took is due again after 15 minutes, doubling to 6 hours;
+  - a broker that has lost our session has most likely lost what it took: then a batch is due after
+    5 seconds, doubling with every time it was sent (docs/decisions/0015). A reconnect alone makes
+    nothing due.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Final, NamedTuple
+
+from agent.spool.mail import Mail
+from agent.spool.records import Lease
+from agent.spool.schema import NEVER
+
+# design §3: sent again after 15 minutes, doubling to 6 hours.
+RESEND_MS: Final = 15 * 60_000
+RESEND_MAX_MS: Final = 6 * 3_600_000
+# After a session was lost. The backend has to come back to the same broker first, and an
+# acknowledgement that was on its way may arrive. Doubled 13 times it is more than 6 hours.
+RECALL_MS: Final = 5_000
+_RECALL_DOUBLINGS: Final = 13
+# Batches recalled in one transaction: some 5 ms, so that a no never waits for them.
+RECALL_PART: Final = 1_000
+
+_NEWEST: Final = 1 << 62
+
+
+class Lane(NamedTuple):
+    """An open lane, as far as leasing needs it."""
+
+    id: int
+    flow: str
+    generation: int
+
+
+class _Ready(NamedTuple):
+    id: int
+    lane: Lane
+    late: bool = False
+    again: bool = False
+
+
+class Order(Mail):
+    """Choosing what leaves; the state of leases lives in this object."""
+
+    _leased: dict[int, tuple[str, int]]
+    """Id → (flow, generation of its lane); control has ("", 0)."""
+    _arrears: dict[int, int]
+    """Lane → id of the newest batch that waited when the connection came about."""
+    _turn: int = 0
+
+    def note_arrears(self, recipient: str) -> None:
+        """Notes what waits for a recipient now: until the next call it counts as late.
+
+        Args:
+            recipient: id of the recipient.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT id, (SELECT max(id) FROM batch WHERE lane=lane.id AND due=0) FROM lane"
+                " WHERE recipient=?",
+                (recipient,),
+            ).fetchall()
+        for lane, newest in rows:
+            self._arrears[lane] = -1 if newest is None else newest
+
+    def recall(self, recipient: str, now_ms: int) -> bool:
+        """Makes due what a broker took that has lost our session; a part of it at a time.
+
+        Args:
+            recipient: id of the recipient.
+            now_ms: wall time.
+
+        Returns:
+            Whether there may be more.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        soon = f":now + ({RECALL_MS} << min(attempts - 1, {_RECALL_DOUBLINGS}))"
+        found = (
+            " FROM batch WHERE lane IN (SELECT id FROM lane WHERE recipient=:recipient)"  # noqa: S608 - no input
+            f" AND due > :now AND due < {NEVER} AND attempts > 0 AND due > {soon}"
+            f" LIMIT {RECALL_PART}"
+        )
+        values = {"recipient": recipient, "now": now_ms}
+        with self._reading() as db:
+            if db.execute(f"SELECT 1{found}", values).fetchone() is None:
+                return False
+        with self._writing(durable=False) as db:
+            count = db.execute(
+                f"UPDATE batch SET due = {soon} WHERE id IN (SELECT id{found})",  # noqa: S608 - no input
+                values,
+            ).rowcount
+        return count == RECALL_PART
+
+    def _control(
+        self, db: sqlite3.Connection, recipient: str, limit: int, *, courtesies: bool
+    ) -> list[Lease]:
+        rows = db.execute(
+            "SELECT -id, data FROM control WHERE recipient=? AND courtesy <= ? ORDER BY id",
+            (recipient, courtesies),
+        )
+        picked: list[Lease] = []
+        for key, data in rows.fetchall():
+            if key not in self._leased and len(picked) < limit:
+                self._leased[key] = ("", 0)
+                picked.append(Lease(key, data, None))
+        return picked
+
+    def _batches(
+        self,
+        db: sqlite3.Connection,
+        lanes: Sequence[Lane],
+        now_ms: int,
+        *,
+        room: int,
+        late: int,
+        again: int,
+    ) -> list[Lease]:
+        self._turn += 1
+        queues = []
+        for place in range(len(lanes)):
+            lane = lanes[(self._turn + place) % len(lanes)]
+            queues.append(self._queue(db, lane, now_ms, room=room, late=late, again=again))
+        picked: list[Lease] = []
+        for one in _in_turns(queues):
+            if len(picked) == room:
+                break
+            if (one.late and late == 0) or (one.again and again == 0):
+                continue
+            late -= one.late
+            again -= one.again
+            data = db.execute("SELECT data FROM payload WHERE id=?", (one.id,)).fetchone()[0]
+            self._leased[one.id] = (one.lane.flow, one.lane.generation)
+            picked.append(Lease(one.id, data, one.lane.flow, again=one.again, late=one.late))
+        return picked
+
+    def _queue(
+        self,
+        db: sqlite3.Connection,
+        lane: Lane,
+        now_ms: int,
+        *,
+        room: int,
+        late: int,
+        again: int,
+    ) -> list[_Ready]:
+        mark = self._arrears.get(lane.id, -1)
+        new = [_Ready(key, lane) for key in self._unsent(db, lane, (mark, _NEWEST), room)]
+        old = self._unsent(db, lane, (-1, mark), min(room, late)) if mark >= 0 else []
+        keys = list(_in_turns([new, [_Ready(key, lane, late=True) for key in old]]))[:room]
+        # The wall clock may have been set back: nothing is due later than one longest interval.
+        for span in ((0, now_ms), (now_ms + RESEND_MAX_MS, NEVER - 1)):
+            left = min(room - len(keys), again)
+            if left > 0:
+                found = self._sent(db, lane, span, left)
+                keys += [_Ready(key, lane, again=True) for key in found]
+        return keys
+
+    def _unsent(
+        self, db: sqlite3.Connection, lane: Lane, ids: tuple[int, int], limit: int
+    ) -> list[int]:
+        return self._free(
+            db.execute(
+                "SELECT id FROM batch WHERE lane=? AND due=0 AND id>? AND id<=?"
+                " ORDER BY id LIMIT ?",
+                (lane.id, *ids, limit + len(self._leased)),
+            ),
+            limit,
+        )
+
+    def _sent(
+        self, db: sqlite3.Connection, lane: Lane, due: tuple[int, int], limit: int
+    ) -> list[int]:
+        return self._free(
+            db.execute(
+                "SELECT id FROM batch WHERE lane=? AND due>? AND due<=? ORDER BY due, id LIMIT ?",
+                (lane.id, *due, limit + len(self._leased)),
+            ),
+            limit,
+        )
+
+    def _free(self, rows: sqlite3.Cursor, limit: int) -> list[int]:
+        # What is leased may be among the first, so the rows reach that much further.
+        return [key for (key,) in rows.fetchall() if key not in self._leased][:limit]
+
+
+def _in_turns(queues: Sequence[Sequence[_Ready]]) -> Iterator[_Ready]:
+    for round_ in zip_longest(*queues):
+        yield from (entry for entry in round_ if entry is not None)

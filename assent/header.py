@@ -47,7 +47,7 @@ class GapCause(enum.IntEnum):
     CRASH = 0
     """The process or the power went before they were written."""
     OUTAGE = 1
-    """The device or the port could not be read."""
+    """The device or the port could not be read, or the gateway was stopped or held back."""
     QUOTA = 2
     """The disk's share was full; the oldest went first."""
     SILENT = 3
@@ -58,10 +58,18 @@ class GapCause(enum.IntEnum):
     """Not collected or not kept, by choice; carries no count."""
     AGE = 6
     """They were older than the flow keeps on the gateway."""
+    ENDED = 7
+    """Nothing is missing: the stream has ended, and `begin` is the number it never gave."""
+    LOST = 8
+    """What waited is gone: the spool was damaged, deleted, or an old one was put back."""
+    UNSEALED = 9
+    """They could not be sealed, or the disk would not take them."""
+    REFUSED = 10
+    """The recipient refused the batch for good."""
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """One declared hole in a flow.
+    """One declared hole in a flow, or the end of one of its streams.
 
     Attributes:
         id: number of the gap within the gateway's spool; repeats carry the same.
@@ -70,6 +78,8 @@ class Gap(msgspec.Struct, frozen=True):
         first_ms: where it begins, ms since 1970 UTC.
         last_ms: where it ends, at least `first_ms`.
         readings: how many are missing; 0 when that is not known or not said.
+        begin: first of the sequence numbers that will not come.
+        end: the first number after them; `begin` when they had none yet, or it is not said.
     """
 
     id: int
@@ -78,6 +88,8 @@ class Gap(msgspec.Struct, frozen=True):
     first_ms: int
     last_ms: int
     readings: int
+    begin: int = 0
+    end: int = 0
 
 
 class BatchHeader(msgspec.Struct, frozen=True):
@@ -137,7 +149,7 @@ def write_batch(header: BatchHeader) -> dict[int, cbor.Encodable]:
         header.sequence,
         header.epoch,
         int(header.clock),
-        [_gap_fields(gap) for gap in header.gaps],
+        [list[CborValue](gap_fields(gap)) for gap in header.gaps],
     ]
     _batch(fields[1:])
     return {HEADER_ASSENT: fields}
@@ -187,13 +199,24 @@ def _batch(fields: list[CborValue]) -> BatchHeader:
     )
 
 
-def _gap_fields(gap: Gap) -> list[CborValue]:
-    return [gap.id, gap.stream, int(gap.cause), gap.first_ms, gap.last_ms, gap.readings]
+def gap_fields(gap: Gap) -> list[int]:
+    """Writes a gap as it stands in the header, in the order of its attributes."""
+    return [
+        gap.id,
+        gap.stream,
+        int(gap.cause),
+        gap.first_ms,
+        gap.last_ms,
+        gap.readings,
+        gap.begin,
+        gap.end,
+    ]
 
 
 def _gap(value: CborValue) -> Gap:
-    number, stream, cause, first, last, readings = shapes.array(value, "a gap", count=6)
+    number, stream, cause, first, last, readings, begin, end = shapes.array(value, "a gap", count=8)
     first_ms = shapes.integer(first, "the beginning of a gap")
+    from_number = shapes.integer(begin, "the first number in a gap")
     return Gap(
         id=shapes.integer(number, "the id of a gap"),
         stream=shapes.integer(stream, "the stream of a gap", high=shapes.MAX_STREAM),
@@ -201,4 +224,6 @@ def _gap(value: CborValue) -> Gap:
         first_ms=first_ms,
         last_ms=shapes.integer(last, "the end of a gap", low=first_ms),
         readings=shapes.integer(readings, "the readings of a gap"),
+        begin=from_number,
+        end=shapes.integer(end, "the number after a gap", low=from_number),
     )

@@ -35,7 +35,7 @@ from assent.wire import (
 )
 
 MAX_PROTECTED: Final = 8_192
-"""Longest protected header in bytes: a batch header with all its gaps has at most 4 kB."""
+"""Longest protected header in bytes: a batch header with all its gaps has at most 5 kB."""
 MAX_DETACHED: Final = 128
 """Longest detached signature in bytes; one has 74."""
 _MAX_KID: Final = 64

@@ -169,7 +169,7 @@ headers = st.builds(
     gaps=st.lists(
         st.builds(
             lambda number, stream, cause, first, more, readings: Gap(
-                number, stream, cause, first, first + more, readings
+                number, stream, cause, first, first + more, readings, more, first + more
             ),
             st.integers(0, 2**63 - 1),
             st.integers(0, 2**64 - 1),
@@ -505,7 +505,7 @@ def fields(**changes: object) -> dict[int, Any]:
 
 
 def gap(**changes: object) -> dict[int, Any]:
-    values: list[Any] = [1, 2, 0, 10, 20, 5]
+    values: list[Any] = [1, 2, 0, 10, 20, 5, 3, 4]
     for name, value in changes.items():
         values[int(name[1:])] = value
     return fields(f9=[values])
@@ -577,10 +577,15 @@ BAD_SIGNATURES: list[tuple[str, Callable[[], bytes], type[WireError]]] = [
     ("an epoch of nil", lambda: signed_with(fields(f7=None)), MalformedError),
     ("clock quality 3", lambda: signed_with(fields(f8=3)), MalformedError),
     ("nil as gaps", lambda: signed_with(fields(f9=None)), MalformedError),
-    ("too many gaps", lambda: signed_with(fields(f9=[[1, 2, 0, 1, 2, 0]] * 65)), TooLargeError),
+    (
+        "too many gaps",
+        lambda: signed_with(fields(f9=[[1, 2, 0, 1, 2, 0, 0, 0]] * 65)),
+        TooLargeError,
+    ),
     ("a gap of five", lambda: signed_with(fields(f9=[[1, 2, 0, 10, 20]])), MalformedError),
-    ("an unknown cause", lambda: signed_with(gap(f2=7)), MalformedError),
+    ("an unknown cause", lambda: signed_with(gap(f2=11)), MalformedError),
     ("a gap that ends before it begins", lambda: signed_with(gap(f4=9)), MalformedError),
+    ("a gap whose numbers end early", lambda: signed_with(gap(f7=2)), MalformedError),
     ("a gap of minus one reading", lambda: signed_with(gap(f5=-1)), MalformedError),
 ]
 
@@ -607,7 +612,8 @@ def test_the_twin_of_the_changed_headers_opens() -> None:
 
 
 def test_the_most_gaps_fit() -> None:
-    gaps = tuple(Gap(i, 2**64 - 1, GapCause.AGE, 0, 2**63 - 1, 2**63 - 1) for i in range(MAX_GAPS))
+    most = 2**63 - 1
+    gaps = tuple(Gap(i, 2**64 - 1, GapCause.AGE, 0, most, most, 0, most) for i in range(MAX_GAPS))
     signed = signed_with({HEADER_ASSENT: write_batch(with_gaps(gaps))[HEADER_ASSENT]})
     assert verify_batch(signed, GATEWAY.public, MAILBOX)[0].gaps == gaps
     assert len(cbor2.loads(signed[1:])[0]) <= cose.MAX_PROTECTED

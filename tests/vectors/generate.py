@@ -33,7 +33,7 @@ from cryptography.x509.oid import NameOID
 from assent import cbor, columns, enrolment, envelope, messages
 from assent.cosekey import SealPrivateKey, SigningKey, thumbprint_text
 from assent.errors import WireError
-from assent.header import sealed_data, signed_data
+from assent.header import gap_fields, sealed_data, signed_data
 from assent.wire import Algorithm, Kind
 
 HERE = Path(__file__).parent
@@ -88,6 +88,8 @@ HEADER = envelope.BatchHeader(
             first_ms=1_763_769_000_000,
             last_ms=1_763_769_004_000,
             readings=0,
+            begin=12,
+            end=14,
         ),
     ),
 )
@@ -233,7 +235,7 @@ def positive(old: dict[str, Vector]) -> list[Vector]:
 
 def vars_of(gap: envelope.Gap) -> tuple[int, ...]:
     """A gap as it stands in the header."""
-    return (gap.id, gap.stream, int(gap.cause), gap.first_ms, gap.last_ms, gap.readings)
+    return tuple(gap_fields(gap))
 
 
 TLS = Ed25519PrivateKey.from_private_bytes(seed("tls key of the gateway"))

@@ -191,9 +191,10 @@ def signatures() -> list[Bad]:
         ("a sequence of 2^63", "malformed", signed(fields(f6=2**63))),
         ("an epoch as float", "malformed", signed(fields(f7=680.0))),
         ("clock quality 3", "malformed", signed(fields(f8=3))),
-        ("65 gaps", "too-large", signed(fields(f9=[[1, 2, 0, 1, 2, 0]] * 65))),
-        ("gap cause 7", "malformed", signed(gap(f2=7))),
+        ("65 gaps", "too-large", signed(fields(f9=[[1, 2, 0, 1, 2, 0, 0, 0]] * 65))),
+        ("gap cause 11", "malformed", signed(gap(f2=11))),
         ("a gap that ends before it begins", "malformed", signed(gap(f4=0))),
+        ("a gap whose numbers end before they begin", "malformed", signed(gap(f7=11))),
     ]  # fmt: skip
     return [Bad(name, code, resealed(name, data)) for name, code, data in rows]
 

@@ -25,6 +25,7 @@ from typing import Final
 from assent.backend.store.positions import Position
 from assent.envelope import MAX_MESSAGE, BatchHeader
 from assent.errors import RefusedError
+from assent.header import gap_fields
 
 # Enough to find out what went wrong; not enough to fill a disk (policy C20: no more than needed).
 MAX_QUARANTINED: Final = 10_000
@@ -203,10 +204,7 @@ class Custody:
     def keep(self, kept: Kept, position: Position) -> None:
         """Takes a batch into custody, and its stream to a new position."""
         header, stream = kept.header, _stream(kept.header.stream)
-        gaps = [
-            [one.id, one.stream, int(one.cause), one.first_ms, one.last_ms, one.readings]
-            for one in header.gaps
-        ]
+        gaps = [*map(gap_fields, header.gaps)]
         self._db.execute(
             "INSERT INTO custody VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (

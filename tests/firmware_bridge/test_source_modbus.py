@@ -291,6 +291,75 @@ def test_a_line_that_babbles_is_left_in_time(link: Path, opened: Open) -> None:
         assert line.struck == 1
 
 
+@contextlib.contextmanager
+def babble(line: Meters) -> Iterator[None]:
+    """Somebody on the line never stops talking while the block runs."""
+    ended, talks = threading.Event(), threading.Event()
+
+    def talk() -> None:
+        while not ended.wait(0.002):
+            with contextlib.suppress(BlockingIOError):
+                line.say(b"\xff\0U")
+                talks.set()
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    talks.wait(10)
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_line_that_never_stops_talking_is_given_up_in_time_and_read_again(
+    link: Path, opened: Open
+) -> None:
+    # At 300 baud a thread that has to wait for its turn is no silence.
+    with Meters(link, [Washer(1)], baudrate=300) as line:
+        source = opened(link, profile(line="serial = { baudrate = 300 }"))
+        with babble(line):
+            began = time.monotonic()
+            assert source.read() == []
+            with pytest.raises(SourceError, match="the line is never silent at 300 8N1") as caught:
+                source.read()
+            took_s = time.monotonic() - began
+            assert line.asked == []
+        assert 2 <= took_s < 4
+        assert caught.value.hint is None  # the path's own error; the hint is for `devices find`
+        source.open()
+        assert "appliance.power" in merged(until_samples(source))
+
+
+def test_a_device_that_never_stops_talking_over_tcp_is_given_up_in_time(opened: Open) -> None:
+    ended, talks = threading.Event(), threading.Event()
+
+    def talk() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.is_set():
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    while not ended.is_set():
+                        connection.sendall(b"\0" * 4096)
+                        talks.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=talk)
+        thread.start()
+        source = opened(f"tcp://127.0.0.1:{listener.getsockname()[1]}", profile())
+        assert talks.wait(10)
+        began = time.monotonic()
+        assert source.read() == []
+        with pytest.raises(SourceError, match="never stops talking|no Modbus over TCP"):
+            source.read()
+        took_s = time.monotonic() - began
+        ended.set()
+        source.close()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert took_s < 4
+
+
 # What a unit refuses.
 
 

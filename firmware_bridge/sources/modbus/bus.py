@@ -9,6 +9,7 @@ Law:
     between two frames is kept;
   - after an unanswered question its answer may still come: a question whose answer would look the
     same is held back until it cannot, so that no value is taken for another;
+  - a line that is never silent is not asked on: after a second it is given up, and closed;
   - after bytes that make no sense the port is closed, and opened again by the next question.
 
 Standards: Modbus over serial line V1.02 §2.5.1.1 (3.5 characters of silence between frames).
@@ -39,6 +40,8 @@ from firmware_bridge.sources.modbus.ports import Port, make
 # Bytes of one frame come in pieces: a USB adapter holds them for 16 ms, a radio link for longer.
 _PIECES_S: Final = 0.2
 _LONGEST: Final = 4_096  # bytes that may come before an answer
+# Another master on the line is silent between its turns; what is not for so long is no bus.
+_BABBLE_S: Final = 1.0
 _FRAME_SILENCE: Final = 4  # characters; the standard asks for 3.5
 _SHORTEST_SILENCE_S: Final = 0.002  # above 19200 baud the standard fixes it at 1.75 ms
 _MOST_NUMBERS: Final = 1 << 16
@@ -48,6 +51,12 @@ class SilentUnitError(SourceError):
     """A unit did not answer in time."""
 
     code: ClassVar[str] = "source-unanswered"
+
+
+class BabbleError(AnswerError):
+    """A line is never silent, so that nothing can be asked on it."""
+
+    code: ClassVar[str] = "source-babble"
 
 
 class Bus:
@@ -85,13 +94,16 @@ class Bus:
 
         Raises:
             SilentUnitError: nothing came.
-            AnswerError: what came is no answer.
+            AnswerError: what came is no answer; BabbleError when nobody could be asked.
             SourceError: the port has gone.
         """
         with self._lock:
             self._ready()
             try:
                 self._settle(question)
+            except BabbleError:
+                self._close()
+                raise
             except SourceError:
                 # A connection that the device closed in the meantime, a node that has come back.
                 self._close()
@@ -151,17 +163,33 @@ class Bus:
         raise SilentUnitError(f"unit {question.unit} does not answer; check power, {checks}")
 
     def _settle(self, question: Question) -> None:
-        """Waits for the silence before a frame, and throws away what came since the last one."""
+        """Waits for the silence before a frame, and throws away what came since the last one.
+
+        Raises:
+            BabbleError: there is none in time.
+        """
         held_s = self._late_s if _looks_like(self._late, question) else 0.0
         silence_s = max(_SHORTEST_SILENCE_S, self._port.seconds(_FRAME_SILENCE))
         if not self._port.is_serial:
             silence_s = held_s = 0.0
-        while self._port.read(0.0):
-            self._quiet_s = time.monotonic()
-        while (now_s := time.monotonic()) < max(self._quiet_s + silence_s, held_s):
-            if self._port.read(max(self._quiet_s + silence_s, held_s) - now_s):
-                self._quiet_s = time.monotonic()
+        last_s = max(time.monotonic(), held_s) + _BABBLE_S
+        wait_s, came = 0.0, True
+        while came or wait_s > 0:
+            came = bool(self._port.read(max(0.0, wait_s)))
+            now_s = time.monotonic()
+            if came and now_s > last_s:
+                raise _babble(question, self._port)
+            self._quiet_s = now_s if came else self._quiet_s
+            wait_s = max(self._quiet_s + silence_s, held_s) - now_s
         self._late = None if now_s >= self._late_s else self._late
+
+
+def _babble(question: Question, port: Port) -> BabbleError:
+    if not port.is_serial:
+        return BabbleError(f"unit {question.unit} is not asked: the device never stops talking")
+    message = f"unit {question.unit} is not asked: the line is never silent at {port.line}"
+    hint = "look for another program that asks on it, a wrong speed, or A and B swapped"
+    return BabbleError(message, hint=hint)
 
 
 def _looks_like(late: Question | None, question: Question) -> bool:

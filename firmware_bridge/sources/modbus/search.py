@@ -5,7 +5,7 @@ Law:
   - only what reads is asked: the questions of `frames`;
   - a unit is there when it answers anything, a refusal too; a port has one setting of its line, so
     that the search of a port ends with the first setting at which a unit was heard; a setting that
-    the port does not have is passed over;
+    the port does not have, or at which the line is never silent, is passed over;
   - a profile fits a unit that answers all its requests and gives a value for some field; those that
     give most come first.
 
@@ -28,7 +28,7 @@ from firmware_bridge.profile import Profile
 from firmware_bridge.profile.fields import Field, Serial
 from firmware_bridge.profile.registers import is_bit
 from firmware_bridge.sample import SourceError, Value
-from firmware_bridge.sources.modbus.bus import Bus
+from firmware_bridge.sources.modbus.bus import BabbleError, Bus
 from firmware_bridge.sources.modbus.frames import Answer, Question
 from firmware_bridge.sources.modbus.ports import UnfitLineError
 
@@ -121,7 +121,7 @@ def search(
         Each unit that answers, as soon as it did.
 
     Raises:
-        SourceError: the port cannot be opened, or has none of the settings.
+        SourceError: the port cannot be opened, or none of the settings will do.
     """
     asked = list(units)
     unfit: SourceError | None = None
@@ -134,7 +134,6 @@ def search(
         except UnfitLineError as exc:
             unfit = exc
             continue
-        fitted = True
         try:
             for unit in asked:
                 progress(line, unit)
@@ -142,6 +141,9 @@ def search(
                     heard = True
                     fits = _fits(bus, unit, line, profiles)
                     yield Found(port, unit, "" if port.startswith("tcp:") else str(line), fits)
+            fitted = True
+        except BabbleError as exc:
+            unfit = exc
         finally:
             bus.close()
         if heard:
@@ -159,9 +161,13 @@ def _lines(port: str, profiles: Mapping[str, Profile]) -> Sequence[Serial]:
 
 def _is_there(bus: Bus, unit: int) -> bool:
     for request in _PROBES:
-        with contextlib.suppress(SourceError):
+        try:
             if bus.ask(Question(request, unit), _PROBE_S).refusal not in _ABSENT:
                 return True
+        except BabbleError:
+            raise
+        except SourceError:
+            continue
     return False
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from firmware_bridge.decode import host, modbus, raspberry, recording
+from firmware_bridge.decode.requests import Request, plan
 from firmware_bridge.profile.fields import Field, Requests
 from firmware_bridge.sources.modbus import frames
 
@@ -52,7 +53,7 @@ FIELDS = [
 
 
 def _registers() -> Decode:
-    (request,) = modbus.plan(FIELDS, Requests())
+    (request,) = plan(FIELDS, Requests())
     block = modbus.Block(request)
     size = 2 * request.count
 
@@ -79,7 +80,7 @@ def _recording() -> Decode:
 
 
 def _frames(find: Callable[[frames.Question, bytes], frames.Answer | None]) -> Decode:
-    request = modbus.Request("holding", 0, 2, ())
+    request = Request("holding", 0, 2, ())
 
     def decode(data: bytes) -> object:
         question = frames.Question(request, 1, 7)
@@ -96,7 +97,7 @@ def _frames(find: Callable[[frames.Question, bytes], frames.Answer | None]) -> D
 
 
 def _trouble(data: bytes) -> object:
-    question = frames.Question(modbus.Request("holding", 0, 2, ()), 1)
+    question = frames.Question(Request("holding", 0, 2, ()), 1)
     return frames.rtu_trouble(question, data or b"\0", "9600 8N1").message
 
 

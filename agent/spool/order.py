@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from agent.spool.mail import Mail
 from agent.spool.records import Lease
-from agent.spool.schema import NEVER
+from agent.spool.schema import NEVER, STREAM_SHIFT
 
 # design §3: sent again after 15 minutes, doubling to 6 hours.
 RESEND_MS: Final = 15 * 60_000
@@ -144,7 +144,12 @@ class Order(Mail):
                 continue
             late -= one.late
             again -= one.again
-            data = db.execute("SELECT data FROM payload WHERE id=?", (one.id,)).fetchone()[0]
+            # A row that says it is of a lane and is in another's stream is damage: it stays.
+            data = db.execute(
+                "SELECT data FROM payload JOIN stream ON number = payload.id >> ?"
+                " WHERE payload.id=? AND stream.lane=?",
+                (STREAM_SHIFT, one.id, one.lane.id),
+            ).fetchone()[0]
             self._leased[one.id] = (one.lane.flow, one.lane.generation)
             picked.append(Lease(one.id, data, one.lane.flow, again=one.again, late=one.late))
         return picked

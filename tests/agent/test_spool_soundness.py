@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool import Health, LinkState, Spool, Target
+from agent.spool import Health, LinkState, Spool, Target, schema, soundness
 from agent.spool.schema import DamagedError
 from assent.errors import SpoolError
 from assent.header import GapCause
 from assent.messages import StreamAck
-from tests.agent.sealed import FAR, NOW, run_of
+from tests.agent.sealed import FAR, NOW, run_of, sealed
 
 STREAM = 7
 
@@ -113,6 +113,77 @@ def test_a_spool_with_strange_rows_is_moved_aside_too(path: Path, statements: st
     assert spool.moved_aside is not None
     used(spool)
     spool.close()
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file counts as one that is too large to be read whole at a start."""
+    monkeypatch.setattr("agent.spool.soundness._WHOLE_BYTES", 0)
+
+
+# What a start sees of a large file too: it is not among what waits.
+SEEN_AT_ONCE = [
+    sentence
+    for sentence in STRANGE
+    if not sentence.startswith(("bytes", "a batch", "a gap number", "a wrong", "an instant"))
+]
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("sentence", STRANGE)
+def test_a_large_spool_with_strange_rows_works_or_is_moved_aside(path: Path, sentence: str) -> None:
+    kept(path)
+    change(path, STRANGE[sentence])
+    for attempt in (1, 2):
+        with contextlib.closing(Spool.open(path)) as spool:
+            assert attempt == 2 or (spool.moved_aside is not None) == (sentence in SEEN_AT_ONCE)
+            try:
+                used(spool)
+            except DamagedError:
+                assert attempt == 1
+            else:
+                break
+
+
+@pytest.mark.usefixtures("large")
+def test_a_row_that_names_an_open_lane_does_not_let_out_what_a_closed_one_held(path: Path) -> None:
+    with contextlib.closing(Spool.open(path)) as spool:
+        for flow, stream in (("service", STREAM), ("advice", 8)):
+            spool.open_lane(flow, "maker", stream, None)
+            spool.put(run_of(2, flow=flow, stream=stream))
+        spool.close_lane("advice")
+        assert len(spool.lease("maker", 9, NOW)) == 2  # the twin
+    change(path, "UPDATE batch SET lane=1")
+    with contextlib.closing(Spool.open(path)) as spool:
+        assert spool.moved_aside is None
+        with pytest.raises(DamagedError):
+            spool.lease("maker", 9, NOW)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_start_does_not_take_longer_because_more_waits(path: Path) -> None:
+    """Counts the steps of SQLite's machine."""
+
+    def steps() -> int:
+        count = 0
+
+        def tick() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        with contextlib.closing(schema.connect(path)) as db:
+            db.set_progress_handler(tick, 1)
+            soundness.examine(db)
+        return count
+
+    with contextlib.closing(Spool.open(path)) as spool:
+        spool.open_lane("service", "maker", STREAM, None)
+        spool.put(run_of(10))
+        few = steps()
+        for start in range(10, 4_010, 500):
+            spool.put([sealed(start + i) for i in range(500)])
+        assert steps() < few + 50
 
 
 @pytest.mark.parametrize("name", ["lane", "gap_flow", "health"])

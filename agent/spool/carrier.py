@@ -36,6 +36,7 @@ class Carrier(Order):
         *,
         late: int | None = None,
         resends: int | None = None,
+        max_bytes: int | None = None,
         boot_ms: int = 0,
     ) -> list[Lease]:
         """Gives messages that may leave now, in the order of `agent/spool/order.py`.
@@ -47,6 +48,8 @@ class Carrier(Order):
             late: how many of them at most may have waited before `note_arrears`, or None for no
                 limit.
             resends: how many of them at most may be sent again, or None for no limit.
+            max_bytes: how many bytes of batches at most, or None for no limit; the first is given
+                however large it is.
             boot_ms: time since boot, for the floor below which no clock is believed.
 
         Returns:
@@ -73,6 +76,7 @@ class Carrier(Order):
                     room=room,
                     late=room if late is None else late,
                     again=room if resends is None else resends,
+                    max_bytes=max_bytes,
                 )
         return picked
 

@@ -130,6 +130,7 @@ class Order(Mail):
         room: int,
         late: int,
         again: int,
+        max_bytes: int | None,
     ) -> list[Lease]:
         self._turn += 1
         queues = []
@@ -137,19 +138,23 @@ class Order(Mail):
             lane = lanes[(self._turn + place) % len(lanes)]
             queues.append(self._queue(db, lane, now_ms, room=room, late=late, again=again))
         picked: list[Lease] = []
+        size = 0
         for one in _in_turns(queues):
             if len(picked) == room:
                 break
             if (one.late and late == 0) or (one.again and again == 0):
                 continue
-            late -= one.late
-            again -= one.again
             # A row that says it is of a lane and is in another's stream is damage: it stays.
             data = db.execute(
                 "SELECT data FROM payload JOIN stream ON number = payload.id >> ?"
                 " WHERE payload.id=? AND stream.lane=?",
                 (STREAM_SHIFT, one.id, one.lane.id),
             ).fetchone()[0]
+            size += len(data)
+            if picked and max_bytes is not None and size > max_bytes:
+                break
+            late -= one.late
+            again -= one.again
             self._leased[one.id] = (one.lane.flow, one.lane.generation)
             picked.append(Lease(one.id, data, one.lane.flow, again=one.again, late=one.late))
         return picked

@@ -5,7 +5,8 @@ Law:
   - paho's own socket stays open when the handshake fails, and has no options set before it;
   - paho announces a Maximum Packet Size and does not hold the broker to it: one packet may say that
     it has 268 MB, and would be gathered in memory. Here such a packet ends the connection before
-    one byte of it is read.
+    one byte of it is read;
+  - when the last byte came is known, and the alert of TLS by which the broker refused us.
 
 Standards: MQTT 5.0 §2.1.4 (Remaining Length), §3.1.2.11.4 (Maximum Packet Size).
 Security: the broker is not trusted. On 3.1.1, which announces no size, the bound is the same.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+import time
 from typing import Final
 
 import paho.mqtt.client as mqtt
@@ -39,9 +41,13 @@ class Client(mqtt.Client):
 
     Attributes:
         is_oversized: the connection ended because of a packet that is too large.
+        heard_s: when the last byte came, in monotonic seconds.
+        alert: OpenSSL's name of the alert the connection ended with, or empty.
     """
 
     is_oversized: bool = False
+    heard_s: float = 0.0
+    alert: str = ""
     _context: ssl.SSLContext
 
     def secure(self, context: ssl.SSLContext) -> None:
@@ -53,6 +59,14 @@ class Client(mqtt.Client):
         self._context = context
         self.tls_set_context(context)
 
+    def ping_after(self, silence_s: int) -> None:
+        """Sets after which silence the broker is asked whether it is there.
+
+        Args:
+            silence_s: seconds; whatever the broker said in its CONNACK.
+        """
+        self._keepalive = silence_s
+
     def _create_socket(self) -> ssl.SSLSocket:
         plain = socket.create_connection((self.host, self.port), timeout=_DIAL_S)
         try:
@@ -60,14 +74,23 @@ class Client(mqtt.Client):
             # flow that was just withdrawn would still leave (design §3).
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._context.wrap_socket(plain, server_hostname=self.host)
+            secured = self._context.wrap_socket(plain, server_hostname=self.host)
         except BaseException:
             plain.close()
             raise
+        self.heard_s = time.monotonic()
+        return secured
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # paho asks for the rest of a packet, whose length is the broker's word.
         if bufsize > LARGEST_PACKET:
             self.is_oversized = True
             raise ConnectionError
-        return super()._sock_recv(bufsize)
+        try:
+            got = super()._sock_recv(bufsize)
+        except ssl.SSLError as exc:
+            self.alert = exc.reason or ""
+            raise
+        if got:
+            self.heard_s = time.monotonic()
+        return got

@@ -22,9 +22,8 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
-import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -34,6 +33,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from agent.spool import Target
 from agent.uplink import tls
 from agent.uplink.client import LARGEST_PACKET, Client
+from agent.uplink.events import Answered, Came, Confirmed, Ended, Event, Subscribed
 from agent.uplink.protocol import WINDOW, Reason, Version, address
 from assent.errors import UplinkError
 from assent.messages import down_topic, up_topic
@@ -48,62 +48,6 @@ _OVERSIZED: Final = "the broker sends a packet that is larger than we said we ta
 log = logging.getLogger("agent.uplink")
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """The broker's CONNACK.
-
-    Attributes:
-        reason: its code.
-        receive_maximum: announced, or None.
-        maximum_packet: announced, or None.
-        resumed: it still knew our session.
-    """
-
-    reason: int
-    receive_maximum: int | None
-    maximum_packet: int | None
-    resumed: bool
-
-
-class Subscribed(msgspec.Struct, frozen=True):
-    """The broker's SUBACK: whether we may listen to our mailbox."""
-
-    granted: bool
-
-
-class Confirmed(msgspec.Struct, frozen=True):
-    """A PUBACK: which message, and its reason code (0 on 3.1.1)."""
-
-    mid: int
-    reason: int
-
-
-class Came(msgspec.Struct, frozen=True):
-    """A message from the recipient; the broker keeps it until it is acknowledged."""
-
-    mid: int
-    qos: int
-    data: bytes
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """The connection is over.
-
-    Attributes:
-        sentence: why, for a person.
-        reason: the broker's DISCONNECT code, or None.
-        dialled: whether there was a TLS connection at all.
-        hung_up: whether the other side closed it without a word.
-    """
-
-    sentence: str
-    reason: int | None
-    dialled: bool
-    hung_up: bool = False
-
-
-Event: TypeAlias = Answered | Subscribed | Confirmed | Came | Ended
-
-
 class Connection:
     """One attempt, and what comes of it.
 
@@ -111,15 +55,23 @@ class Connection:
         target: whose broker, and who we are there.
         version: of MQTT.
         keepalive_s: seconds of silence after which the broker is asked whether it is there.
+        wall_ms: wall time in ms since 1970.
         wake: called from the dialling thread when there is something to pump.
     """
 
     def __init__(
-        self, target: Target, version: Version, *, keepalive_s: int, wake: Callable[[], None]
+        self,
+        target: Target,
+        version: Version,
+        *,
+        keepalive_s: int,
+        wall_ms: Callable[[], int],
+        wake: Callable[[], None],
     ) -> None:
         self._target = target
         self._version = version
         self._keepalive_s = keepalive_s
+        self._wall_ms = wall_ms
         self._wake = wake
         self._events: list[Event] = []
         self._topic = up_topic(target.mailbox)
@@ -178,6 +130,15 @@ class Connection:
             self._client.loop_read()
             if not self.has_unread:
                 return
+
+    @property
+    def heard_s(self) -> float:
+        """When the last byte came, or the connection was made; in monotonic seconds."""
+        return self._client.heard_s
+
+    def ping_after(self, silence_s: int) -> None:
+        """Sets after which silence the broker is asked whether it is there."""
+        self._client.ping_after(silence_s)
 
     def tick(self) -> None:
         """Looks after the keepalive; to be called about once a second."""
@@ -252,15 +213,19 @@ class Connection:
             else:
                 self._client.connect(host, port, self._keepalive_s)
         except (OSError, ValueError, UplinkError) as exc:
-            self._events.append(Ended(tls.sentence(exc), None, dialled=False))
+            self._events.append(self._undialled(exc))
         except Exception as exc:
             log.exception("dialling failed")
-            self._events.append(Ended(tls.sentence(exc), None, dialled=False))
+            self._events.append(self._undialled(exc))
         finally:
             self._dialled.set()
             if self._abandoned:
                 self.abort()
             self._wake()
+
+    def _undialled(self, exc: Exception) -> Ended:
+        said = tls.sentence(exc, self._target, self._wall_ms())
+        return Ended(said, None, dialled=False, refused=tls.needs_a_person(exc))
 
     def _on_connect(
         self,
@@ -275,6 +240,8 @@ class Connection:
                 reason=int(reason.value),
                 receive_maximum=getattr(found, "ReceiveMaximum", None),
                 maximum_packet=getattr(found, "MaximumPacketSize", None),
+                maximum_qos=getattr(found, "MaximumQoS", None),
+                keepalive_s=getattr(found, "ServerKeepAlive", None),
                 resumed=bool(flags.session_present),
             )
         )
@@ -303,6 +270,10 @@ class Connection:
     ) -> None:
         if self._client.is_oversized:
             self._events.append(Ended(_OVERSIZED, None, dialled=True))
+            return
+        alert = tls.alerted(self._client.alert)
+        if alert:
+            self._events.append(Ended(alert, None, dialled=True, refused=True))
             return
         name = reason.getName().lower()
         if flags.is_disconnect_packet_from_server:

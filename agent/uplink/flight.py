@@ -6,6 +6,7 @@ Law:
     that has not answered;
   - it counts as delivered on a PUBACK that says yes; in every other case the spool has it back;
   - what had no PUBACK when a connection ended is noted as handed over: it may arrive;
+  - what waited before the connection, and what nobody confirmed, is paced; what is new is not;
   - what the broker does not take, or nobody would get, is not poured out: one message is tried,
     after waits that grow;
   - a 3.1.1 broker can only hang up on a message it does not want: what was on its way at several
@@ -22,11 +23,12 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.spool import Lease, Spool
-from agent.uplink.connection import Confirmed, Connection
-from agent.uplink.protocol import WINDOW, Backoff, Verdict, judge
+from agent.uplink.connection import Connection
+from agent.uplink.events import Confirmed
+from agent.uplink.protocol import BYTES_IN_FLIGHT, WINDOW, Backoff, Pace, Verdict, judge
 from agent.uplink.world import World
 
 # Seconds a note of deliveries may wait to share a transaction with the next ones.
@@ -38,6 +40,12 @@ _POSTPONE: Final = 5
 # Messages a second that are sent again because no backend confirmed them: a full spool of them is
 # spread over an hour or more, and a fleet whose backend was away does not drown it (design §3).
 _AGAIN_PER_S: Final = 10
+# Messages a second that waited before the connection. A week of the example policy, three flows in
+# batches of ten minutes, is 3,000 of them and takes half a minute; a fleet that comes back after an
+# outage brings the broker no more than this each (docs/decisions/0015).
+_LATE_PER_S: Final = 100
+# Seconds between two looks while only the pace holds messages back.
+_PACE_S: Final = 0.1
 
 log = logging.getLogger("agent.uplink")
 
@@ -48,6 +56,14 @@ class Flow(enum.Enum):
     FREE = ""
     NOBODY = "no backend is subscribed"
     REFUSED = "the broker does not take our messages"
+
+
+class _Flying(NamedTuple):
+    """A lease that was published: which, when, how large."""
+
+    id: int
+    sent_s: float
+    size: int
 
 
 class Flight:
@@ -69,42 +85,52 @@ class Flight:
         self._counted = counted
         self._window = WINDOW
         self._largest: int | None = None
-        self._flying: dict[int, tuple[int, float]] = {}
+        self._flying: dict[int, _Flying] = {}
+        self._bytes = 0
+        self._confirmed_s = 0.0
         self._done: list[int] = []
         self._done_since = 0.0
         self._hold = Backoff(world.rng)
         self._hold_until = 0.0
         self._struck: Counter[int] = Counter()
         self._dry = False
-        self._again = float(WINDOW)
-        self._again_since = 0.0
+        self._late = Pace(_LATE_PER_S)
+        self._again = Pace(_AGAIN_PER_S)
+        self._paced_until = 0.0
+        self._recalling = False
 
     def __len__(self) -> int:
         return len(self._flying)
 
     def due_s(self, now: float) -> float:
-        """Says in how many seconds a hold ends or a note is due, or infinity."""
+        """Says in how many seconds it has something to do by itself, or infinity."""
         held = self.flow is not Flow.FREE and not self._flying and not self._dry
         hold_s = self._hold_until - now if held else math.inf
         note_s = self._done_since + _NOTE_S - now if self._done else math.inf
-        return min(hold_s, note_s)
+        pace_s = self._paced_until - now if now < self._paced_until else math.inf
+        return 0.0 if self._recalling else min(hold_s, note_s, pace_s)
 
-    def begin(self, window: int, largest: int | None) -> None:
+    def begin(self, window: int, largest: int | None, *, resumed: bool) -> None:
         """Takes the limits of a new connection.
 
         Args:
             window: messages that may be without PUBACK.
             largest: bytes a message may have, or None.
+            resumed: the broker still knew our session. One that does not has most likely lost what
+                it took, too.
         """
         self._window, self._largest, self._dry = window, largest, False
+        self._recalling = not resumed
+        self._spool.note_arrears(self._recipient)
 
     def holds(self, ids: AbstractSet[int]) -> bool:
         """Says whether any of some leases is on its way without a PUBACK."""
-        return any(key in ids for key, _ in self._flying.values())
+        return any(one.id in ids for one in self._flying.values())
 
-    def longest_s(self, now: float) -> float:
-        """Says how long the oldest message has been on its way, in seconds."""
-        return now - min((sent for _, sent in self._flying.values()), default=now)
+    def unconfirmed_s(self, now: float) -> float:
+        """Says for how long messages are on their way and none was confirmed, in seconds."""
+        sent_s = min((one.sent_s for one in self._flying.values()), default=now)
+        return now - max(sent_s, self._confirmed_s)
 
     def send(self, connection: Connection, now: float, *, more: bool) -> None:
         """Publishes what may go now.
@@ -114,29 +140,41 @@ class Flight:
             now: monotonic seconds.
             more: the spool may hold more than it did.
         """
+        if self._recalling:
+            self._recalling = self._spool.recall(self._recipient, self._world.wall_ms())
         self._dry = self._dry and not more
-        free = 0 if self._dry else self._free(now)
-        if free == 0:
-            return
-        resends = self._resends(now)
+        free = 0 if self._dry or now < self._paced_until else self._free(now)
+        if free > 0:
+            self._publish(connection, now, self._lease(free, now))
+
+    def _lease(self, free: int, now: float) -> list[Lease]:
+        late, again = self._late.allows(now), self._again.allows(now)
         leases = self._spool.lease(
             self._recipient,
             free,
             self._world.wall_ms(),
-            resends=int(resends),
+            late=late,
+            resends=again,
+            max_bytes=BYTES_IN_FLIGHT - self._bytes,
             boot_ms=self._world.boot_ms(),
         )
-        self._again = resends - sum(lease.again for lease in leases)
-        if not leases:
+        self._late.spend(sum(lease.late for lease in leases))
+        self._again.spend(sum(lease.again for lease in leases))
+        if not leases and min(late, again) < free:
+            self._paced_until = now + _PACE_S  # there may be some that have to wait
+        elif not leases:
             self._dry = True
             self._struck.clear()  # whatever was suspected is gone
-            return
+        return leases
+
+    def _publish(self, connection: Connection, now: float, leases: list[Lease]) -> None:
         for place, lease in enumerate(self._without_too_large(leases)):
             mid = connection.publish(lease.data)
             if mid is None:
                 self._spool.returned([one.id for one in leases[place:]])
                 return
-            self._flying[mid] = (lease.id, now)
+            self._flying[mid] = _Flying(lease.id, now, len(lease.data))
+            self._bytes += len(lease.data)
             self._counted["published"] += 1
             if lease.flow is None:
                 self.control_sent_s = now
@@ -148,12 +186,8 @@ class Flight:
             return 0 if self._flying else 1
         free = self._window - len(self._flying)
         # One query for half a window, not one for each PUBACK.
-        return free if free * 2 >= self._window else 0
-
-    def _resends(self, now: float) -> float:
-        grown = (now - self._again_since) * _AGAIN_PER_S
-        self._again_since = now
-        return min(float(WINDOW), self._again + grown)
+        is_half_empty = free * 2 >= self._window and self._bytes * 2 <= BYTES_IN_FLIGHT
+        return free if is_half_empty else 0
 
     def _without_too_large(self, leases: list[Lease]) -> list[Lease]:
         largest = self._largest
@@ -175,9 +209,11 @@ class Flight:
             event: of a message of this connection.
             now: monotonic seconds.
         """
-        key, _ = self._flying.pop(event.mid, (None, 0.0))
-        if key is None:
+        flown = self._flying.pop(event.mid, None)
+        if flown is None:
             return
+        key, self._confirmed_s = flown.id, now
+        self._bytes -= flown.size
         self._struck.pop(key, None)
         verdict = judge(event.reason)
         if verdict is Verdict.ARRIVED:
@@ -208,19 +244,21 @@ class Flight:
 
     def suspect(self) -> None:
         """Notes that the broker hung up on what was on its way."""
-        for mid, (key, _) in list(self._flying.items()):
+        for mid, (key, _, size) in list(self._flying.items()):
             self._struck[key] += 1
             if self._struck[key] >= _POSTPONE and len(self._flying) == 1:
                 log.warning("postponed recipient=%s why=suspect", self._recipient)
                 self._counted["postponed"] += 1
                 del self._struck[key], self._flying[mid]
+                self._bytes -= size
                 self._done.append(key)  # due again in 15 minutes, like what nobody acknowledged
 
     def land(self) -> None:
         """Gives back what is on its way when a connection has ended, and notes that it was."""
-        flying = [key for key, _ in self._flying.values()]
+        flying = [one.id for one in self._flying.values()]
         self._spool.returned(flying)
         self._flying.clear()
-        self._dry = False
+        self._bytes = 0
+        self._dry = self._recalling = False
         self.note()
         self._spool.handed_over(flying, self._world.wall_ms())

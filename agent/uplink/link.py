@@ -17,28 +17,34 @@ from collections.abc import Set as AbstractSet
 from typing import Final, assert_never
 
 from agent.spool import Health, LinkState, Spool, Target
-from agent.uplink.connection import Answered, Came, Confirmed, Connection, Ended, Event, Subscribed
+from agent.uplink.connection import Connection
+from agent.uplink.events import Answered, Came, Confirmed, Ended, Event, Subscribed
 from agent.uplink.flight import Flight, Flow
 from agent.uplink.mailbox import Mailbox
 from agent.uplink.protocol import (
     Backoff,
     Reason,
     Version,
+    keepalive,
     largest_message,
+    needs_a_person,
     next_version,
+    ping_after_s,
+    silence_s,
     window,
 )
-from agent.uplink.tls import outlived
+from agent.uplink.tls import certificate_state, outlived
 from agent.uplink.world import World
 from assent.messages import up_topic
 from assent.wire import MAX_MESSAGE
 
-# Keepalives a CONNACK or a PUBACK may take: then the broker is there, and not working.
+# Keepalives without a PUBACK while messages are on their way: the broker is there, and not working.
 _PATIENCE: Final = 2
 # Seconds we stay for the answer to a control message when no lane is open: a round trip. Whoever
 # watches the broker sees us that much longer after the last no.
 _ANSWER_S: Final = 2.0
 _UNANSWERED: Final = "the broker hung up before it answered; has it admitted us?"
+_NO_QOS_1: Final = "the broker confirms no messages: it takes QoS 0 only"
 _STOPPED: Final = "the uplink has stopped"
 _DEAF: Final = "the broker does not let us read our mailbox"
 
@@ -66,6 +72,8 @@ class Link:
         self._deaf = False
         self._since = 0.0
         self._not_before = 0.0
+        self._keepalive_s = world.keepalive_s
+        self._refused_with: tuple[tuple[int, int], ...] | None = None
         self._backoff = Backoff(world.rng)
         self._version = Version.V5
         self._proven = False
@@ -124,15 +132,24 @@ class Link:
 
     def tick(self) -> None:
         """Looks after what only time brings; to be called about once a second."""
-        if self._connection is None or self._connection.is_dialling:
-            return
-        self._connection.tick()
-        self._mailbox.retry(self._connection)
         now = self._world.monotonic()
-        patience_s = _PATIENCE * self._world.keepalive_s
-        if not self._answered and now - self._since > patience_s:
-            self._fail(Ended("the broker does not answer", None, dialled=True), now)
-        elif self._flight.longest_s(now) > patience_s:
+        if self._connection is None:
+            self._see_new_certificate(now)
+        elif not self._connection.is_dialling:
+            self._connection.tick()
+            self._mailbox.retry(self._connection)
+            self._lose_patience(self._connection, now)
+
+    def _see_new_certificate(self, now: float) -> None:
+        if self._refused_with not in {None, certificate_state(self.target)}:
+            self._refused_with = None
+            self._not_before = now
+
+    def _lose_patience(self, connection: Connection, now: float) -> None:
+        if now - connection.heard_s > silence_s(self._keepalive_s):
+            said = "has fallen silent" if self._answered else "does not answer"
+            self._fail(Ended(f"the broker {said}", None, dialled=True), now)
+        elif self._flight.unconfirmed_s(now) > _PATIENCE * self._keepalive_s:
             self._fail(Ended("the broker confirms nothing", None, dialled=True), now)
 
     def abort(self, why: str) -> None:
@@ -171,10 +188,12 @@ class Link:
         if self._told is None or self._told[0] is not LinkState.WAITING:
             self._tell(LinkState.CONNECTING)  # not at every attempt: each report is a write
         self._since = now
+        self._keepalive_s = self._world.keepalive_s
         self._connection = Connection(
             self.target,
             self._version,
-            keepalive_s=self._world.keepalive_s,
+            keepalive_s=self._keepalive_s,
+            wall_ms=self._world.wall_ms,
             wake=self._world.wake,
         )
         self._connection.dial()
@@ -220,15 +239,21 @@ class Link:
         if event.reason != Reason.SUCCESS:
             unsupported = event.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION
             said = "the broker does not speak this MQTT" if unsupported else "the broker refuses us"
-            self._fail(Ended(said, event.reason, dialled=True), now)
+            refused = needs_a_person(event.reason)
+            self._fail(Ended(said, event.reason, dialled=True, refused=refused), now)
+            return
+        if event.maximum_qos == 0:
+            self._fail(Ended(_NO_QOS_1, None, dialled=True, refused=True), now)
             return
         self._answered = self._proven = True
         self._unanswered = 0
         self._since = now
         room = window(event.receive_maximum)
         largest = largest_message(event.maximum_packet, up_topic(self.target.mailbox))
-        self._flight.begin(room, largest)
+        self._flight.begin(room, largest, resumed=event.resumed)
         self._spool.reconsider(self.target.recipient, MAX_MESSAGE if largest is None else largest)
+        self._keepalive_s = keepalive(self._world.keepalive_s, event.keepalive_s)
+        connection.ping_after(ping_after_s(self._keepalive_s))
         connection.listen()
         log.info(
             "connected recipient=%s version=%s window=%d resumed=%s",
@@ -241,7 +266,8 @@ class Link:
     def _fail(self, event: Ended, now: float) -> None:
         lived_s = now - self._since if self._answered else 0.0
         taken_over = self._answered and event.reason == Reason.SESSION_TAKEN_OVER
-        wait_s = self._backoff.failed(lived_s, taken_over=taken_over)
+        wait_s = self._backoff.failed(lived_s, taken_over=taken_over, refused=event.refused)
+        self._refused_with = certificate_state(self.target) if event.refused else None
         if not self._answered and event.dialled:
             wait_s = self._change_version(event, wait_s)
         wordless = event.hung_up and self._version is Version.V311

@@ -17,7 +17,8 @@ import logging
 from collections import Counter
 
 from agent.spool import Spool
-from agent.uplink.connection import Came, Connection
+from agent.uplink.connection import Connection
+from agent.uplink.events import Came
 from agent.uplink.protocol import WINDOW
 from agent.uplink.world import World
 from assent.errors import SpoolError

@@ -4,6 +4,7 @@
 Law:
   - the authorities of the system are never loaded;
   - our certificate and key are read anew for each connection, so that a replaced one is used;
+  - what only a person can mend is told apart from what passes;
   - an end of our certificate is named beside the failure it may be the cause of, and keeps nobody
     from trying: the broker's clock decides.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import ssl
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,17 @@ _EXPIRED: Final = 10
 _WRONG_NAME: Final = frozenset({62, 64})
 _NO_PAIR: Final = "KEY_VALUES_MISMATCH"  # X509_R_KEY_VALUES_MISMATCH
 _MAX_BYTES: Final = 65_536  # a chain of certificates is some 4 kB
+# OpenSSL's names of the alerts of RFC 8446 §6.2 that are about our certificate.
+_ALERTS: Final = {
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it is damaged",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it is of another kind",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "it was revoked",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it is not valid now",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it is not known; has it admitted us?",
+    "TLSV1_ALERT_UNKNOWN_CA": "it is of another authority; has it admitted us?",
+    "TLSV1_ALERT_ACCESS_DENIED": "it may not connect; has it admitted us?",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "there is none",
+}
 
 
 def context(target: Target) -> ssl.SSLContext:
@@ -61,11 +74,44 @@ def context(target: Target) -> ssl.SSLContext:
     return made
 
 
-def sentence(exc: Exception) -> str:
+def alerted(reason: str) -> str:
+    """Says what a broker has against our certificate.
+
+    Args:
+        reason: OpenSSL's name of its alert.
+
+    Returns:
+        One sentence; empty when the alert is about something else.
+    """
+    about = _ALERTS.get(reason)
+    return f"the broker does not take our certificate: {about}" if about else ""
+
+
+def needs_a_person(exc: Exception) -> bool:
+    """Says whether what kept a connection from coming about will hardly change by itself.
+
+    Dates do: the clock may be wrong until it is set.
+
+    Args:
+        exc: what `connect` raised.
+
+    Returns:
+        Whether somebody has to do something.
+    """
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return exc.verify_code not in {_NOT_YET_VALID, _EXPIRED}
+    if isinstance(exc, ssl.SSLError):
+        return exc.reason in _ALERTS
+    return isinstance(exc, UplinkError)
+
+
+def sentence(exc: Exception, target: Target, now_ms: int) -> str:
     """Says for a person why a connection did not come about; names no host and no address.
 
     Args:
         exc: what `connect` raised.
+        target: to whom.
+        now_ms: wall time in ms since 1970 UTC.
 
     Returns:
         One sentence.
@@ -74,9 +120,10 @@ def sentence(exc: Exception) -> str:
         case UplinkError():
             said = exc.message
         case ssl.SSLCertVerificationError():
-            said = _unverified(exc.verify_code)
+            said = _unverified(exc.verify_code, target, now_ms)
         case ssl.SSLError():
-            said = f"TLS failed: {(exc.reason or 'no reason given').lower()}"
+            reason = exc.reason or "no reason given"
+            said = alerted(reason) or f"TLS failed: {reason.lower()}"
         case socket.gaierror():
             said = "the broker's name cannot be resolved"
         case TimeoutError():
@@ -110,11 +157,40 @@ def outlived(target: Target, now_ms: int) -> str:
     return f"; our certificate ended on {ended:%Y-%m-%d}: assent enrol --renew {target.recipient}"
 
 
-def _unverified(code: int) -> str:
+def certificate_state(target: Target) -> tuple[tuple[int, int], ...]:
+    """Gives what changes when our certificate or its key is replaced on the disk; cheap.
+
+    Args:
+        target: whose files.
+
+    Returns:
+        Another value after a change.
+    """
+    found = []
+    for path in (target.cert_path, target.key_path):
+        try:
+            state = Path(path).stat()
+        except OSError:
+            found.append((0, 0))
+        else:
+            found.append((state.st_ino, state.st_mtime_ns))
+    return tuple(found)
+
+
+def _unverified(code: int, target: Target, now_ms: int) -> str:
     if code in _WRONG_NAME:
         return "the broker's certificate is for another name"
     if code == _NOT_YET_VALID:
         return "the broker's certificate is not valid yet; is the clock right?"
+    if code == _EXPIRED and now_ms > _authority_ends_ms(target):
+        return "the pinned authority has expired; its recipient has to sign a policy with another"
     if code == _EXPIRED:
         return "the broker's certificate has expired; is the clock right?"
     return "the broker's certificate was not issued by the pinned authority"
+
+
+def _authority_ends_ms(target: Target) -> int:
+    try:
+        return ends_ms(target.ca_pem.encode())
+    except WireError:
+        return sys.maxsize

@@ -25,7 +25,7 @@ from assent.located import open_document, read
 from assent.nearest import nearest
 from assent.policy.lints import lint
 from assent.policy.model import Policy
-from firmware_bridge.profile import Profile, load_profile
+from firmware_bridge.profile import Profile, doubts, load_profile
 
 
 def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
@@ -76,12 +76,14 @@ def inspect_profile(path: Path, directory: Path) -> list[Finding]:
         path: the profile's file.
         directory: the configuration directory.
     """
+    findings: list[Finding] = []
     try:
         profile = load_profile(path)
+        findings += doubts(path)
         policy = read(open_document(directory / POLICY), Policy)
     except ConfigError as exc:
-        return [one for one in exc.findings if one.file == str(path)]
-    return list(_strangers(path, profile, policy))
+        return findings + [one for one in exc.findings if one.file == str(path)]
+    return findings + list(_strangers(path, profile, policy))
 
 
 def read_files(directory: Path) -> list[str]:
@@ -97,6 +99,7 @@ def _profiles(settings: Settings, policy: Policy | None) -> Iterator[Finding]:
         except ConfigError as exc:
             yield from exc.findings
             continue
+        yield from doubts(path)
         if policy is not None:
             yield from _strangers(path, profile, policy)
 

@@ -5,11 +5,13 @@ Path: decode.requests → question → answer → **Block** → values.
 Law:
   - a reading that is absent, a fault, not finite, no text, no decimal digits or without a name has
     no value; nothing is guessed, and what is a fault is told apart;
-  - a value is what was read times `scale` plus `offset`, as exact as the numbers are written;
+  - a value is what was read times `scale` plus `offset`, as exact as the numbers are written; with
+    an exponent times ten to its power, before `offset` is added;
   - an event is a bit that is on; which of them are new is for who remembers the last reading.
 
 Standards: Modbus application protocol V1.1b3 §4.3 (tables), §6.1-6.4; a register is sent with its
 high byte first. Word orders, floats, text and decimals in registers are each maker's own.
+SunSpec Device Information Model V1.1 (scale factors).
 Limits: an integer has 64 bits with sign, a text is printable ASCII.
 """
 
@@ -36,6 +38,8 @@ _PADDING: Final = b"\0\xff "
 # Whatever they hold, times a scale below a million it is far below 2**63 and never infinite.
 _SHORT: Final = frozenset({"int16", "uint16", "int32", "uint32"})
 _LARGE_SCALE: Final = 1_000_000
+_ONE, _TEN = Fraction(1), Fraction(10)
+_EXPONENTS: Final = range(-10, 11)  # SunSpec's; beyond them a register holds none
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -66,7 +70,7 @@ class Block:
         self._converts = tuple(map(_convert, values))
         self._flags = tuple(map(_flags, events))
         self._faults = tuple(
-            (place, field.attribute, _alike(field, field.fault))
+            (place, field.attribute, _faulty(field))
             for place, field in enumerate(values)
             if field.fault
         )
@@ -122,6 +126,8 @@ def _positions(fields: Iterable[Field], request: Request) -> Iterable[int]:
         words = list(range(first, first + length(field)))
         if field.word_order == "little":
             words.reverse()
+        if field.exponent is not None:
+            words.append(field.exponent - request.address)
         for word in words:
             high, low = 2 * word, 2 * word + 1
             yield from (low, high) if field.byte_order == "little" else (high, low)
@@ -130,16 +136,20 @@ def _positions(fields: Iterable[Field], request: Request) -> Iterable[int]:
 def _format(field: Field) -> str:
     if is_bit(field):
         return ""
+    if field.exponent is not None:
+        return f"{2 * length(field) + 2}s"
     return FORMATS.get(field.type) or f"{2 * length(field)}s"
 
 
-def _convert(field: Field) -> Convert:
+def _convert(field: Field, power: Fraction = _ONE) -> Convert:
+    if field.exponent is not None:
+        return _powered(field)
     if field.type == "text":
         inner: Convert = _text
     elif field.type == "bits":
         inner = bool if is_bit(field) else _bits(field)
     else:
-        inner = _scaled(field)
+        inner = _scaled(field, power)
     if field.names:
         inner = _named(inner, {int(number): text for number, text in field.names.items()})
     if not field.absent and not field.fault:
@@ -156,14 +166,36 @@ def _named(inner: Convert, names: dict[int, str]) -> Convert:
     return convert
 
 
-def _scaled(field: Field) -> Convert:
+def _powered(field: Field) -> Convert:
+    """Reads a number and the power of ten behind it."""
+    plain = msgspec.structs.replace(field, exponent=None)
+    split = _split(plain)
+    converts: dict[int, Convert] = {}  # one for each power that the device ever named
+
+    def convert(raw: bytes) -> Value | None:
+        number, exponent = split(raw)
+        if exponent not in _EXPONENTS:
+            return None
+        if exponent not in converts:
+            converts[exponent] = _convert(plain, _TEN**exponent)
+        return converts[exponent](number)
+
+    return convert
+
+
+def _split(plain: Field) -> Callable[[bytes], tuple[Any, ...]]:
+    """Tells a number from the exponent behind it."""
+    return struct.Struct(f">{_format(plain)}h").unpack
+
+
+def _scaled(field: Field, power: Fraction) -> Convert:
     # 123 × 0.1 is 12.3, which 123 / 10 gives exactly as written and 123 * 0.1 does not.
-    scale, offset = Fraction(repr(field.scale)), Fraction(repr(field.offset))
+    scale, offset = Fraction(repr(field.scale)) * power, Fraction(repr(field.offset))
     denominator = math.lcm(scale.denominator, offset.denominator)
     times = int(scale * denominator)
     plus = int(offset * denominator)
 
-    if field.type in _SHORT and max(abs(field.scale), abs(field.offset)) < _LARGE_SCALE:
+    if field.type in _SHORT and max(abs(scale), abs(offset)) < _LARGE_SCALE:
         if denominator == 1:
             return lambda raw: raw * times + plus
         return lambda raw: (raw * times + plus) / denominator
@@ -211,6 +243,14 @@ def _flags(field: Field) -> Callable[[Any], Iterable[tuple[str, str]]]:
         return [event for bit, event in named if number >> bit & 1]
 
     return flags
+
+
+def _faulty(field: Field) -> Callable[[Any], bool]:
+    if field.exponent is None:
+        return _alike(field, field.fault)
+    plain = msgspec.structs.replace(field, exponent=None)
+    split, is_fault = _split(plain), _alike(plain, field.fault)
+    return lambda raw: is_fault(split(raw)[0])
 
 
 def _alike(field: Field, written: Sequence[str | float]) -> Callable[[Any], bool]:

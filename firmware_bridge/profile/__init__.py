@@ -13,7 +13,7 @@ Tables:
     for modbus or `csv = { time, time_format, delimiter, header }` for replay;
   - `[[field]]`: `attribute`, `type`, `scale` (times what was read), `absent` (what means no
     reading), `unit`, and `column` for replay or, for modbus, `table`, `address`, `length`,
-    `word_order`, `byte_order`, `offset`, `fault`, `bit`, `width`, `events`, `names`.
+    `word_order`, `byte_order`, `offset`, `exponent`, `fault`, `bit`, `width`, `events`, `names`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from firmware_bridge.profile.fields import CELL_TYPES, Csv, Field, Requests, Ser
 # What has a scale: numbers.
 _SCALABLE: Final = frozenset({"number", "integer", "bcd", *registers.FORMATS})
 _NOT_OF_A_CELL: Final = (
-    "table", "address", "length", "word_order", "byte_order", "offset", "fault", "bit", "width",
-    "events", "names",
+    "table", "address", "length", "word_order", "byte_order", "offset", "exponent", "fault", "bit",
+    "width", "events", "names",
 )  # fmt: skip
 
 
@@ -90,6 +90,19 @@ def parse_profile(text: str, file_name: str = "profile.toml") -> Profile:
         ConfigError: with every finding, each with file, line and column.
     """
     return _checked(parse_document(text, file_name))
+
+
+def doubts(path: Path) -> list[Finding]:
+    """What is no mistake and looks like one.
+
+    Args:
+        path: of a profile that loads.
+
+    Returns:
+        Warnings, each with file, line and column.
+    """
+    document = open_document(path)
+    return list(registers.doubts(document, read(document, _File).field))
 
 
 def _checked(document: Document) -> Profile:

@@ -110,6 +110,8 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         word_order: modbus: of values longer than a register.
         byte_order: modbus: within a register.
         offset: modbus: added after the scale.
+        exponent: modbus: the register, zero-based and of the same table, that holds the power of
+            ten with which the reading is multiplied besides (SunSpec's scale factor).
         fault: modbus: readings that mean the sensor is broken; no value, and told once.
         bit: modbus: the first of the bits that count, 0 is the least significant.
         width: modbus: how many of them; one is a boolean, several are a number.
@@ -129,6 +131,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     word_order: Order | None = None
     byte_order: Order | None = None
     offset: float = 0.0
+    exponent: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
     fault: list[str | int | float] = []
     bit: Annotated[int, msgspec.Meta(ge=0, le=63)] | None = None
     width: Annotated[int, msgspec.Meta(ge=1, le=63)] = 1

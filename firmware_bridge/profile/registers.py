@@ -3,6 +3,7 @@
 
 Law:
   - coils and discrete inputs are bits; registers are any type;
+  - `exponent` names a register outside of the field, near enough for one request;
   - `scale` and `offset` are for numbers, `names` for whole numbers, `bit` and `events` for bits;
   - what means absent or fault is written as the device's document writes it: 0x8000 and -32768 are
     the same for an int16;
@@ -12,10 +13,10 @@ Law:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from assent.errors import Finding
+from assent.errors import Finding, Severity
 from assent.located import Document
 from firmware_bridge.profile.fields import WIRE_TYPES, Field, Requests
 
@@ -42,6 +43,9 @@ _BIT_NUMBER: Final = re.compile(r"0|[1-9][0-9]?")
 _NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _LONGEST: Final = 256  # characters of a text, as everywhere in the bridge
 _LAST: Final = 65_536
+# Many documents write a register with its table in front: 30013 is the input register 12.
+_COUNTED_FROM: Final = {"discrete": 10_001, "input": 30_001, "holding": 40_001}
+_COUNTED: Final = 900  # most meters have fewer; some truly have a register 40960, which is 0xA000
 
 
 def is_bit(field: Field) -> bool:
@@ -60,8 +64,11 @@ def length(field: Field) -> int:
 
 def reach(field: Field) -> tuple[int, int]:
     """The first register or bit that is read for a field, and the one behind the last."""
-    address = field.address or 0
-    return address, address + length(field)
+    begins = field.address or 0
+    ends = begins + length(field)
+    if field.exponent is None:
+        return begins, ends
+    return min(begins, field.exponent), max(ends, field.exponent + 1)
 
 
 def lint(document: Document, field: Field, at: _At, requests: Requests) -> Iterator[Finding]:
@@ -83,6 +90,8 @@ def lint(document: Document, field: Field, at: _At, requests: Requests) -> Itera
         return
     yield from _lint_size(document, field, at, requests)
     yield from _lint_keys(document, field, at)
+    if field.exponent is not None:
+        yield from _lint_exponent(document, field, at, requests)
     for key in ("absent", "fault"):
         for index, value in enumerate(getattr(field, key)):
             misfit = _misfit(field, value)
@@ -95,6 +104,30 @@ def lint(document: Document, field: Field, at: _At, requests: Requests) -> Itera
             yield document.finding((*at, "names", number), f"expected a number, got {number!r}")
         if not _is_plain(text):
             yield document.finding((*at, "names", number), "expected a printable text")
+
+
+def doubts(document: Document, fields: Sequence[Field]) -> Iterator[Finding]:
+    """Finds addresses that look like the numbers of a document that counts from 30001 or so.
+
+    Args:
+        document: where they stand.
+        fields: of a profile without mistakes; SunSpec's registers do lie there.
+
+    Yields:
+        Warnings.
+    """
+    if any(field.exponent is not None for field in fields):
+        return
+    for index, field in enumerate(fields):
+        first, address = _COUNTED_FROM.get(str(field.table), _LAST), field.address or 0
+        if first <= address < first + _COUNTED:
+            yield document.finding(
+                ("field", index, "address"),
+                f"addresses are zero-based; a document that counts from {first} writes {address} "
+                f"for address {address - first}",
+                f"did you mean {address - first}?",
+                Severity.WARNING,
+            )
 
 
 def _lint_size(document: Document, field: Field, at: _At, requests: Requests) -> Iterator[Finding]:
@@ -134,9 +167,28 @@ def _lint_keys(document: Document, field: Field, at: _At) -> Iterator[Finding]:
     if field.names and field.type not in _WHOLE and field.width == 1:
         message = f"names belong to whole numbers, this is a {field.type}"
         yield document.finding((*at, "names"), message)
-    for key in ("scale", "offset"):
-        if field.names and getattr(field, key) != (key == "scale"):
+    for key in ("scale", "offset", "exponent"):
+        if field.names and getattr(field, key) != getattr(Field(""), key):
             yield document.finding((*at, key), f"a number with names has no {key}")
+
+
+def _lint_exponent(
+    document: Document, field: Field, at: _At, requests: Requests
+) -> Iterator[Finding]:
+    begins, ends = reach(field)
+    message = None
+    if is_bit(field) or field.type not in _WHOLE:
+        what = f"in the table {field.table!r}" if is_bit(field) else f"a {field.type}"
+        message = f"an exponent belongs to whole numbers in registers, this is {what}"
+    elif ends - begins == length(field):
+        message = "expected the address of another register than the field's own"
+    elif ends - begins > requests.registers:
+        message = (
+            f"the field and its exponent lie {ends - begins} registers apart, more than one "
+            f"request may ask for ({requests.registers})"
+        )
+    if message is not None:
+        yield document.finding((*at, "exponent"), message)
 
 
 def _lint_bits(document: Document, field: Field, at: _At) -> Iterator[Finding]:

@@ -57,6 +57,29 @@ def test_a_gateway_without_policy_and_form_is_no_mistake(installed: Path) -> Non
     assert read_files(installed) == ["agent.toml"]
 
 
+COUNTED = """\
+[profile]
+source = "modbus"
+about = "a meter whose document counts from 30001"
+facts = "none"
+[[field]]
+attribute = "appliance.power"
+table = "input"
+address = 30013
+type = "float32"
+"""
+
+
+COUNTING = """\
+[[device]]
+id = "meter"
+kind = "electricity-meter"
+source = "modbus"
+port = "/dev/null"
+profile = "counted"
+"""
+
+
 @pytest.mark.clause("C14")
 @pytest.mark.parametrize(
     ("file", "old", "new", "finding"),
@@ -85,6 +108,12 @@ def test_a_gateway_without_policy_and_form_is_no_mistake(installed: Path) -> Non
             '"appliance.enrgy"',
             "warning: the policy's dictionary has no attribute 'appliance.enrgy'",
         ),
+        (
+            "agent.toml",
+            'state = "state"',
+            f'state = "state"\n{COUNTING}',
+            "counted.toml:8:1: warning: addresses are zero-based",
+        ),
         ("policy.toml", "controller =", "contoller =", "policy.toml:"),
         ("consent.toml", "remote-diagnosis", "remote-diagnosys", "consent.toml:"),
     ],
@@ -93,6 +122,7 @@ def test_a_gateway_without_policy_and_form_is_no_mistake(installed: Path) -> Non
         "a recipient that the policy does not have",
         "a recording that is not there",
         "a profile's attribute that the dictionary does not have",
+        "an address as a document counts it",
         "a misspelt key of the policy",
         "a flow that the policy does not have",
     ],
@@ -102,6 +132,7 @@ def test_what_one_file_says_of_another_is_checked(
 ) -> None:
     text = (installed / file).read_text()
     assert old in text
+    (installed / "profiles" / "counted.toml").write_text(COUNTED)
     (installed / file).write_text(text.replace(old, new))
     assert any(finding in line for line in said(installed)), said(installed)
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import lzma
 import math
+import random
 import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware_bridge.decode.modbus import Block, Reading
-from firmware_bridge.decode.requests import Request, plan
+from firmware_bridge.decode.requests import Request, narrowed, plan
 from firmware_bridge.profile import parse_profile
-from firmware_bridge.profile.fields import Field, Requests, Table
-from firmware_bridge.profile.registers import length
+from firmware_bridge.profile.fields import MOST_REGISTERS, Field, Requests, Table
+from firmware_bridge.profile.registers import length, reach
 from firmware_bridge.sample import Value
 from tests.firmware_bridge.modbus_vectors import Json, inverters, stated
 
@@ -102,6 +105,19 @@ def test_a_recorded_identity_decodes_to_its_text(shared_data: Path) -> None:
         ({"type": "uint16", "scale": 10}, "007b", 1230),
         ({"type": "uint16", "scale": 0.1, "offset": -100}, "03e8", 0.0),
         ({"type": "uint16", "scale": 0.1, "offset": -273.15}, "0bb8", 26.85),
+        ({"type": "int16", "exponent": 1}, "ff85ffff", -12.3),
+        ({"type": "int16", "exponent": 1}, "007b0002", 12300),
+        ({"type": "int16", "exponent": 1}, "007b0000", 123),
+        ({"type": "int16", "address": 1, "exponent": 0}, "fffe007b", 1.23),
+        ({"type": "uint32", "exponent": 3}, "0001e24009c4fffd", 123.456),
+        ({"type": "uint16", "exponent": 1, "scale": 1000}, "007bffff", 12300),
+        ({"type": "uint16", "exponent": 1, "offset": -10}, "007bffff", 2.3),
+        ({"type": "uint16", "exponent": 1, "byte_order": "little"}, "7b00ffff", 12.3),
+        ({"type": "int16", "exponent": 1}, "007b8000", None),
+        ({"type": "int16", "exponent": 1}, "007b000b", None),
+        ({"type": "int16", "exponent": 1, "absent": [0x8000]}, "80000000", None),
+        ({"type": "uint64", "exponent": 4}, "7fffffffffffffff000a", None),
+        ({"type": "bcd", "exponent": 1}, "1234fffe", 12.34),
         ({"type": "bcd"}, "1234", 1234),
         ({"type": "bcd", "length": 2, "scale": 0.01}, "00123456", 1234.56),
         ({"type": "bcd"}, "123a", None),
@@ -129,7 +145,14 @@ def test_a_recorded_identity_decodes_to_its_text(shared_data: Path) -> None:
         "a negative int32", "the most that a column holds", "more than a column holds",
         "more than a column holds, scaled", "a negative int64 with its words swapped",
         "a tenth is exact", "a tenfold stays whole", "an offset after the scale",
-        "tenths of Kelvin", "decimal digits", "decimal digits in two registers", "no decimal digit",
+        "tenths of Kelvin",
+        "an exponent below zero", "an exponent above zero", "an exponent of zero",
+        "an exponent before its number", "an exponent far behind its number",
+        "an exponent and a scale", "an exponent and an offset after it",
+        "an exponent with its bytes swapped", "an exponent that is not there",
+        "an exponent beyond any", "an absent number with an exponent",
+        "more than a column holds by its exponent", "decimal digits with an exponent",
+        "decimal digits", "decimal digits in two registers", "no decimal digit",
         "a text with its padding", "a text with its bytes swapped", "a text of nothing",
         "a text that was never written", "a text with a bell", "a text beyond ASCII",
         "a text that means absent", "the lowest bit", "the highest bit, off", "four bits", "the last of two registers",
@@ -147,6 +170,13 @@ def test_a_fault_is_told_apart_from_an_absence() -> None:
     assert reading(one, bytes.fromhex("7fff")) == Reading((), (), faults=frozenset({"a.b"}))
     assert reading(one, bytes.fromhex("7ffe")) == Reading((), ())
     assert reading(one, bytes.fromhex("7ffd")) == Reading(("a.b",), (32765,))
+
+
+def test_a_fault_is_told_of_a_number_with_an_exponent() -> None:
+    one = field(type="int16", exponent=1, fault=[0x7FFF])
+    assert reading(one, bytes.fromhex("7fffffff")).faults == {"a.b"}
+    assert value(one, bytes.fromhex("7fffffff")) is None
+    assert reading(one, bytes.fromhex("7ffeffff")).faults == frozenset()
 
 
 def test_a_float_that_is_no_number_can_mean_a_fault() -> None:
@@ -253,6 +283,8 @@ KINDS: list[Json] = [
     {"type": "text", "length": 5},
     {"type": "bits", "bit": 3},
     {"type": "bits", "bit": 4, "width": 7},
+    {"type": "int16", "apart": 3},
+    {"type": "uint32", "apart": -1},
 ]
 ORDERS = st.sampled_from(["big", "little"])
 MAPS = st.lists(
@@ -261,10 +293,14 @@ MAPS = st.lists(
 
 
 def fields_of(drawn: list[tuple[int, Json, str, str]]) -> list[Field]:
-    return [
-        field(f"a.{n}", address=at, word_order=word, byte_order=byte, **kind)
-        for n, (at, kind, word, byte) in enumerate(drawn)
-    ]
+    """`apart` is how far behind a field its exponent stands."""
+    fields = []
+    for n, (drawn_at, kind, word, byte) in enumerate(drawn):
+        at, keys = drawn_at + 1, dict(kind)
+        if "apart" in keys:
+            keys["exponent"] = at + keys.pop("apart")
+        fields.append(field(f"a.{n}", address=at, word_order=word, byte_order=byte, **keys))
+    return fields
 
 
 @given(MAPS, st.integers(5, 125), st.integers(0, 30))
@@ -278,9 +314,7 @@ def test_every_field_is_asked_for_once_within_the_limits(
         f.attribute for f in fields
     )
     for request in requests:
-        named = {
-            at + n for f in request.fields for at in [f.address or 0] for n in range(length(f))
-        }
+        named = {at for f in request.fields for at in range(*reach(f))}
         assert request.count <= most
         assert min(named) == request.address
         assert max(named) == request.address + request.count - 1
@@ -288,8 +322,39 @@ def test_every_field_is_asked_for_once_within_the_limits(
         assert all(b - a <= gap + 1 for a, b in itertools.pairwise(steps))
 
 
+@given(MAPS, st.integers(5, 125), st.integers(0, 30), st.data())
+@settings(deadline=None, max_examples=100)
+def test_what_nobody_wants_is_asked_for_only_between_what_is_wanted(
+    drawn: list[tuple[int, Json, str, str]], most: int, gap: int, data: st.DataObject
+) -> None:
+    fields = fields_of(drawn)
+    wanted = data.draw(st.sets(st.sampled_from([one.attribute for one in fields])))
+    before = plan(fields, Requests(registers=most, gap=gap))
+    after = narrowed(before, wanted)
+    assert {f.attribute for r in after for f in r.fields} == wanted
+    assert len(after) <= len(before)
+    for request in after:
+        named = {at for f in request.fields for at in range(*reach(f))}
+        assert (min(named), max(named)) == (request.address, request.address + request.count - 1)
+        assert any(
+            one.table == request.table
+            and one.address <= request.address
+            and request.address + request.count <= one.address + one.count
+            for one in before
+        )
+    assert narrowed(before, {one.attribute for one in fields}) == before
+
+
 def oracle(one: Field, memory: bytes) -> Value | None:
     """What a field means, read the slow way."""
+    if one.exponent is not None:
+        number = oracle(msgspec.structs.replace(one, exponent=None), memory)
+        at = 2 * one.exponent
+        power = int.from_bytes(memory[at : at + 2], one.byte_order or "big", signed=True)
+        if not isinstance(number, int) or abs(power) > 10:
+            return None
+        exact = number * Fraction(10) ** power
+        return int(exact) if power >= 0 else float(exact)
     at = 2 * (one.address or 0)
     pairs = [memory[at + 2 * n : at + 2 * n + 2] for n in range(length(one))]
     if one.byte_order == "little":
@@ -325,7 +390,7 @@ def oracle(one: Field, memory: bytes) -> Value | None:
             return number if abs(number) < 2**63 else None
 
 
-@given(MAPS, st.integers(0, 30), st.binary(min_size=420, max_size=420))
+@given(MAPS, st.integers(0, 30), st.binary(min_size=430, max_size=430))
 @settings(deadline=None, max_examples=200)
 def test_every_map_decodes_as_it_does_read_slowly(
     drawn: list[tuple[int, Json, str, str]], gap: int, memory: bytes
@@ -378,3 +443,49 @@ def test_the_meters_that_others_mapped_can_be_described(shared_data: Path) -> No
         assert len(requests) < len(rows)
         described += len(rows)
     assert described > 500
+
+
+_NUMBERS = {"acc32": "uint32", "acc64": "uint64"}
+
+
+def test_points_of_every_sunspec_model_are_read_with_their_scale_factors(shared_data: Path) -> None:
+    packed = (shared_data / "modbus" / "sunspec_models_dev.json.xz").read_bytes()
+    chance = random.Random(103)
+    read = far = 0
+    for model in json.loads(lzma.decompress(packed)).values():
+        points = model["group"]["points"]
+        places = dict(
+            zip(
+                [point["name"] for point in points],
+                itertools.accumulate([point["size"] for point in points], initial=0),
+                strict=False,
+            )
+        )
+        for point in points:
+            if point.get("sf") not in places:  # without one, or with a plain number
+                continue
+            one = field(
+                type=_NUMBERS.get(point["type"], point["type"]),
+                address=places[point["name"]],
+                exponent=places[point["sf"]],
+            )
+            begins, ends = reach(one)
+            if ends - begins > MOST_REGISTERS:
+                far += 1
+                continue
+            memory = [chance.getrandbits(16) for _ in range(ends)]
+            power = chance.randint(-10, 10)
+            memory[places[point["sf"]]] = power & 0xFFFF
+            at, size = places[point["name"]], point["size"]
+            signed = point["type"].startswith("int")
+            data = b"".join(word.to_bytes(2) for word in memory)
+            number = int.from_bytes(data[2 * at : 2 * (at + size)], signed=signed)
+            exact = Fraction(number) * Fraction(10) ** power
+            expected = exact if abs(exact) < 2**63 else None
+            found = value(one, data[2 * begins :])
+            assert found == (
+                None if expected is None else float(expected) if power < 0 else expected
+            )
+            read += 1
+    assert read > 500
+    assert far == 17  # of model 64411

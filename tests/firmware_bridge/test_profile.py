@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assent.errors import ConfigError
-from firmware_bridge.profile import load_profile, parse_profile
+from firmware_bridge.profile import doubts, load_profile, parse_profile
 from firmware_bridge.profile.fields import Csv, Field, Serial
 
 PROFILES = Path(__file__).resolve().parents[2] / "config" / "profiles"
@@ -87,6 +87,45 @@ def test_a_profile_of_a_recording_is_read() -> None:
     assert profile.attributes == {"appliance.power", "device.serial"}
 
 
+@pytest.mark.parametrize(
+    ("table", "address", "warning"),
+    [
+        ("input", 30013, "p.toml:10:1: warning: addresses are zero-based; a document that counts from 30001 writes 30013 for address 12 (did you mean 12?)"),
+        ("holding", 40001, "p.toml:10:1: warning: addresses are zero-based; a document that counts from 40001 writes 40001 for address 0 (did you mean 0?)"),
+        ("input", 12, None),
+        ("input", 40001, None),
+        ("holding", 40000, None),
+        ("holding", 40960, None),
+    ],
+    ids=[
+        "an input register as documents count",
+        "a holding register as documents count",
+        "an address",
+        "a number of another table",
+        "an address just before",
+        "an address far behind, as one shipped meter has",
+    ],
+)  # fmt: skip
+def test_an_address_that_looks_like_a_documents_number_is_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, address: int, warning: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = METER.replace('"input"', f'"{table}"').replace("address = 12", f"address = {address}")
+    Path("p.toml").write_text(text)
+    assert load_profile(Path("p.toml")).fields[0].address == address
+    assert [str(one) for one in doubts(Path("p.toml"))] == ([warning] if warning else [])
+
+
+def test_registers_of_sunspec_are_not_doubted(tmp_path: Path) -> None:
+    text = METER.replace('"input"', '"holding"').replace("address = 12", "address = 40072")
+    told = {}
+    for name, more in (("plain", '"int16"'), ("scaled", '"int16"\nexponent = 40076')):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text.replace('"float32"\nabsent = ["nan"]', more))
+        told[name] = len(doubts(path))
+    assert told == {"plain": 1, "scaled": 0}
+
+
 def test_every_shipped_profile_loads() -> None:
     paths = sorted(PROFILES.glob("*.toml"))
     assert {path.stem for path in paths} >= {"eastron-sdm120", "replay-washing-machine"}
@@ -94,6 +133,7 @@ def test_every_shipped_profile_loads() -> None:
         profile = load_profile(path)
         assert profile.about
         assert profile.facts
+        assert doubts(path) == []
 
 
 @pytest.mark.parametrize(
@@ -126,6 +166,10 @@ def test_every_shipped_profile_loads() -> None:
         ('"float32"\nabsent = ["nan"]', '"int16"\nfault = [65536]', "p.toml:12:10: no int16 is 65536"),
         ('"float32"', '"int16"\nword_order = "little"', "p.toml:12:1: a word order belongs to numbers of several registers"),
         ('absent = ["nan"]', 'names = { 1 = "on" }', "p.toml:12:1: names belong to whole numbers, this is a float32"),
+        ('"float32"', '"float32"\nexponent = 20', "p.toml:12:1: an exponent belongs to whole numbers in registers, this is a float32"),
+        ('"float32"\nabsent = ["nan"]', '"int16"\nexponent = 12', "p.toml:12:1: expected the address of another register than the field's own"),
+        ('"float32"\nabsent = ["nan"]', '"int16"\nexponent = 200', "p.toml:12:1: the field and its exponent lie 189 registers apart, more than one request may ask for (125)"),
+        ('"float32"\nabsent = ["nan"]', '"int16"\nexponent = 20\nnames = { 1 = "on" }', "p.toml:12:1: a number with names has no exponent"),
         ('"float32"\nabsent = ["nan"]', '"int16"\nscale = 0.1\nnames = { 1 = "on" }', "p.toml:12:1: a number with names has no scale"),
         ('"float32"\nabsent = ["nan"]', '"int16"\nnames = { on = "1" }', "p.toml:12:11: expected a number, got 'on'"),
     ],
@@ -157,6 +201,10 @@ def test_every_shipped_profile_loads() -> None:
         "a fault that cannot be read",
         "a word order of one word",
         "names of a float",
+        "an exponent of a float",
+        "an exponent in the field itself",
+        "an exponent too far away",
+        "an exponent of a number with names",
         "names of a scaled number",
         "a name of no number",
     ],

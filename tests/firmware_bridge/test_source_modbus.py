@@ -350,7 +350,7 @@ def test_a_device_that_never_stops_talking_over_tcp_is_given_up_in_time(opened: 
         assert talks.wait(10)
         began = time.monotonic()
         assert source.read() == []
-        with pytest.raises(SourceError, match="never stops talking|no Modbus over TCP"):
+        with pytest.raises(SourceError, match=r"never stops talking|no Modbus over TCP"):
             source.read()
         took_s = time.monotonic() - began
         ended.set()

@@ -24,7 +24,7 @@ def maps(data: Path) -> Iterator[Map]:
     """
     for room in (meters, solarman, victron, goodwe):
         yield from room.read(data)
-    reason = "the scale of a point is in another register, which no profile can say"
+    reason = "where a model begins differs from device to device, and these facts do not say"
     yield Map("sunspec", "SunSpec", "sunspec/models@7abdf8982d53", refused=reason)
 
 

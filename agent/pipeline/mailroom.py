@@ -34,6 +34,14 @@ _JUDGING: Final = 512
 log = logging.getLogger(__name__)
 
 
+class _Heard:
+    """What a recipient acknowledged, and the messages it said so in."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.streams: list[StreamAck] = []
+
+
 class Mailroom:
     """Reads the inbox; one thread owns it.
 
@@ -58,32 +66,40 @@ class Mailroom:
             SpoolError: the disk refuses; what was not done is read again.
         """
         done: list[int] = []
-        acks: dict[str, list[StreamAck]] = {}
+        acks: dict[str, _Heard] = {}
         room = _RANGES
         for inbound in self._spool.take_inbox(_INBOX):
             if room <= 0:
                 break
             room -= _OPENING
-            done.append(inbound.id)
             match read_inbound(inbound, site().keys, site().policy):
                 case Acknowledgement(streams=streams):
-                    acks.setdefault(inbound.recipient, []).extend(streams)
+                    heard = acks.setdefault(inbound.recipient, _Heard())
+                    heard.ids.append(inbound.id)
+                    heard.streams += streams
                     room -= sum(len(one.ranges) + len(one.refused) for one in streams)
                 case Arrival() as arrival:
-                    self._acknowledge(acks, now)
+                    done += self._acknowledge(acks, now)
                     self._take_policy(site().settings.state, arrival, on_policy)
+                    done.append(inbound.id)
                     room -= _JUDGING
                 case Rejected(reason=reason):
                     self._reject(reason)
+                    done.append(inbound.id)
                     room -= _JUDGING
-        self._acknowledge(acks, now)
+        done += self._acknowledge(acks, now)
         self._spool.drop_inbox(done)
 
-    def _acknowledge(self, acks: dict[str, list[StreamAck]], now: Instant) -> None:
+    def _acknowledge(self, acks: dict[str, _Heard], now: Instant) -> list[int]:
+        """Ids of the messages that are done: what is too much for a turn is read again."""
+        finished = []
         while acks:
-            recipient, streams = acks.popitem()
-            done = self._spool.acknowledge(recipient, streams, now.wall_ms)
+            recipient, heard = acks.popitem()
+            done = self._spool.acknowledge(recipient, heard.streams, now.wall_ms)
             log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
+            if not done.more:
+                finished += heard.ids
+        return finished
 
     def _take_policy(self, state: Path, arrival: Arrival, on_policy: Callable[[], bool]) -> None:
         try:

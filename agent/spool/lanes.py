@@ -19,14 +19,12 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from agent.spool.erasure import delete_before, drop_if_empty, empty, empty_in_part
+from agent.spool.erasure import delete_before, drop_if_empty, empty, empty_in_part, fits
 from agent.spool.records import LaneState, LaneView, Purged
 from agent.spool.schema import STREAM_SHIFT, forget_damaged
 from agent.spool.store import Store
 from assent.errors import SpoolError
 
-# Batches deleted in one part: 20 ms here, and a second no waits no longer than that.
-_PART: Final = 500
 _UNSIGNED: Final = 1 << 64
 _SIGN: Final = 1 << 63
 
@@ -209,12 +207,14 @@ class Lanes(Store):
         """
         with self._writing(durable=False) as db:
             row = db.execute(
-                "SELECT id, batches FROM lane WHERE flow=? AND state=?", (flow, LaneState.CLOSED)
+                "SELECT id, batches, bytes FROM lane WHERE flow=? AND state=?",
+                (flow, LaneState.CLOSED),
             ).fetchone()
             if row is None:
                 return False
-            if row[1] > _PART:  # the last ones go with the rest of it: till then a start goes on
-                empty_in_part(db, row[0], _PART)
+            # The last ones go with the rest of it: till then a start goes on.
+            if not fits(batches=row[1], size=row[2]):
+                empty_in_part(db, row[0])
                 return True
         if self._shrink_in_part():
             return True

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from agent.spool import gaps as declared
-from agent.spool.erasure import drop_if_empty
+from agent.spool.erasure import Room, drop_if_empty
 from agent.spool.lanes import signed
 from agent.spool.records import Acknowledged, LaneState, Waiting
 from agent.spool.retention import Retention, oldest_ms, subtract
@@ -85,6 +85,7 @@ class Queue(Retention):
     ) -> Acknowledged:
         """Deletes what the backend has stored, or gave up on; durable when this returns.
 
+        Of very much a part: where `Acknowledged.more` says so, the same is to be said again.
         A batch that is refused with retry stays and is sent again when it is due. Streams of other
         recipients, and unknown ones, are counted and change nothing.
 
@@ -99,20 +100,17 @@ class Queue(Retention):
         Raises:
             SpoolError: the disk refuses; nothing was deleted.
         """
-        tally = [0, 0, 0, 0, 0]
         with self._writing() as db:
+            settlement = _Settlement(db, now_ms)
             for ack in acks:
                 row = db.execute(
                     "SELECT number, lane.id, lane.stream, lane.flow FROM stream JOIN lane"
                     " ON lane.id = stream.lane WHERE stream.id=? AND lane.recipient=?",
                     (signed(ack.stream), recipient),
                 ).fetchone()
-                if row is None:
-                    tally[4] += 1
-                else:
-                    _settle_stream(db, row, ack, now_ms, tally)
+                settlement.stream(row, ack)
         self._shrink()
-        return Acknowledged(*tally)
+        return settlement.told()
 
     def waiting(self) -> dict[str, Waiting]:
         """Counts what waits; the cost grows with flows and streams, not with batches.
@@ -177,36 +175,67 @@ class _Ticket:
         )
 
 
-def _settle_stream(
-    db: sqlite3.Connection,
-    row: tuple[int, int, int | None, str],
-    ack: StreamAck,
-    now_ms: int,
-    tally: list[int],
-) -> None:
-    number, lane, present, flow = row
-    base = number << STREAM_SHIFT
-    refused: list[_Gone] = []
-    for refusal in ack.refused:
-        key = base + min(max(refusal.sequence, 0), _MAX_SEQUENCE)
-        if refusal.retry:
-            tally[3] += 1  # it stays and is due when it would have been: paced, no ping-pong
-        else:
-            refused += _delete(db, key, key)
-    stored = _delete(db, base, base + min(ack.watermark, _MAX_SEQUENCE) - 1)
-    for first, last in ack.ranges:
-        stored += _delete(db, base + max(first, 0), base + min(last, _MAX_SEQUENCE))
-    _confirm(db, base, {key for key, *_ in stored})
-    gone = refused + stored
-    subtract(db, lane, len(gone), sum(row[1] for row in gone), sum(row[2] for row in gone))
-    if now_ms:
-        db.execute("UPDATE lane SET acknowledged=? WHERE id=?", (now_ms, lane))
-    declared.forget(db, flow, (gaps for *_, gaps in stored if gaps is not None))
-    if number != present:
-        drop_if_empty(db, number)
-    tally[0] += len(stored)
-    tally[1] += sum(readings for _, readings, _, _ in stored)
-    tally[2] += len(refused)
+class _Settlement:
+    """What one acknowledgement deletes, in one transaction."""
+
+    def __init__(self, db: sqlite3.Connection, now_ms: int) -> None:
+        self._db = db
+        self._now_ms = now_ms
+        self._room = Room()
+        self._batches = self._readings = self._refused = self._retried = self._unknown = 0
+
+    def stream(self, row: tuple[int, int, int | None, str] | None, ack: StreamAck) -> None:
+        if row is None:
+            self._unknown += 1
+            return
+        db = self._db
+        number, lane, present, flow = row
+        base = number << STREAM_SHIFT
+        refused: list[_Gone] = []
+        for refusal in ack.refused:
+            key = base + min(max(refusal.sequence, 0), _MAX_SEQUENCE)
+            if refusal.retry:
+                self._retried += 1  # it stays and is due when it would have been: no ping-pong
+            else:
+                refused += self._delete(key, key)
+        stored = self._delete(base, base + min(ack.watermark, _MAX_SEQUENCE) - 1)
+        for first, last in ack.ranges:
+            stored += self._delete(base + max(first, 0), base + min(last, _MAX_SEQUENCE))
+        _confirm(db, base, {key for key, *_ in stored})
+        gone = refused + stored
+        subtract(db, lane, len(gone), sum(one[1] for one in gone), sum(one[2] for one in gone))
+        if self._now_ms:
+            db.execute("UPDATE lane SET acknowledged=? WHERE id=?", (self._now_ms, lane))
+        declared.forget(db, flow, (gaps for *_, gaps in stored if gaps is not None))
+        if number != present:
+            drop_if_empty(db, number)
+        self._batches += len(stored)
+        self._readings += sum(readings for _, readings, _, _ in stored)
+        self._refused += len(refused)
+
+    def told(self) -> Acknowledged:
+        return Acknowledged(
+            batches=self._batches,
+            readings=self._readings,
+            refused=self._refused,
+            retried=self._retried,
+            unknown=self._unknown,
+            more=self._room.is_full,
+        )
+
+    def _delete(self, low: int, high: int) -> list[_Gone]:
+        gone: list[_Gone] = self._room.take(
+            self._db.execute(
+                "SELECT id, readings, bytes, gaps FROM batch WHERE id BETWEEN ? AND ?"
+                " ORDER BY id LIMIT ?",
+                (low, high, self._room.batches),
+            ).fetchall()
+        )
+        if gone:
+            span = (low, gone[-1][0])
+            self._db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
+            self._db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", span)
+        return gone
 
 
 def _confirm(db: sqlite3.Connection, base: int, stored: set[int]) -> None:
@@ -221,13 +250,3 @@ def _confirm(db: sqlite3.Connection, base: int, stored: set[int]) -> None:
         confirmed,
     )
     db.executemany("DELETE FROM handed WHERE batch=?", confirmed)
-
-
-def _delete(db: sqlite3.Connection, low: int, high: int) -> list[_Gone]:
-    gone = db.execute(
-        "DELETE FROM batch WHERE id BETWEEN ? AND ? RETURNING id, readings, bytes, gaps",
-        (low, high),
-    ).fetchall()
-    if gone:
-        db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", (low, high))
-    return gone

@@ -87,6 +87,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
         refused: batches the backend gave up on, deleted here.
         retried: batches the backend asked for once more.
         unknown: streams named that are not the recipient's, or gone.
+        more: it was too much for one transaction; the same acknowledgement deletes more.
     """
 
     batches: int
@@ -94,6 +95,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
     refused: int
     retried: int
     unknown: int
+    more: bool = False
 
 
 class Purged(msgspec.Struct, frozen=True):

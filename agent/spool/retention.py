@@ -15,11 +15,11 @@ tells of readings that did arrive. The backend sees that from the sequence.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from agent.spool import gaps as declared
-from agent.spool.erasure import drop_if_empty
+from agent.spool.erasure import PART, Room, drop_if_empty
 from agent.spool.lanes import Lanes
 from agent.spool.records import Dropped
 from agent.spool.schema import NEVER, STREAM_SHIFT
@@ -28,16 +28,13 @@ from assent.header import GapCause
 # Bytes a batch costs on disk besides its message: two rows, one index entry, half a page
 # (tests/agent/test_spool.py measures it).
 OVERHEAD: Final = 600
-# Batches and bytes that one transaction drops: 20 ms here, and as much of the log.
-_PART: Final = 500
-_PART_BYTES: Final = 4 << 20
 # Batches read per query; most calls drop one.
 _CHUNK: Final = 20
 # Parts of one call. With four calls a second it drops faster than a machine can put.
 _PARTS: Final = 4
 
-_COLUMNS: Final = "id, lane, readings, bytes, first, last"
-_Row: TypeAlias = tuple[int, int, int, int, int, int]
+_COLUMNS: Final = "id, readings, bytes, first, last"
+_Row: TypeAlias = tuple[int, int, int, int, int]
 _Sums: TypeAlias = list[int]  # batches, readings, bytes
 
 
@@ -70,10 +67,10 @@ class Retention(Lanes):
             with self._writing() as db:
                 old = db.execute(
                     f"SELECT {_COLUMNS} FROM batch WHERE expires <= ?"  # noqa: S608 - no input
-                    f" ORDER BY expires LIMIT {_PART}",
+                    f" ORDER BY expires LIMIT {PART}",
                     (now_ms,),
                 )
-                _drop(db, _part(old.fetchall()), GapCause.AGE, dropped)
+                _drop(db, Room().take(old.fetchall()), GapCause.AGE, dropped)
                 soonest = db.execute("SELECT min(expires) FROM batch").fetchone()[0]
             self._next_expiry = NEVER if soonest is None else int(soonest)
             if self._next_expiry > now_ms:
@@ -102,7 +99,7 @@ class Retention(Lanes):
                     break
             with self._writing() as db:
                 doomed = _over_quota(db, max_bytes)
-                _drop(db, _part(doomed), GapCause.QUOTA, dropped)
+                _drop(db, Room().take(doomed), GapCause.QUOTA, dropped)
         if dropped:
             self._shrink()
         return _told(dropped)
@@ -118,18 +115,6 @@ def _held(db: sqlite3.Connection) -> list[tuple[int, int, int]]:
     return db.execute(f"SELECT id, core, {weight} FROM lane WHERE batches > 0").fetchall()  # noqa: S608 - no input
 
 
-def _part(rows: Iterable[_Row]) -> list[_Row]:
-    """The first of some rows: as many as one transaction drops, one at least."""
-    part: list[_Row] = []
-    size = 0
-    for row in rows:
-        part.append(row)
-        size += row[3]
-        if len(part) == _PART or size >= _PART_BYTES:
-            break
-    return part
-
-
 def _over_quota(db: sqlite3.Connection, max_bytes: int) -> Iterator[_Row]:
     sizes = {lane: (bool(core), size) for lane, core, size in _held(db)}
     oldest = {lane: _from_oldest(db, lane) for lane in sizes}
@@ -143,7 +128,7 @@ def _over_quota(db: sqlite3.Connection, max_bytes: int) -> Iterator[_Row]:
             if not sizes:
                 break
             continue
-        weight = row[3] + OVERHEAD
+        weight = row[2] + OVERHEAD
         sizes[lane] = (sizes[lane][0], sizes[lane][1] - weight)
         total -= weight
         yield row
@@ -164,13 +149,13 @@ def _drop(
             " ON lane.id = stream.lane WHERE number=?",
             (number,),
         ).fetchone()
-        readings, size = sum(row[2] for row in part), sum(row[3] for row in part)
+        readings, size = sum(row[1] for row in part), sum(row[2] for row in part)
         subtract(db, lane, len(part), readings, size)
         declared.declare(
             db,
             (flow, stream, cause),
-            min(row[4] for row in part),
-            max(row[5] for row in part),
+            min(row[3] for row in part),
+            max(row[4] for row in part),
             readings,
         )
         if number != present:
@@ -223,4 +208,4 @@ def oldest_ms(db: sqlite3.Connection, lane: int) -> int | None:
     Returns:
         Milliseconds since 1970, or None when nothing waits.
     """
-    return next((row[4] for row in _from_oldest(db, lane, chunk=1)), None)
+    return next((row[3] for row in _from_oldest(db, lane, chunk=1)), None)

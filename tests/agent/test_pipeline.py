@@ -306,7 +306,7 @@ def test_the_lane_row_is_durably_closed_before_the_open_batch_and_the_spool_are_
 @pytest.fixture
 def much_waiting(agreed: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """Seven sealed batches of the diagnosis wait, and a part of a purge takes three."""
-    monkeypatch.setattr("agent.spool.lanes._PART", 3)
+    monkeypatch.setattr("agent.spool.erasure.PART", 3)
     for number in range(7):
         agreed.powers(number)
         agreed.pipeline.flush()
@@ -1046,6 +1046,25 @@ def test_an_acknowledgement_deletes_what_it_covers_and_nothing_else(waiting: Hou
     assert powers_of(waiting) == [4, 5]
     flow = next(one for one in waiting.desk.status()["flows"] if one["flow"] == DIAGNOSIS)
     assert flow["last_acknowledged"] is not None
+
+
+def test_an_acknowledgement_of_more_than_a_turn_deletes_is_read_until_it_is_done(
+    waiting: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting.bring(*[{FAULT: "leak"}] * 9)
+    stream = waiting.spool.lanes()[DIAGNOSIS].stream
+    assert stream is not None
+    count = waiting.waiting(DIAGNOSIS)
+    assert count > 6
+    monkeypatch.setattr("agent.spool.erasure.PART", 4)
+    waiting.receive("maker", waiting.acknowledgement("maker", [StreamAck(stream, count - 1)]))
+    waiting.turn()
+    assert waiting.waiting(DIAGNOSIS) == count - 4
+    assert len(waiting.spool.take_inbox(9)) == 1
+    for _ in range(count):
+        waiting.turn()
+    assert waiting.waiting(DIAGNOSIS) == 1
+    assert waiting.spool.take_inbox(9) == []
 
 
 def test_a_batch_that_the_recipient_gave_up_on_is_deleted_and_one_to_be_retried_stays(

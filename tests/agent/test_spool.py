@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from agent.spool import Health, LaneState, Lease, LinkState, Spool, Target
+from agent.spool.erasure import PART, PART_BYTES
 from agent.spool.gaps import OFFERED
 from agent.spool.mail import CONTROL_MESSAGES, INBOX_BYTES, INBOX_MESSAGES
 from agent.spool.order import RESEND_MAX_MS, RESEND_MS
-from agent.spool.retention import _PART, _PART_BYTES, _PARTS, OVERHEAD
+from agent.spool.retention import _PARTS, OVERHEAD
 from assent.errors import SpoolError
 from assent.header import Gap, GapCause
 from assent.messages import RefusalReason, Refused, StreamAck
@@ -535,6 +536,23 @@ def test_an_id_is_never_used_twice(spool: Spool, carrier: Spool) -> None:
     assert new.id != old.id
 
 
+@pytest.mark.parametrize("size", [60, 100_000], ids=["small batches", "large batches"])
+def test_an_acknowledgement_of_very_much_is_applied_in_parts(spool: Spool, size: int) -> None:
+    """Red when it is one transaction: memory grows with it, and a no waits for it."""
+    count = 1_200 if size < 1_000 else 100
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(sequence, size=size) for sequence in range(count)])
+    ack = StreamAck(STREAM, count // 2, ranges=((count // 2 + 1, count - 1),))
+    parts = [spool.acknowledge("maker", [ack])]
+    while parts[-1].more:
+        parts += [spool.acknowledge("maker", [ack])]
+    assert len(parts) > 1
+    assert max(one.batches for one in parts) <= min(PART, 1 + PART_BYTES // size)
+    assert sum(one.batches for one in parts) == count - 1
+    assert spool.waiting()["service"].batches == 1
+    assert not spool.acknowledge("maker", [StreamAck(STREAM, count)]).more  # the twin
+
+
 # --- gaps ----------------------------------------------------------------------------------------
 
 
@@ -640,7 +658,7 @@ def test_a_week_of_drops_goes_in_parts_and_is_one_gap(
     calls = []
     while dropped := spool.expire(NOW) if by_age else spool.enforce_quota(0):
         calls += [sum(one.batches for one in dropped)]
-        assert calls[-1] <= _PARTS * min(_PART, 1 + _PART_BYTES // size)
+        assert calls[-1] <= _PARTS * min(PART, 1 + PART_BYTES // size)
     assert len(calls) > 1
     assert sum(calls) == count
     assert spool.waiting()["service"].batches == 0

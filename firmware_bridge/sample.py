@@ -84,6 +84,14 @@ class PartlySource(Protocol):
         """What fails now, as a sentence without a value or an identifier; None when nothing."""
 
 
+@runtime_checkable
+class ChoosySource(Protocol):
+    """A source that can leave unread what nobody wants."""
+
+    def choose(self, names: frozenset[str] | None) -> None:
+        """Reads these attributes and no others from now on; None reads all it has."""
+
+
 def trouble_of(source: Source | None) -> str | None:
     """What fails in a part of a source that is read; None for a source that has no parts."""
     return source.trouble() if isinstance(source, PartlySource) else None

@@ -9,7 +9,8 @@ Law:
   - between two attempts lie 1 to 60 s, twice as many after each failure, at random within them; the
     first sample ends the series;
   - the end of a recording is no failure: it is not opened again;
-  - what is not wanted is closed, and stays closed;
+  - what is not wanted is closed, and stays closed; a source that can is told what is wanted of it
+    before it reads on, by its own thread;
   - what goes and what returns is logged once each way.
 
 Security: a foreign exception is reported by its kind only, because its text may hold a value, an
@@ -25,7 +26,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -33,7 +34,14 @@ import msgspec
 from assent.errors import AssentError
 from assent.units import Duration
 from firmware_bridge.clock import Clock, WakingClock
-from firmware_bridge.sample import EndOfSource, Sample, Source, SourceError, trouble_of
+from firmware_bridge.sample import (
+    ChoosySource,
+    EndOfSource,
+    Sample,
+    Source,
+    SourceError,
+    trouble_of,
+)
 
 Deliver = Callable[[list[Sample]], None]
 """Takes what one source read; called from the threads of all sources, so it must bear that."""
@@ -152,13 +160,21 @@ class Supervisor:
                 keeper.want(wanted=keeper.configured.device_id in wanted)
             keeper.thread.start()
 
-    def want(self, device_ids: Collection[str]) -> None:
+    def want(
+        self, device_ids: Collection[str], only: Mapping[str, frozenset[str]] | None = None
+    ) -> None:
         """Says which devices are wanted from now on: the others are closed, these are opened.
 
         Returns at once. A delivery that is under way may still finish; what an unwanted source
         reads afterwards is dropped.
+
+        Args:
+            device_ids: the devices that are wanted.
+            only: the attributes that are wanted of a device, from its next read on; of one that is
+                not named, all.
         """
         for keeper in self._keepers:
+            keeper.choose((only or {}).get(keeper.configured.device_id))
             keeper.want(wanted=keeper.configured.device_id in device_ids)
 
     def stop(self) -> tuple[str, ...]:
@@ -202,6 +218,8 @@ class _Keeper:
         self._between = between
         self._source: Source | None = None
         self._wanted = True
+        self._chosen: frozenset[str] | None = None
+        self._told: frozenset[str] | None = None  # what the source was told is wanted of it
         self._stopping = False
         self._wake = threading.Event()
         self._health = Health(
@@ -219,6 +237,9 @@ class _Keeper:
         if wanted != self._wanted:
             self._wanted = wanted
             self._wake.set()
+
+    def choose(self, names: frozenset[str] | None) -> None:
+        self._chosen = names
 
     def stop(self) -> None:
         self._stopping = True
@@ -289,6 +310,7 @@ class _Keeper:
     def _listen(self, source: Source) -> None:
         while self._is_on():
             called_ms = self._called_ms = self._clock.now().mono_ms
+            self._tell_chosen(source)
             samples = source.read()
             self._called_ms = None
             if not self._is_on():
@@ -301,6 +323,12 @@ class _Keeper:
             if fresh_ms is not None and now_ms - self._heard_ms > fresh_ms:
                 raise SilentSourceError(f"nothing came for more than {Duration(fresh_ms)}")
             self._rest(called_ms + _PAUSE_MS - now_ms)
+
+    def _tell_chosen(self, source: Source) -> None:
+        chosen = self._chosen
+        if chosen != self._told and isinstance(source, ChoosySource):
+            source.choose(chosen)
+            self._told = chosen
 
     def _hand_over(self, samples: list[Sample]) -> None:
         self._series = 0

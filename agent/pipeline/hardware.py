@@ -2,7 +2,8 @@
 """Which devices are opened: those of agent.toml that deliver something a running flow wants.
 
 Law:
-  - a device none of whose attributes any running flow wants is not opened;
+  - a device none of whose attributes any running flow wants is not opened; of the others nothing
+    is read that no running flow wants, where the source can tell one from the other;
   - a device whose profile or source is not usable is reported and stays shut; the others go on;
   - devices that are replaced are not waited for: what they read last is not delivered.
 """
@@ -67,13 +68,12 @@ class Hardware:
             self.stop()
             self._start(settings.devices)
         assert self._supervisor is not None
-        self._supervisor.want(
-            [
-                device
-                for device, delivered in self._delivered.items()
-                if delivered & wanted or device in watched
-            ]
-        )
+        flowing = {
+            device: delivered & wanted
+            for device, delivered in self._delivered.items()
+            if delivered & wanted and device not in watched
+        }
+        self._supervisor.want(flowing.keys() | watched, flowing)
 
     def reread(self, settings: Settings) -> None:
         """Looks at the profiles again; when one is another, `follow` replaces the devices."""

@@ -30,6 +30,7 @@ from tests.agent.installed import (
     values,
 )
 from tests.simulators.conditions import eventually
+from tests.simulators.meter import Meters, Washer
 
 RECORDING = "time,power,energy,water,door,program,fault,serial\n" + "".join(
     f"2026-11-01T08:00:{second:02}Z,{second}.0,412345,21.0,1,idle,,TEST-WM-CANARY-0001\n"
@@ -44,6 +45,15 @@ port = "{port}"
 profile = "{profile}"
 every = "20ms"
 speed = {speed}
+"""
+METER = """
+[[device]]
+id = "meter"
+kind = "electricity-meter"
+source = "modbus"
+port = "{port}"
+profile = "eastron-sdm120"
+every = "20ms"
 """
 HOST = """
 [[device]]
@@ -129,6 +139,30 @@ def test_an_attribute_that_the_device_cannot_deliver_opens_nothing(bench: Bench)
     bench.follow(washer() + HOST, "location.area")
     bench.reaches(washer=State.IDLE, host=State.IDLE)
     assert bench.samples == []
+
+
+@pytest.mark.clause("C01")
+def test_a_register_that_no_flow_wants_is_not_read_unless_somebody_looks(
+    bench: Bench, tmp_path: Path
+) -> None:
+    def asked() -> set[int]:
+        return {int.from_bytes(frame[2:4]) for frame in list(line.asked)}
+
+    with Meters(tmp_path / "port", [Washer(1)], baudrate=2400) as line:
+        devices = METER.format(port=tmp_path / "port")
+        bench.follow(devices, POWER)
+        eventually(lambda: len(bench.said(POWER, "meter")) > 2)
+        assert asked() == {12}
+        bench.hardware.follow(bench.settings(devices), frozenset({POWER}), frozenset({"meter"}))
+        eventually(lambda: bench.said("appliance.voltage", "meter"))
+        assert asked() > {12}
+        bench.follow(devices, POWER)
+        bench.samples.clear()
+        eventually(lambda: len(bench.said(POWER, "meter")) > 2)
+        line.asked.clear()
+        eventually(lambda: len(line.asked) > 5)
+        assert asked() == {12}
+        bench.hardware.stop()
 
 
 def test_a_wanted_device_is_read_to_its_end(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+import msgspec
 import pytest
 import serial
 from pymodbus.constants import ExcCodes
@@ -24,6 +25,7 @@ from assent.units import Duration
 from firmware_bridge.clock import Clock
 from firmware_bridge.decode.requests import Request
 from firmware_bridge.profile import Profile, parse_profile
+from firmware_bridge.profile.fields import Requests
 from firmware_bridge.sample import Sample, Source, SourceError, Value
 from firmware_bridge.sources import registry
 from firmware_bridge.sources.modbus import ModbusSource
@@ -199,6 +201,52 @@ def test_a_fault_of_the_machine_is_an_event_each_time_it_comes(link: Path, opene
                 if name == "appliance.fault"
             ]
     assert events == ["drain-blocked"] * 2
+
+
+# What nobody wants.
+
+
+def asked(line: Meters) -> set[tuple[int, int, int]]:
+    """(function, address, count) of every request since the last look."""
+    frames, line.asked = line.asked, []
+    return {(frame[1], *struct.unpack(">HH", frame[2:6])) for frame in frames}
+
+
+def test_a_register_that_nobody_wants_is_not_asked_for(link: Path, opened: Open) -> None:
+    everything = {(4, 12, 2), (4, 20, 1), (4, 31, 1), (4, 342, 2), (3, 0, 8), (2, 1, 1), (1, 1, 1)}
+    with Meters(link, [Washer(1)]) as line:
+        source = opened(link, profile(POWER + ENERGY + REST))
+        assert len(merged(until_samples(source))) == 6
+        assert asked(line) == everything
+        source.choose(frozenset({"appliance.power", "appliance.door"}))
+        names = {"device.serial", "appliance.power", "appliance.door"}
+        assert merged(until_samples(source)).keys() == names
+        assert asked(line) == {(3, 0, 8), (4, 12, 2), (2, 1, 1)}
+        source.choose(None)
+        assert len(merged(until_samples(source))) == 6
+        assert asked(line) == everything
+
+
+def test_a_register_between_two_that_are_wanted_is_thrown_away(link: Path, opened: Open) -> None:
+    with Meters(link, [Washer(1)]) as line:
+        near = profile(POWER + ENERGY + REST)
+        near = msgspec.structs.replace(near, requests=Requests(gap=20, timeout=Duration(200)))
+        source = opened(link, near)
+        source.choose(frozenset({"appliance.power", "appliance.fault"}))
+        assert merged(until_samples(source)).keys() == {"device.serial", "appliance.power"}
+        assert asked(line) == {(3, 0, 8), (4, 12, 20)}
+
+
+def test_an_event_that_was_left_out_is_given_when_it_is_wanted(link: Path, opened: Open) -> None:
+    washer = Washer(1)
+    washer.alarm = True
+    found = []
+    with Meters(link, [washer]):
+        source = opened(link, profile(POWER + REST))
+        for wanted in (None, frozenset({"appliance.power"}), None, None):
+            source.choose(wanted)
+            found.append(merged(until_samples(source)).get("appliance.fault"))
+    assert found == ["drain-blocked", None, "drain-blocked", None]
 
 
 # Faults on the wire.

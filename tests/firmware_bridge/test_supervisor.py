@@ -427,6 +427,40 @@ def test_what_is_not_wanted_is_not_opened_until_it_is(start: Starter) -> None:
     assert (other.reads, len(tray.of("other"))) == (read, delivered)
 
 
+class Choosy(Scripted):
+    """A source that can leave unread what nobody wants."""
+
+    chosen: frozenset[str] | None = None
+
+    def choose(self, names: frozenset[str] | None) -> None:
+        self.chosen = names
+
+    def read(self) -> list[Sample]:
+        read = super().read()
+        return [] if self.chosen == frozenset() else read
+
+
+def test_a_source_that_can_is_told_what_is_wanted_of_it_before_it_reads_on(start: Starter) -> None:
+    clock, tray = ManualClock(flowing=True), Tray()
+    one, other = Choosy(clock, "one", [1]), Scripted(clock, "other", [2])
+    supervisor = start(configured(one), configured(other), deliver=tray, clock=clock)
+    until(lambda: len(tray.of("one")) > 1)
+    assert one.chosen is None
+    only = frozenset({"appliance.power"})
+    supervisor.want({"one", "other"}, {"one": only, "other": only})
+    until(lambda: one.chosen == only)
+    supervisor.want({"other"}, {"other": only})
+    until(lambda: health_of(supervisor, "one").state is State.IDLE)
+    reads = one.reads
+    supervisor.want({"one"}, {"one": frozenset()})
+    until(lambda: one.reads > reads)
+    so_far = len(tray.of("one"))
+    supervisor.want({"one"})
+    until(lambda: len(tray.of("one")) > so_far)
+    assert one.chosen is None
+    assert len(tray.of("other")) > 1
+
+
 def test_what_is_read_after_it_was_no_longer_wanted_is_dropped(start: Starter) -> None:
     clock, tray = Clock(), Tray()
     reading, may_return = threading.Event(), threading.Event()

@@ -4,6 +4,8 @@
 Path: profile → decode.modbus (plan) → bus → decode.modbus (values) → **Sample**.
 Law:
   - functions 1 to 4 are all that can be asked: nothing here can change a device;
+  - what nobody wants is asked for only where it stands between what is wanted, and thrown away
+    unread; the serial number is always wanted, since pseudonyms rest on it;
   - each answer is a Sample of the instant at which it came;
   - an unanswered request is asked once more at the next read; the others go on without it, and
     only a unit that answers none of them fails;
@@ -20,12 +22,12 @@ Limits: one thread per device, one question at a time per port.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from firmware_bridge.clock import Clock, Pace
 from firmware_bridge.decode.modbus import Block, Reading
-from firmware_bridge.decode.requests import Request, plan
+from firmware_bridge.decode.requests import Request, narrowed, plan
 from firmware_bridge.profile import Profile
 from firmware_bridge.profile.fields import Serial
 from firmware_bridge.profile.registers import is_bit
@@ -91,10 +93,10 @@ class ModbusSource:
         self._clock = clock
         self._device = Device(config.device_id, config.kind)
         # The serial number first, so that it is known when the first values go.
-        requests = sorted(
+        self._plan = sorted(
             plan(profile.fields, profile.requests), key=lambda one: SERIAL not in _names(one)
         )
-        self._parts = [_Part(request, config.unit_id) for request in requests]
+        self._parts = self._compiled(self._plan)
         self._bus: Bus | None = None
         self._pace: Pace | None = None
         self._next = 0  # the request of this round that is asked next
@@ -102,6 +104,15 @@ class ModbusSource:
         self._answered = False
         self._on: frozenset[tuple[str, str]] = frozenset()
         self._faults: frozenset[str] = frozenset()
+
+    def choose(self, names: frozenset[str] | None) -> None:
+        """Asks for these attributes and no others from now on; None asks for all."""
+        chosen = None if names is None else names | {SERIAL}
+        self._parts = self._compiled(self._plan if chosen is None else narrowed(self._plan, chosen))
+        kept = {name for part in self._parts for name in _names(part.question.request)}
+        self._faults &= kept
+        self._on = frozenset(event for event in self._on if event[0] in kept)
+        self._begin()
 
     def open(self) -> None:
         """Opens the port, or joins those who have it open.
@@ -137,7 +148,7 @@ class ModbusSource:
                 self._note(part, exc.message)
             self._next += 1
             self._tries = 0
-        if not self._answered:
+        if not self._answered and self._parts:
             raise SourceError(self._parts[0].trouble or "the unit answers nothing")
         self._begin()
         return samples
@@ -163,6 +174,9 @@ class ModbusSource:
         verb = "fails" if count == 1 else "fail"
         more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
         return f"{count} of {fields} fields {verb}: {reasons[0]}{more}"
+
+    def _compiled(self, requests: Iterable[Request]) -> list[_Part]:
+        return [_Part(request, self._config.unit_id) for request in requests]
 
     def _begin(self) -> None:
         self._next = self._tries = 0

@@ -28,8 +28,8 @@ from agent.spool.records import Waiting
 from assent.errors import PolicyError
 from assent.policy.model import Flow, Policy
 from assent.policy.terms import compare, terms_of
+from firmware_bridge.health import Health
 from firmware_bridge.sample import Instant
-from firmware_bridge.supervisor import Health
 
 Json = dict[str, Any]
 

@@ -36,8 +36,8 @@ from agent.spool.schema import DamagedError
 from agent.watch import Seen, Watch
 from assent.errors import SpoolError
 from firmware_bridge.clock import Clock
+from firmware_bridge.health import Health
 from firmware_bridge.sample import Instant, Sample
-from firmware_bridge.supervisor import Health
 
 # Lists of samples that wait for the owner; what one read of a source gave is cut into such lists,
 # because an act is heard between two of them.

@@ -19,11 +19,12 @@ from agent.settings import DeviceSettings, Settings
 from assent.errors import AssentError
 from assent.units import Duration
 from firmware_bridge.clock import Clock
+from firmware_bridge.health import Health, State
 from firmware_bridge.profile import load_profile
 from firmware_bridge.sample import Sample
 from firmware_bridge.sources import registry
 from firmware_bridge.sources.registry import SourceConfig
-from firmware_bridge.supervisor import Configured, Health, State, Supervisor
+from firmware_bridge.supervisor import Configured, Supervisor
 
 Deliver: TypeAlias = Callable[[list[Sample], threading.Event], None]
 """Takes samples; gives up waiting when the event says that their device is closed."""

@@ -14,8 +14,8 @@ import pytest
 from agent.pipeline.hardware import Hardware
 from agent.settings import Settings, load_settings
 from firmware_bridge.clock import Clock
+from firmware_bridge.health import Health, State
 from firmware_bridge.sample import Sample
-from firmware_bridge.supervisor import Health, State
 from tests.agent.installed import (
     AGENT,
     DIAGNOSIS,

@@ -15,11 +15,12 @@ import pytest
 from assent.units import Duration
 from demo.make_recording import RECORDING, recording
 from firmware_bridge.clock import Clock
+from firmware_bridge.health import State
 from firmware_bridge.profile import load_profile
 from firmware_bridge.sample import Sample
 from firmware_bridge.sources import registry
 from firmware_bridge.sources.registry import SourceConfig
-from firmware_bridge.supervisor import Configured, State, Supervisor
+from firmware_bridge.supervisor import Configured, Supervisor
 from tests.simulators.clock import ManualClock
 
 REPO = Path(__file__).resolve().parents[2]

@@ -24,6 +24,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from assent.units import Duration
 from firmware_bridge.clock import Clock
 from firmware_bridge.decode.requests import Request
+from firmware_bridge.health import Health, State
 from firmware_bridge.profile import Profile, parse_profile
 from firmware_bridge.profile.fields import Requests
 from firmware_bridge.sample import Sample, Source, SourceError, Value
@@ -31,7 +32,7 @@ from firmware_bridge.sources import registry
 from firmware_bridge.sources.modbus import ModbusSource
 from firmware_bridge.sources.modbus.frames import Question, rtu_frame, tcp_frame
 from firmware_bridge.sources.registry import SourceConfig
-from firmware_bridge.supervisor import Configured, Health, State, Supervisor
+from firmware_bridge.supervisor import Configured, Supervisor
 from tests.simulators import meter
 from tests.simulators.conditions import eventually
 from tests.simulators.meter import Meters, RemoteMeters, TcpMeters, Washer

@@ -16,9 +16,10 @@ import pytest
 from assent.errors import KeyStoreError
 from assent.units import Duration
 from firmware_bridge.clock import Clock
+from firmware_bridge.health import Health, State
 from firmware_bridge.sample import Device, EndOfSource, Sample, Source, SourceError
 from firmware_bridge.sources.registry import SourceConfig, make
-from firmware_bridge.supervisor import Configured, Health, State, Supervisor
+from firmware_bridge.supervisor import Configured, Supervisor
 from tests.simulators.clock import ManualClock
 
 CANARY = "TEST-SERIAL-0815"

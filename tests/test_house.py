@@ -41,6 +41,7 @@ LIBRARIES = {
         "assent/kem.py",
         "assent/envelope",
         "assent/backend/authority.py",
+        "agent/journal/areas",
         "agent/keys",
         "agent/transform",
     ),

@@ -28,17 +28,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
+from agent.journal import Remembered
 from agent.lane.ends import Ends, Share, drawn
 from agent.lane.intake import Take
 from agent.lane.memory import LATE_MS
 from agent.lane.shaper import Shaper
 from agent.path import Batch, Permit
 from agent.transform import DropReason
+from assent.columns import Table
 from assent.envelope import ClockQuality, Gap
 from firmware_bridge.sample import Device
 
-__all__ = ["Lane", "Take"]
+__all__ = ["Lane", "Snapshot", "Take"]
+
+
+class Snapshot(NamedTuple):
+    """What a lane tells the journal, after transformation: rows, and what it remembers."""
+
+    tables: tuple[Table, ...]
+    memory: tuple[Remembered, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it."""
+        return not (self.tables or self.memory)
 
 
 class Lane:
@@ -192,6 +207,50 @@ class Lane:
             clock=self.clock,
             gaps=tuple(gaps),
         )
+
+    def news(self) -> Snapshot:
+        """What was settled and remembered since `mark`: what the journal was not told of."""
+        return Snapshot(self._held.news(), self._memory.told(whole=False))
+
+    def rest(self) -> Snapshot:
+        """What is told of the lane right after a batch was closed, under the number that follows.
+
+        Rows the journal was not told of may wait for its next commit, unless what the lane
+        remembers has gone on from them.
+        """
+        news = () if self._memory.is_empty else self._held.news()
+        return Snapshot((*self._held.told(), *news), self._memory.told(whole=True))
+
+    def whole(self) -> Snapshot:
+        """All that is settled and remembered."""
+        return Snapshot((*self._held.told(), *self._held.news()), self._memory.told(whole=True))
+
+    def mark(self, *, rest: bool = False) -> None:
+        """Notes that the journal was told.
+
+        Args:
+            rest: of `rest` only; else of everything.
+        """
+        if not (rest and self._memory.is_empty):
+            self._held.mark()
+            self._memory.mark()
+
+    def take_up(self, told: Snapshot) -> None:
+        """Goes on from what a lane of another life told; before anything is taken in.
+
+        Args:
+            told: by a lane of the same terms, attributes, secret and epoch.
+
+        Raises:
+            ValueError: it is of other terms; the lane is as it was.
+        """
+        try:
+            self._shaper.take_up(told.tables, told.memory)
+        except ValueError:
+            self._begin()
+            raise
+        self.mark()
+        self._look_ms = None
 
     def discard(self) -> None:
         """Forgets everything that waits, at once (policy C28); nothing of it can leave any more."""

@@ -6,7 +6,9 @@ Law:
   - a row that lost a value joins the group of the attributes it still has; no other value of it is
     lost;
   - tables leave in the order of their pseudonyms: the order in which devices were first seen joins
-    two batches as well as a counter would.
+    two batches as well as a counter would;
+  - rows are told to the journal in the order in which they came, each once: a group knows how many
+    of its first rows were.
 """
 
 from __future__ import annotations
@@ -24,27 +26,38 @@ Plan: TypeAlias = tuple[Compiled, ...]
 class _Group:
     """Rows of one device with the same attributes."""
 
-    __slots__ = ("columns", "device", "plan", "since_ms", "times")
+    __slots__ = ("columns", "device", "plan", "since_ms", "times", "told")
 
     def __init__(self, device: bytes, plan: Plan, since_ms: int) -> None:
         self.device = device
         self.plan = plan
         self.since_ms = since_ms
+        self.told = 0
         self.times: list[int] = []
         self.columns: list[list[Cell]] = [[] for _ in plan]
 
     def cut(self, rows: int) -> Table:
         """Takes the first rows out, as a table."""
-        times, columns = self.times[:rows], [column[:rows] for column in self.columns]
+        table = self.part(0, rows)
+        self.told = max(0, self.told - rows)
         del self.times[:rows]
         for column in self.columns:
             del column[:rows]
+        return table
+
+    def part(self, begin: int, end: int) -> Table:
+        """Copies some rows, as a table."""
         return Table(
             self.device,
-            times,
+            self.times[begin:end],
             tuple(
-                Column(compiled.name, compiled.kind, cast("Values", column), compiled.quantum)
-                for compiled, column in zip(self.plan, columns, strict=True)
+                Column(
+                    compiled.name,
+                    compiled.kind,
+                    cast("Values", column[begin:end]),
+                    compiled.quantum,
+                )
+                for compiled, column in zip(self.plan, self.columns, strict=True)
             ),
         )
 
@@ -106,6 +119,21 @@ class Held:
                 instants = [times[row] for row in rows]
                 cells = [[columns[index][row] for row in rows] for index in kept]
                 self.add(device, tuple(plan[i] for i in kept), instants, cells, instants[0])
+
+    def told(self) -> tuple[Table, ...]:
+        """Copies the rows of which `mark` was told and that are here still."""
+        parts = [(group, 0, group.told) for group in self._groups.values()]
+        return tuple(group.part(begin, end) for group, begin, end in parts if end)
+
+    def news(self) -> tuple[Table, ...]:
+        """Copies the rows that came since `mark`."""
+        parts = [(group, group.told, len(group.times)) for group in self._groups.values()]
+        return tuple(group.part(begin, end) for group, begin, end in parts if end > begin)
+
+    def mark(self) -> None:
+        """Notes that all rows were told."""
+        for group in self._groups.values():
+            group.told = len(group.times)
 
     def take(self, most: int) -> tuple[Table, ...]:
         """Takes tables out.

@@ -27,7 +27,7 @@ from typing import Final, TypeAlias, cast
 from agent.lane.memory import Run
 from agent.lane.seconds import first_second
 from agent.path import Permit, Rehearsal
-from agent.transform import Compiled, DropReason, device_pseudonym
+from agent.transform import Compiled, DropReason, device_owner, device_pseudonym
 from firmware_bridge.sample import Device, Value
 
 Take: TypeAlias = Callable[[int, Sequence[Value]], None]
@@ -44,10 +44,10 @@ log = logging.getLogger(__name__)
 class _Shape:
     """Rows of one device that carry the same wanted attributes."""
 
-    __slots__ = ("device", "plan", "pseudonym", "rows")
+    __slots__ = ("owner", "plan", "pseudonym", "rows")
 
-    def __init__(self, device: Device, pseudonym: bytes, plan: tuple[Compiled, ...]) -> None:
-        self.device = device
+    def __init__(self, owner: bytes, pseudonym: bytes, plan: tuple[Compiled, ...]) -> None:
+        self.owner = owner
         self.pseudonym = pseudonym
         self.plan = plan
         self.rows: list[_Row] = []
@@ -166,7 +166,8 @@ class Intake:
         if shape is None:
             pseudonym = self._pseudonym(device)
             plan = tuple(self._compiled[name] for name in wanted)
-            shape = self._shapes[device, wanted] = _Shape(device, pseudonym, plan)
+            owner = device_owner(self._device_key, device)
+            shape = self._shapes[device, wanted] = _Shape(owner, pseudonym, plan)
         return shape
 
     def _pseudonym(self, device: Device) -> bytes:
@@ -217,7 +218,7 @@ class Intake:
             else _transposed(cast("list[tuple[object, ...]]", picked))
         )
         arrivals = [row[2] for row in rows]
-        return Run(shape.device, shape.pseudonym, shape.plan, ordered, columns, arrivals=arrivals)
+        return Run(shape.owner, shape.pseudonym, shape.plan, ordered, columns, arrivals=arrivals)
 
     def _inside(self, shape: _Shape) -> list[_Row]:
         inside: list[_Row] = []

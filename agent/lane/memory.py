@@ -5,33 +5,38 @@ Law:
   - readings of one attribute of one device are taken in the order of time, those of one instant in
     the order in which they came, whichever shapes of sample brought them;
   - every device has a memory of its own, whatever pseudonym it goes by;
-  - nothing here outlives its lane, so that nothing joins two epochs.
+  - what is remembered is told to the journal where it changed, and taken up again by a lane of the
+    same stream or epoch; nothing joins two epochs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
+from agent.journal import Remembered
 from agent.lane.held import Held
 from agent.transform import Compiled, DropReason
 from agent.transform.readers import Cell, Out
 from agent.transform.series import Delta, Window
-from firmware_bridge.sample import Device
 
 # A silent device's last window waits for a reading after its end; after this long it leaves without
 # one. Until then a source may still hand over what it had buffered.
 LATE_MS = 3_600_000
 
 
+_Key: TypeAlias = tuple[bytes, str]  # owner and attribute
+
+
 class Run:
     """The rows of one shape that settle together. Owned by the settling lane."""
 
-    __slots__ = ("arrivals", "cells", "clean", "device", "plan", "pseudonym", "times")
+    __slots__ = ("arrivals", "cells", "clean", "owner", "plan", "pseudonym", "times")
 
     def __init__(
         self,
-        device: Device,
+        owner: bytes,
         pseudonym: bytes,
         plan: tuple[Compiled, ...],
         times: list[int],
@@ -39,7 +44,7 @@ class Run:
         *,
         arrivals: list[int],
     ) -> None:
-        self.device = device
+        self.owner = owner
         self.pseudonym = pseudonym
         self.plan = plan
         self.times = times
@@ -64,15 +69,64 @@ class Memory:
     def __init__(self, begin_ms: int, end_ms: int, dropped: Counter[DropReason]) -> None:
         self._span = (begin_ms, end_ms)
         self._dropped = dropped
-        self._deltas: dict[tuple[Device, str], Delta] = {}
-        self._windows: dict[tuple[Device, str], tuple[bytes, Compiled, Window]] = {}
-        self._ended: dict[tuple[bytes, int, Device], dict[str, tuple[Compiled, Out, int]]] = {}
+        self._deltas: dict[_Key, Delta] = {}
+        self._windows: dict[_Key, tuple[bytes, Compiled, Window]] = {}
+        self._ended: dict[tuple[bytes, int, bytes], dict[str, tuple[Compiled, Out, int]]] = {}
+        self._changed: set[_Key] = set()
 
     def amend(self, end_ms: int) -> None:
         """Cuts windows at another end."""
         self._span = (self._span[0], end_ms)
         for _, _, window in self._windows.values():
             window.amend(end_ms, self._dropped)
+        self._changed.update(self._windows)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered."""
+        return not (self._windows or self._deltas)
+
+    def told(self, *, whole: bool) -> tuple[Remembered, ...]:
+        """Tells what is remembered.
+
+        Args:
+            whole: all of it; else what changed since `mark`.
+        """
+        keys = [*self._windows, *self._deltas] if whole else self._changed
+        return tuple(self._remembered(key) for key in sorted(keys))
+
+    def mark(self) -> None:
+        """Notes that all of it was told."""
+        self._changed.clear()
+
+    def take_up(self, told: Sequence[Remembered], compiled: Mapping[str, Compiled]) -> None:
+        """Goes on from what was told.
+
+        Args:
+            told: by a lane of the same terms and epoch.
+            compiled: how each attribute is read.
+
+        Raises:
+            ValueError: it is of other terms.
+        """
+        for one in told:
+            how = compiled.get(one.attribute)
+            if how is not None and how.is_window:
+                window = how.window(*self._span)
+                window.take_up(one.state, self._dropped)
+                self._windows[one.owner, one.attribute] = (one.device, how, window)
+            elif how is not None and how.is_delta:
+                delta = self._deltas[one.owner, one.attribute] = how.delta()
+                delta.take_up(one.state)
+            else:
+                raise ValueError("what is remembered is of other terms")
+
+    def _remembered(self, key: _Key) -> Remembered:
+        owner, attribute = key
+        if key in self._windows:
+            device, _, window = self._windows[key]
+            return Remembered(owner, device, attribute, window.state)
+        return Remembered(owner, b"", attribute, self._deltas[key].state)
 
     @property
     def absorbed(self) -> int:
@@ -85,11 +139,12 @@ class Memory:
         Args:
             runs: what settles, of all shapes.
         """
-        series: dict[tuple[Device, str], list[tuple[Run, int]]] = {}
+        series: dict[_Key, list[tuple[Run, int]]] = {}
         for run in runs:
             for index, compiled in enumerate(run.plan):
                 if compiled.is_delta or compiled.is_window:
-                    series.setdefault((run.device, compiled.name), []).append((run, index))
+                    series.setdefault((run.owner, compiled.name), []).append((run, index))
+        self._changed.update(series)
         for key, parts in series.items():
             times, cells, order = _merged(parts)
             clean = all(run.clean[index] for run, index in parts)
@@ -109,6 +164,7 @@ class Memory:
         """Gives up all open windows; their readings are counted."""
         for _, _, window in self._windows.values():
             window.drop(self._dropped)
+        self._changed.update(self._windows)
 
     def release(self, held: Held) -> None:
         """Moves the windows that ended to what waits for its batch.
@@ -126,7 +182,7 @@ class Memory:
 
     def _absorb(
         self,
-        key: tuple[Device, str],
+        key: _Key,
         pseudonym: bytes,
         compiled: Compiled,
         times: list[int],
@@ -145,14 +201,16 @@ class Memory:
         values: list[Out] = cells  # type: ignore[assignment]  # reasons were taken out above
         self._note(key, window.absorb(times, values, self._dropped))
 
-    def _note(self, key: tuple[Device, str], ended: list[tuple[int, Out]]) -> None:
+    def _note(self, key: _Key, ended: list[tuple[int, Out]]) -> None:
         pseudonym, compiled, window = self._windows[key]
+        if ended:
+            self._changed.add(key)
         for start, value in ended:
             row = self._ended.setdefault((pseudonym, start, key[0]), {})
             row[compiled.name] = (compiled, value, window.length)
 
 
-def _place(item: tuple[tuple[bytes, int, Device], object]) -> tuple[bytes, int]:
+def _place(item: tuple[tuple[bytes, int, bytes], object]) -> tuple[bytes, int]:
     (pseudonym, start, _), _ = item
     return pseudonym, start
 

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
+from agent.journal import Remembered
 from agent.lane.held import Held
 from agent.lane.intake import Intake, Take
 from agent.lane.memory import Memory, Run
 from agent.lane.seconds import first_second, whole_seconds
 from agent.path import Permit, Rehearsal
-from agent.transform import DEVICE_KIND, DropReason, compile_transform, pseudonym_key
-from assent.columns import Table
+from agent.transform import DEVICE_KIND, Compiled, DropReason, compile_transform, pseudonym_key
+from agent.transform.readers import Cell
+from assent.columns import Column, Table
 from firmware_bridge.sample import Device
 
 
@@ -91,6 +94,24 @@ class Shaper:
             self.memory.end_by(ended_ms)
         self.memory.drop()
         self.memory.release(self.held)
+
+    def take_up(self, tables: Sequence[Table], memory: Sequence[Remembered]) -> None:
+        """Goes on from what another shaper of the same scope, secret and epoch has told.
+
+        Raises:
+            ValueError: it is of another scope.
+        """
+        for table in tables:
+            plan = tuple(self._planned(column) for column in table.columns)
+            columns = [cast("Sequence[Cell]", column.values) for column in table.columns]
+            self.held.add(table.device, plan, table.times, columns, min(table.times))
+        self.memory.take_up(memory, self._compiled)
+
+    def _planned(self, column: Column) -> Compiled:
+        compiled = self._compiled.get(column.attribute)
+        if compiled is None or (compiled.kind, compiled.quantum) != (column.kind, column.quantum):
+            raise ValueError("a column is of another scope")
+        return compiled
 
     def take(self, most: int) -> tuple[Table, ...]:
         """Takes settled values out, at most so many; see `Held.take`."""

@@ -28,6 +28,7 @@ from agent.transform.places import grid, prefix
 from agent.transform.pseudonyms import (
     DEVICE_KIND,
     canonical,
+    device_owner,
     device_pseudonym,
     identifier_kind,
     pseudonym,
@@ -55,6 +56,7 @@ __all__ = [
     "DropReason",
     "canonical",
     "compile_transform",
+    "device_owner",
     "device_pseudonym",
     "identifier_kind",
     "pseudonym",

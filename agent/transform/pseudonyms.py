@@ -119,3 +119,18 @@ def device_pseudonym(key: bytes, device: Device, *, is_shared: bool = False) -> 
     if serial is None:
         return pseudonym(key, "id:" + device.id)
     return pseudonym(key, f"{serial}\0id:{device.id}" if is_shared else serial)
+
+
+def device_owner(key: bytes, device: Device) -> bytes:
+    """Gives the pseudonym under which a device's memory is kept; no two devices share one.
+
+    It never leaves: two devices of one serial, or of two kinds, are told apart by it.
+
+    Args:
+        key: of `pseudonym_key` for `DEVICE_KIND`.
+        device: whose memory it is.
+
+    Returns:
+        16 bytes.
+    """
+    return pseudonym(key, "\0".join(("owner:", device.kind, device.id, device.serial or "")))

@@ -14,7 +14,8 @@ Law:
     aggregate: half a sum would pass for a whole one. One that lost its beginning to a restart does
     leave, over the readings there were.
 
-Neither outlives its lane: a new epoch has a new lane, so that no counter joins two epochs.
+Neither outlives its lane: a new epoch has a new lane, so that no counter joins two epochs. What
+both remember can be written down, and taken up by that lane in another life of the process.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from operator import sub
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 from agent.transform.readers import MAX_UNITS, Cell, Out
 from agent.transform.reasons import DropReason
 from assent.policy.expressions import Aggregate
+
+State: TypeAlias = tuple[Any, ...]
+"""Plain values that say what a counter or a window remembers."""
 
 
 class Delta:
@@ -38,6 +42,23 @@ class Delta:
     def __init__(self) -> None:
         self._last: int | None = None
         self._last_ms = 0
+
+    @property
+    def state(self) -> State:
+        """What it remembers, for `take_up`."""
+        return (self._last, self._last_ms)
+
+    def take_up(self, state: State) -> None:
+        """Goes on from what another one remembered.
+
+        Raises:
+            ValueError: it is no such state.
+        """
+        match state:
+            case (int() | None as last, int(last_ms)):
+                self._last, self._last_ms = last, last_ms
+            case _:
+                raise ValueError("this is no state of a counter")
 
     def steps(self, times: Sequence[int], cells: Sequence[Cell], *, clean: bool) -> list[Cell]:
         """Gives the increase at each reading.
@@ -118,6 +139,35 @@ class Window:
         """How many readings wait in the open window."""
         return self._count
 
+    @property
+    def state(self) -> State:
+        """What it remembers, for `take_up`; a sum is a text, because it may have over 64 bits."""
+        span = (self._open_from, self._start, self._count)
+        return (*span, str(self._total), self._extreme, self._last_ms)
+
+    def take_up(self, state: State, dropped: Counter[DropReason]) -> None:
+        """Goes on from what another one remembered, within this one's begin and end.
+
+        Args:
+            state: of a window of the same length and aggregate.
+            dropped: where readings that do not count any more are counted.
+
+        Raises:
+            ValueError: it is no such state.
+        """
+        match state:
+            case (int(open_from), int(start), int(count), str(total), extreme, int(last_ms)):
+                self._open_from = max(self._begin, open_from)
+                self._start, self._count, self._total = start, count, int(total)
+                # A position comes back as a list.
+                self._extreme = tuple(extreme) if isinstance(extreme, list) else extreme
+                self._last_ms = last_ms
+            case _:
+                raise ValueError("this is no state of a window")
+        if start < self._begin:
+            self._give_up(dropped)
+        self.amend(self._end, dropped)
+
     def absorb(
         self, times: Sequence[int], values: Sequence[Out], dropped: Counter[DropReason]
     ) -> list[tuple[int, Out]]:
@@ -168,7 +218,11 @@ class Window:
             dropped: where the readings of a window that is given up are counted.
         """
         self._end = end_ms
-        if self._count and end_ms is not None and self._start + self._length > end_ms:
+        if end_ms is not None and self._start + self._length > end_ms:
+            self._give_up(dropped)
+
+    def _give_up(self, dropped: Counter[DropReason]) -> None:
+        if self._count:
             dropped[DropReason.CUT_WINDOW] += self._count
             self._count = 0
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from agent.spool.absence import Absences
 from agent.spool.gaps import Gaps
 from agent.spool.log import SentLog
 from agent.spool.queue import Queue
@@ -58,11 +59,11 @@ __all__ = [
 ]
 
 
-class Spool(Queue, Gaps, SentLog, Refusals, Resting):
+class Spool(Queue, Gaps, Absences, SentLog, Refusals, Resting):
     """The spool through one connection; one thread uses it at a time.
 
-    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `SentLog`, `Refusals` and `Mail`
-    offer, the uplink what `Resting` and `Carrier` offer.
+    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `Absences`, `SentLog`, `Refusals` and
+    `Mail` offer, the uplink what `Resting` and `Carrier` offer.
 
     Attributes:
         path: the file.

@@ -4,7 +4,7 @@
 Law:
   - batch, payload, counts and gaps go together; the generation of the lane rises, so that what was
     leased of it is revoked, and so does the fence;
-  - no gap declares it: that would tell of a time nobody said yes to.
+  - what was deleted is named by its streams alone, and only after a later yes (`choice`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
+from agent.spool.choice import keep_back, keep_back_before
 from agent.spool.records import Purged
 from agent.spool.schema import STREAM_SHIFT
 
@@ -95,10 +96,7 @@ def delete_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> Purg
     Returns:
         What was deleted.
     """
-    db.execute(
-        "DELETE FROM gap WHERE flow=(SELECT flow FROM lane WHERE id=?) AND first<?",
-        (lane, not_before_ms),
-    )
+    keep_back_before(db, lane, not_before_ms)
     rows = db.execute(
         "DELETE FROM batch WHERE lane=? AND first<? RETURNING id, readings, bytes",
         (lane, not_before_ms),
@@ -158,8 +156,8 @@ def empty(db: sqlite3.Connection, lane: int, flow: str) -> Purged:
         span = (low, low + (1 << STREAM_SHIFT) - 1)
         db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", span)
         db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
+    keep_back(db, lane, flow)
     db.execute("DELETE FROM stream WHERE lane=?", (lane,))
-    db.execute("DELETE FROM gap WHERE flow=?", (flow,))
     db.execute(
         "UPDATE lane SET stream=NULL, next=0, batches=0, readings=0, bytes=0,"
         " generation=generation+1 WHERE id=?",

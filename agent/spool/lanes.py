@@ -17,45 +17,14 @@ Law:
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
 
-from agent.spool.erasure import delete_before, drop_if_empty, empty, empty_in_part, fits
+from agent.spool.choice import tell_choice
+from agent.spool.erasure import delete_before, empty, empty_in_part, fits
 from agent.spool.records import LaneState, LaneView, Purged
 from agent.spool.schema import STREAM_SHIFT, forget_damaged
 from agent.spool.store import Store
+from agent.spool.streams import enter_stream, signed, unsigned
 from assent.errors import SpoolError
-
-_UNSIGNED: Final = 1 << 64
-_SIGN: Final = 1 << 63
-
-
-def signed(stream: int) -> int:
-    """Folds an unsigned 64-bit stream id into SQLite's signed integer.
-
-    Args:
-        stream: 0 to 2**64 - 1.
-
-    Returns:
-        The same 64 bits, signed.
-
-    Raises:
-        SpoolError: it is no unsigned 64-bit number.
-    """
-    if not 0 <= stream < _UNSIGNED:
-        raise SpoolError("a stream is an unsigned 64-bit number")
-    return stream - _UNSIGNED if stream >= _SIGN else stream
-
-
-def unsigned(stored: int) -> int:
-    """Unfolds what `signed` folded.
-
-    Args:
-        stored: SQLite's signed integer.
-
-    Returns:
-        The stream id, 0 to 2**64 - 1.
-    """
-    return stored % _UNSIGNED
 
 
 class Lanes(Store):
@@ -71,6 +40,7 @@ class Lanes(Store):
         core: bool = False,
         basis: bytes = b"",
         not_before_ms: int = 0,
+        off: tuple[int, int] | None = None,
     ) -> int:
         """Opens the lane of a flow, or goes on in it; durable when this returns.
 
@@ -87,6 +57,8 @@ class Lanes(Store):
             basis: what a batch of this lane rests on, as a digest; after a narrowing it is
                 another, and what waits under the wider one must not leave.
             not_before_ms: start of the unbroken yes in ms since 1970; nothing older may leave.
+            off: since when and until when nothing was collected by choice, in ms since 1970, where
+                that is still to be told.
 
         Returns:
             The sequence the next batch must have.
@@ -111,7 +83,10 @@ class Lanes(Store):
                 " WHERE id=?",
                 (recipient, LaneState.OPEN, core, not_after_ms, basis, not_before_ms, lane),
             )
-            return _enter_stream(db, lane, signed(stream))
+            following = enter_stream(db, lane, flow, signed(stream))
+            if off is not None:
+                tell_choice(db, flow, signed(stream), off)
+            return following
 
     def trim_lane(self, flow: str, *, basis: bytes, not_before_ms: int) -> Purged:
         """Deletes what a permit does not cover, and opens nothing; durable when this returns.
@@ -229,8 +204,9 @@ class Lanes(Store):
         """
         with self._reading() as db:
             rows = db.execute(
-                "SELECT flow, recipient, state, core, not_after, generation, stream.id, next"
-                " FROM lane LEFT JOIN stream ON stream.number = lane.stream ORDER BY flow"
+                "SELECT flow, recipient, state, core, not_after, generation, stream.id, next,"
+                " not_before FROM lane LEFT JOIN stream ON stream.number = lane.stream"
+                " ORDER BY flow"
             ).fetchall()
             return {
                 flow: LaneView(
@@ -242,8 +218,9 @@ class Lanes(Store):
                     generation=generation,
                     stream=None if stream is None else unsigned(stream),
                     next_sequence=following,
+                    not_before_ms=begin,
                 )
-                for flow, recipient, state, core, end, generation, stream, following in rows
+                for flow, recipient, state, core, end, generation, stream, following, begin in rows
             }
 
     def unacknowledged(self, recipient: str, limit: int) -> tuple[int, ...]:
@@ -326,19 +303,3 @@ def _new_lane(db: sqlite3.Connection, flow: str, recipient: str) -> int:
         (flow, recipient, LaneState.CLOSED),
     ).fetchall()
     return int(found[0][0])
-
-
-def _enter_stream(db: sqlite3.Connection, lane: int, stream: int) -> int:
-    number, following = db.execute("SELECT stream, next FROM lane WHERE id=?", (lane,)).fetchone()
-    row = db.execute("SELECT number FROM stream WHERE id=?", (stream,)).fetchone()
-    if row is not None:
-        if row[0] != number:
-            raise SpoolError("this stream has ended; a lane goes on in a new one")
-        return int(following)
-    if number is not None:
-        drop_if_empty(db, number)
-    (number,) = db.execute(
-        "INSERT INTO stream VALUES (NULL, ?, ?) RETURNING number", (stream, lane)
-    ).fetchall()[0]
-    db.execute("UPDATE lane SET stream=?, next=0 WHERE id=?", (number, lane))
-    return 0

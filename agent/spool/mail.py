@@ -42,7 +42,14 @@ class Mail(Floors):
             SpoolError: the disk refuses.
         """
         wanted = {
-            one.recipient: (one.broker, one.mailbox, one.ca_pem, one.cert_path, one.key_path)
+            one.recipient: (
+                one.broker,
+                one.mailbox,
+                one.ca_pem,
+                one.cert_path,
+                one.key_path,
+                int(one.briefly),
+            )
             for one in targets
         }
         with self._writing(rings=True) as db:
@@ -53,7 +60,7 @@ class Mail(Floors):
             gone = [(row[0],) for row in rows if row[0] not in wanted]
             db.executemany("DELETE FROM health WHERE recipient=?", gone)
             db.executemany(
-                "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(recipient, *rest) for recipient, rest in wanted.items()],
             )
 
@@ -77,9 +84,10 @@ class Mail(Floors):
                     ca_pem=ca_pem,
                     cert_path=cert_path,
                     key_path=key_path,
+                    briefly=bool(briefly),
                     wanted=_is_wanted(db, recipient, now_ms, boot_ms),
                 )
-                for recipient, broker, mailbox, ca_pem, cert_path, key_path in rows
+                for recipient, broker, mailbox, ca_pem, cert_path, key_path, briefly in rows
             )
 
     def put_control(self, recipient: str, data: bytes, *, courtesy: bool = False) -> None:

@@ -5,7 +5,9 @@ Law:
   - a batch enters an open lane only, in its present stream, with the next sequence; the sequence
     moves in the same transaction, so that no number is used twice or left out;
   - a batch leaves the disk because the backend confirmed it, gave up on it, its time to live
-    ended, the quota needed its room, or its flow was purged; nothing else.
+    ended, the quota needed its room, or its flow was purged; or because the broker confirmed it,
+    where the technician asked for no more (`carrier`); nothing else;
+  - one that the backend gave up on is declared, and blocks nothing.
 
 Limits: an acknowledgement is applied as it stands; that it is the recipient's is checked before.
 """
@@ -14,24 +16,34 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.spool import gaps as declared
 from agent.spool.erasure import Room, drop_if_empty
-from agent.spool.lanes import signed
 from agent.spool.records import Acknowledged, LaneState, Waiting
 from agent.spool.retention import Retention, oldest_ms, subtract
-from agent.spool.schema import NEVER, STREAM_SHIFT
+from agent.spool.schema import LAST_SEQUENCE, NEVER, STREAM_SHIFT
+from agent.spool.streams import signed
 from assent.errors import SpoolError
-from assent.header import Gap
+from assent.header import Gap, GapCause
 
 if TYPE_CHECKING:  # the uplink's process never loads the envelope and its cryptography
     from agent.path import Sealed
     from assent.messages import StreamAck
 
-# A sequence and the number of a stream share one 64-bit id.
-_MAX_SEQUENCE: Final = (1 << STREAM_SHIFT) - 1
-_Gone: TypeAlias = tuple[int, int, int, str | None]  # id, readings, bytes, gaps it carried
+# docs/wire.md, refusal-reason. Under this one the backend holds another batch of the number.
+_FORK: Final = 0
+
+
+class _Gone(NamedTuple):
+    """A batch that is deleted, and the gaps it carried."""
+
+    id: int
+    readings: int
+    bytes: int
+    gaps: str | None
+    first_ms: int
+    last_ms: int
 
 
 class Queue(Retention):
@@ -159,7 +171,7 @@ class _Ticket:
             raise SpoolError("the batch is sealed for another recipient than its lane's")
         if self._stream is None or signed(batch.stream) != self._stream:
             raise SpoolError("the batch belongs to a stream that is not its lane's present one")
-        if batch.sequence != self._next or self._next >= _MAX_SEQUENCE:
+        if batch.sequence != self._next or self._next >= LAST_SEQUENCE:
             raise SpoolError(f"expected sequence {self._next}, got {batch.sequence}")
         self._next += 1
         self._added[0] += 1
@@ -193,24 +205,27 @@ class _Settlement:
         base = number << STREAM_SHIFT
         refused: list[_Gone] = []
         for refusal in ack.refused:
-            key = base + min(max(refusal.sequence, 0), _MAX_SEQUENCE)
+            key = base + min(max(refusal.sequence, 0), LAST_SEQUENCE)
             if refusal.retry:
                 self._retried += 1  # it stays and is due when it would have been: no ping-pong
             else:
-                refused += self._delete(key, key)
-        stored = self._delete(base, base + min(ack.watermark, _MAX_SEQUENCE) - 1)
+                gone = self._delete(key, key)
+                refused += gone
+                self._declare(flow, ack.stream, gone, is_fork=refusal.reason == _FORK)
+        stored = self._delete(base, base + min(ack.watermark, LAST_SEQUENCE) - 1)
         for first, last in ack.ranges:
-            stored += self._delete(base + max(first, 0), base + min(last, _MAX_SEQUENCE))
-        _confirm(db, base, {key for key, *_ in stored})
+            stored += self._delete(base + max(first, 0), base + min(last, LAST_SEQUENCE))
+        _confirm(db, base, {one.id for one in stored})
         gone = refused + stored
-        subtract(db, lane, len(gone), sum(one[1] for one in gone), sum(one[2] for one in gone))
+        readings, size = sum(one.readings for one in gone), sum(one.bytes for one in gone)
+        subtract(db, lane, len(gone), readings, size)
         if self._now_ms:
             db.execute("UPDATE lane SET acknowledged=? WHERE id=?", (self._now_ms, lane))
-        declared.forget(db, flow, (gaps for *_, gaps in stored if gaps is not None))
+        declared.forget(db, flow, (one.gaps for one in stored if one.gaps is not None))
         if number != present:
             drop_if_empty(db, number)
         self._batches += len(stored)
-        self._readings += sum(readings for _, readings, _, _ in stored)
+        self._readings += sum(one.readings for one in stored)
         self._refused += len(refused)
 
     def told(self) -> Acknowledged:
@@ -223,16 +238,25 @@ class _Settlement:
             more=self._room.is_full,
         )
 
+    def _declare(self, flow: str, stream: int, gone: list[_Gone], *, is_fork: bool) -> None:
+        for one in gone:
+            number = one.id & LAST_SEQUENCE
+            numbers = (0, 0) if is_fork else (number, number + 1)
+            same = (flow, signed(stream), GapCause.REFUSED)
+            span = (one.first_ms, one.last_ms)
+            declared.declare(self._db, same, span, one.readings, numbers)
+
     def _delete(self, low: int, high: int) -> list[_Gone]:
-        gone: list[_Gone] = self._room.take(
+        rows = self._room.take(
             self._db.execute(
-                "SELECT id, readings, bytes, gaps FROM batch WHERE id BETWEEN ? AND ?"
-                " ORDER BY id LIMIT ?",
+                "SELECT id, readings, bytes, gaps, first, last FROM batch"
+                " WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
                 (low, high, self._room.batches),
             ).fetchall()
         )
+        gone = [_Gone(*row) for row in rows]
         if gone:
-            span = (low, gone[-1][0])
+            span = (low, gone[-1].id)
             self._db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
             self._db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", span)
         return gone
@@ -241,7 +265,7 @@ class _Settlement:
 def _confirm(db: sqlite3.Connection, base: int, stored: set[int]) -> None:
     """Enters into the log of what left whose confirmation by the broker was lost."""
     rows = db.execute(
-        "SELECT batch FROM handed WHERE batch BETWEEN ? AND ?", (base, base + _MAX_SEQUENCE)
+        "SELECT batch FROM handed WHERE batch BETWEEN ? AND ?", (base, base + LAST_SEQUENCE)
     ).fetchall()
     confirmed = [row for row in rows if row[0] in stored]
     db.executemany(

@@ -46,6 +46,7 @@ class LaneView(msgspec.Struct, frozen=True):
         generation: rises whenever what was leased before must not leave any more.
         stream: the present stream, or None after a purge.
         next_sequence: the sequence the next batch must have.
+        not_before_ms: start of the unbroken yes it was last opened for, in ms since 1970.
     """
 
     flow: str
@@ -56,6 +57,7 @@ class LaneView(msgspec.Struct, frozen=True):
     generation: int
     stream: int | None
     next_sequence: int
+    not_before_ms: int = 0
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -134,6 +136,7 @@ class Target(msgspec.Struct, frozen=True):
         ca_pem: the pinned authority, and the only one.
         cert_path: our certificate chain (PEM); read at each connect.
         key_path: our TLS key (PEM); read at each connect.
+        briefly: what the broker has confirmed leaves the disk, acknowledged or not.
         wanted: a lane is open, or control that was asked for waits. Given by the spool, ignored
             when set.
     """
@@ -144,6 +147,7 @@ class Target(msgspec.Struct, frozen=True):
     ca_pem: str
     cert_path: str
     key_path: str
+    briefly: bool = False
     wanted: bool = False
 
 

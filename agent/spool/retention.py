@@ -4,7 +4,7 @@
 Law:
   - the quota counts all flows together; the flow most over an equal share drops its oldest first,
     core flows last;
-  - what age and quota drop is declared in a gap in the same transaction;
+  - what age and quota drop is declared in the same transaction, with the numbers it had;
   - a week's worth of it goes in parts, and a call does a few: what is left goes with the next ones,
     and whoever says a no meanwhile is heard in between.
 
@@ -14,6 +14,7 @@ tells of readings that did arrive. The backend sees that from the sequence.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
@@ -22,7 +23,7 @@ from agent.spool import gaps as declared
 from agent.spool.erasure import PART, Room, drop_if_empty
 from agent.spool.lanes import Lanes
 from agent.spool.records import Dropped
-from agent.spool.schema import NEVER, STREAM_SHIFT
+from agent.spool.schema import LAST_SEQUENCE, NEVER, STREAM_SHIFT
 from assent.header import GapCause
 
 # Bytes a batch costs on disk besides its message: two rows, one index entry, half a page
@@ -151,19 +152,27 @@ def _drop(
         ).fetchone()
         readings, size = sum(row[1] for row in part), sum(row[2] for row in part)
         subtract(db, lane, len(part), readings, size)
-        declared.declare(
-            db,
-            (flow, stream, cause),
-            min(row[3] for row in part),
-            max(row[4] for row in part),
-            readings,
-        )
+        _declare(db, (flow, stream, cause), part)
         if number != present:
             drop_if_empty(db, number)
         sums = dropped.setdefault(flow, [0, 0, 0])
         sums[0] += len(part)
         sums[1] += readings
         sums[2] += size
+
+
+def _declare(db: sqlite3.Connection, same: tuple[str, int, GapCause], rows: Sequence[_Row]) -> None:
+    # By runs of numbers: what lies between two of them is not missing.
+    ordered = sorted(rows)
+    for _, group in itertools.groupby(enumerate(ordered), lambda one: one[1][0] - one[0]):
+        run = [row for _, row in group]
+        declared.declare(
+            db,
+            same,
+            (min(row[3] for row in run), max(row[4] for row in run)),
+            sum(row[1] for row in run),
+            (run[0][0] & LAST_SEQUENCE, (run[-1][0] & LAST_SEQUENCE) + 1),
+        )
 
 
 def _told(dropped: dict[str, _Sums]) -> tuple[Dropped, ...]:

@@ -40,6 +40,8 @@ _LOG_BYTES: Final = 1 << 20
 
 NEVER: Final = 1 << 62  # `due` of a batch that no broker so far would take
 STREAM_SHIFT: Final = 32
+LAST_SEQUENCE: Final = (1 << STREAM_SHIFT) - 1
+"""The low bits of an id: the sequence within its stream, and the largest there is."""
 
 _TABLES: Final = """
 CREATE TABLE spool (
@@ -68,9 +70,13 @@ CREATE TABLE payload (id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE gap (
   id INTEGER PRIMARY KEY AUTOINCREMENT, flow TEXT NOT NULL, stream INTEGER NOT NULL,
   cause INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, readings INTEGER NOT NULL,
-  carried INTEGER NOT NULL
+  carried INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX gap_flow ON gap (flow);
+CREATE TABLE absence (
+  flow TEXT NOT NULL, cause INTEGER NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (flow, cause)
+) STRICT;
+CREATE TABLE twin (count INTEGER NOT NULL) STRICT;
 CREATE TABLE sent (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, flow TEXT NOT NULL,
   recipient TEXT NOT NULL, readings INTEGER NOT NULL, bytes INTEGER NOT NULL, digest BLOB NOT NULL
@@ -91,7 +97,7 @@ CREATE TABLE inbox (
 ) STRICT;
 CREATE TABLE target (
   recipient TEXT PRIMARY KEY, broker TEXT NOT NULL, mailbox TEXT NOT NULL, ca_pem TEXT NOT NULL,
-  cert_path TEXT NOT NULL, key_path TEXT NOT NULL
+  cert_path TEXT NOT NULL, key_path TEXT NOT NULL, briefly INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE health (
   recipient TEXT PRIMARY KEY, state TEXT NOT NULL, since INTEGER NOT NULL, detail TEXT NOT NULL
@@ -193,7 +199,8 @@ def lay_out(db: sqlite3.Connection) -> None:
 def bring_up(db: sqlite3.Connection) -> None:
     """Makes a spool of an older version one of this; what waits in it stays.
 
-    Control of version 1 is forgotten: it was greetings, and who is met is greeted anew.
+    Control of version 1 is forgotten: it was greetings, and who is met is greeted anew. Targets are
+    set again by whoever collects.
 
     Args:
         db: a connection to a spool that `check` has passed.
@@ -204,7 +211,10 @@ def bring_up(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        wanted = ["INDEX batch_expires"]
+        wanted = ["batch_expires", "TABLE gap", "gap_flow", "absence", "twin", "TABLE target"]
+        db.execute("DROP TABLE target")
+        db.execute("DROP INDEX gap_flow")
+        db.execute("ALTER TABLE gap RENAME TO gap_before")
         if version < 3:
             wanted += ["TABLE handed"]
         if version == 1:
@@ -213,11 +223,23 @@ def bring_up(db: sqlite3.Connection) -> None:
         for statement in _TABLES.split(";"):
             if any(one in statement for one in wanted):
                 db.execute(statement)
+        _move_gaps(db)
         db.execute(f"PRAGMA user_version={VERSION}")
         db.execute("COMMIT")
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def _move_gaps(db: sqlite3.Connection) -> None:
+    db.execute("INSERT INTO gap SELECT *, 0, 0 FROM gap_before")
+    # An id is never used twice: batches name the gaps they carry.
+    db.execute(
+        "INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq) SELECT"
+        " (SELECT rowid FROM sqlite_sequence WHERE name='gap'), 'gap', seq"
+        " FROM sqlite_sequence WHERE name='gap_before'"
+    )
+    db.execute("DROP TABLE gap_before")
 
 
 def shape(db: sqlite3.Connection) -> list[tuple[str, str, bytes | None]]:

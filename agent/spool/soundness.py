@@ -38,6 +38,7 @@ _BOUNDS: Final = {
 _TEXTS: Final = (
     "SELECT flow, recipient FROM lane",
     "SELECT flow FROM gap",
+    "SELECT flow FROM absence",
     "SELECT DISTINCT flow, recipient FROM sent",
     "SELECT DISTINCT flow, recipient FROM handed",
     "SELECT flow FROM refusal",
@@ -61,7 +62,9 @@ _STRANGE: Final = {
     " OR EXISTS (SELECT 1 FROM inbox WHERE received NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM health WHERE since NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM gap WHERE first NOT BETWEEN 0 AND :last"
-    " OR last NOT BETWEEN 0 AND :last OR readings<0)",
+    " OR last NOT BETWEEN 0 AND :last OR readings<0 OR low<0 OR low>high)"
+    " OR EXISTS (SELECT 1 FROM absence WHERE since NOT BETWEEN 0 AND :last)"
+    " OR EXISTS (SELECT 1 FROM twin WHERE count<0)",
     "a stream has no lane": "SELECT EXISTS (SELECT 1 FROM stream LEFT JOIN lane"
     " ON lane.id = stream.lane WHERE lane.id IS NULL OR number NOT BETWEEN 1 AND :streams)"
     " OR EXISTS (SELECT 1 FROM lane LEFT JOIN stream ON stream.number = lane.stream"
@@ -130,7 +133,7 @@ def _examine_rows(db: sqlite3.Connection) -> None:
         db.execute(question).fetchall()
     for kind, question in (
         (LaneState, "SELECT DISTINCT state FROM lane"),
-        (GapCause, "SELECT DISTINCT cause FROM gap"),
+        (GapCause, "SELECT DISTINCT cause FROM gap UNION SELECT cause FROM absence"),
         (LinkState, "SELECT DISTINCT state FROM health"),
     ):
         for (found,) in db.execute(question):

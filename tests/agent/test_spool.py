@@ -224,7 +224,8 @@ def test_nothing_leaves_that_began_before_the_unbroken_yes(
     assert data_of(carrier.lease("maker", 10, NOW)) == [one.data for one in batches[5 - left :]]
     waiting = spool.waiting()["service"]
     assert (waiting.batches, waiting.readings, waiting.bytes) == (left, 10 * left, 300 * left)
-    assert len(spool.gaps_for("service")) == (left == 5)
+    told = [gap.cause for gap in spool.gaps_for("service") if gap.cause is not GapCause.ENDED]
+    assert told == [GapCause.AGE] * (left == 5)
 
 
 @pytest.mark.clause("C33")
@@ -560,7 +561,7 @@ def test_a_gap_is_repeated_until_a_batch_that_carried_it_is_acknowledged(spool: 
     spool.open_lane("service", "maker", STREAM, None)
     spool.add_gap("service", STREAM, GapCause.SILENT, first_ms=10, last_ms=20, readings=5)
     (gap,) = spool.gaps_for("service")
-    assert gap == Gap(gap.id, STREAM, GapCause.SILENT, 10, 20, 5)
+    assert gap == Gap(gap.id, STREAM, GapCause.SILENT, 0, 1_000, 5)
     spool.put([sealed(0)])  # carries none
     spool.put([sealed(1)], gaps=[gap])
     spool.acknowledge("maker", [StreamAck(STREAM, 1)])
@@ -576,7 +577,92 @@ def test_a_gap_stays_when_the_backend_gives_its_batch_up(spool: Spool) -> None:
     refusal = Refused(0, RefusalReason.FORK, retry=False)
     spool.acknowledge("maker", [StreamAck(STREAM, 0, refused=(refusal,))])
     assert spool.waiting()["service"].batches == 0
-    assert len(spool.gaps_for("service")) == 1
+    told = spool.gaps_for("service")
+    assert [gap.cause for gap in told] == [GapCause.SILENT, GapCause.REFUSED]
+
+
+@pytest.mark.parametrize(
+    ("reason", "numbers"),
+    [(RefusalReason.COLUMNS, (1, 2)), (RefusalReason.FORK, (0, 0))],
+    ids=["for its columns", "because the backend holds another of its number"],
+)
+def test_what_the_backend_gave_up_on_is_declared_and_blocks_nothing(
+    spool: Spool, carrier: Spool, reason: RefusalReason, numbers: tuple[int, int]
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    refused = (Refused(1, reason, retry=False), Refused(2, RefusalReason.TERMS, retry=True))
+    spool.acknowledge("maker", [StreamAck(STREAM, 1, refused=refused)])
+    (gap,) = spool.gaps_for("service")
+    assert (gap.cause, gap.stream, gap.readings) == (GapCause.REFUSED, STREAM, 10)
+    assert (gap.begin, gap.end) == numbers
+    assert (gap.first_ms, gap.last_ms) == (NOW + 1_000, NOW + 2_000)
+    assert data_of(carrier.lease("maker", 9, NOW)) == [sealed(2).data]
+
+
+def test_a_stream_that_ends_is_told_with_the_number_it_never_gave(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.open_lane("service", "maker", 8, None)
+    assert spool.gaps_for("service") == ()  # it never held a batch
+    spool.put([sealed(0, stream=8), sealed(1, stream=8)])
+    spool.acknowledge("maker", [StreamAck(8, 2)])
+    spool.open_lane("service", "maker", 9, None)
+    (end,) = spool.gaps_for("service")
+    assert (end.cause, end.stream, end.begin, end.end) == (GapCause.ENDED, 8, 2, 2)
+    assert (end.first_ms, end.last_ms, end.readings) == (0, 0, 0)
+    spool.put([sealed(0, stream=9)], gaps=[end])
+    spool.acknowledge("maker", [StreamAck(9, 1)])
+    assert spool.gaps_for("service") == ()
+
+
+def test_gaps_of_one_cause_grow_by_what_touches_them_and_by_nothing_else(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(n, expires_ms=NOW + (n in {4, 8})) for n in range(10)])
+    assert spool.expire(NOW)[0].batches == 8
+    spool.expire(NOW + 1)
+    told = spool.gaps_for("service")
+    assert {(gap.begin, gap.end, gap.readings) for gap in told} == {
+        (0, 4, 40),
+        (4, 8, 40),
+        (8, 10, 20),
+    }
+
+
+def test_what_a_no_has_taken_is_told_only_after_a_later_yes_and_without_counts(
+    spool: Spool,
+) -> None:
+    """Red without `keep_back`: the backend takes what was withdrawn for lost."""
+    spool.open_lane("service", "maker", STREAM, None, not_before_ms=NOW)
+    spool.put(run_of(3))
+    spool.open_lane("service", "maker", 8, None, not_before_ms=NOW)
+    spool.enforce_quota(2 * (300 + OVERHEAD))
+    assert {gap.cause for gap in spool.gaps_for("service")} == {GapCause.ENDED, GapCause.QUOTA}
+    spool.begin_absence("service", GapCause.SILENT, NOW)
+    spool.close_lane("service")
+    spool.purge("service")
+    assert spool.gaps_for("service") == ()
+    assert spool.absences() == {}
+    off = (NOW + 5_500, NOW + 90_500)
+    spool.open_lane("service", "maker", 9, None, not_before_ms=off[1], off=off)
+    told = spool.gaps_for("service")
+    assert {(gap.stream, gap.cause) for gap in told} == {(s, GapCause.PURGE) for s in (7, 8, 9)}
+    assert {(gap.readings, gap.begin, gap.end) for gap in told} == {(0, 0, 0)}
+    assert {(gap.first_ms, gap.last_ms) for gap in told} == {(NOW + 5_000, NOW + 91_000)}
+
+
+def test_an_absence_is_told_in_parts_that_do_not_overlap(spool: Spool) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.begin_absence("service", GapCause.SILENT, NOW)
+    spool.begin_absence("service", GapCause.SILENT, NOW + 5_000)  # goes on
+    spool.tell_absence("service", GapCause.SILENT, STREAM, NOW + 10_000)
+    first = spool.gaps_for("service")
+    spool.put([sealed(0)], gaps=first)
+    spool.tell_absence("service", GapCause.SILENT, STREAM, NOW + 20_000)
+    spool.tell_absence("service", GapCause.SILENT, STREAM, NOW + 30_000, is_over=True)
+    spool.tell_absence("service", GapCause.SILENT, STREAM, NOW + 40_000)  # it is over
+    told = [(gap.first_ms - NOW, gap.last_ms - NOW) for gap in spool.gaps_for("service")]
+    assert told == [(0, 10_000), (10_000, 30_000)]
+    assert spool.absences() == {}
 
 
 def test_what_was_carried_does_not_change_and_a_week_of_drops_is_few_gaps(spool: Spool) -> None:
@@ -609,7 +695,8 @@ def test_what_is_too_old_is_dropped_and_declared(spool: Spool) -> None:
     assert (dropped.flow, dropped.batches, dropped.readings) == ("service", 1, 10)
     (gap,) = spool.gaps_for("service")
     assert (gap.cause, gap.readings) == (GapCause.AGE, 10)
-    assert (gap.first_ms, gap.last_ms) == (sealed(0).first_ms, sealed(0).last_ms)
+    assert (gap.first_ms, gap.last_ms) == (sealed(0).first_ms, sealed(0).last_ms + 1)
+    assert (gap.begin, gap.end) == (0, 1)
     spool.put([sealed(3, expires_ms=NOW + 1)])  # sooner than the soonest known so far
     assert spool.expire(NOW + 1)[0].batches == 2
     assert spool.waiting()["service"].batches == 1
@@ -627,7 +714,8 @@ def test_the_largest_flow_drops_its_oldest_first(spool: Spool, carrier: Spool) -
     ]
     (gap,) = spool.gaps_for("large")
     assert (gap.cause, gap.readings) == (GapCause.QUOTA, 150)
-    assert (gap.first_ms, gap.last_ms) == (sealed(0).first_ms, sealed(14).last_ms)
+    assert (gap.first_ms, gap.last_ms) == (sealed(0).first_ms, sealed(14).last_ms + 1)
+    assert (gap.begin, gap.end) == (0, 15)
     assert spool.enforce_quota(20 * each) == ()
     spool.enforce_quota(6 * each)  # now both: equal shares
     waiting = spool.waiting()

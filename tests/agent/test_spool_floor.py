@@ -12,6 +12,7 @@ import pytest
 
 from agent.spool import LaneState, Spool, Target
 from assent.errors import SpoolError
+from assent.header import Gap, GapCause
 from tests.agent.sealed import NOW, run_of, sealed
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -176,7 +177,22 @@ def test_a_courtesy_is_not_kept_for_a_recipient_without_a_lane(spool: Spool, pat
 # --- a spool of the version before ---------------------------------------------------------------
 
 # What each version lacks of the one after it.
-THIRD = "DROP INDEX batch_expires; PRAGMA user_version=3;"
+THIRD = """
+DROP INDEX batch_expires; DROP TABLE absence; DROP TABLE twin; DROP TABLE gap; DROP TABLE target;
+CREATE TABLE gap (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, flow TEXT NOT NULL, stream INTEGER NOT NULL,
+  cause INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, readings INTEGER NOT NULL,
+  carried INTEGER NOT NULL
+) STRICT;
+CREATE INDEX gap_flow ON gap (flow);
+CREATE TABLE target (
+  recipient TEXT PRIMARY KEY, broker TEXT NOT NULL, mailbox TEXT NOT NULL, ca_pem TEXT NOT NULL,
+  cert_path TEXT NOT NULL, key_path TEXT NOT NULL
+) STRICT;
+INSERT INTO gap VALUES (1, 'service', 7, 0, 1000, 2000, 5, 1), (9, 'service', 7, 0, 0, 0, 5, 1);
+DELETE FROM gap WHERE id=9;
+PRAGMA user_version=3;
+"""
 SECOND = f"{THIRD} DROP TABLE handed; PRAGMA user_version=2;"
 FIRST = f"""
 {SECOND} DROP TABLE floor; DROP TABLE control;
@@ -204,6 +220,10 @@ def test_what_waits_in_a_spool_of_an_older_version_goes_on_waiting(
         assert again.moved_aside is None
         assert again.lanes()["service"].state is LaneState.OPEN
         assert again.waiting()["service"].batches == 3
+        (gap,) = again.gaps_for("service")
+        assert gap == Gap(1, 7, GapCause.CRASH, 1_000, 2_000, 5)
+        again.add_gap("service", 7, GapCause.CRASH, first_ms=9, last_ms=9, readings=0)
+        assert again.gaps_for("service")[1].id == 10  # no id is used twice
         again.put([sealed(3)])
         again.set_floor(NOW, BOOT)
         again.put_control("maker", b"greeting", courtesy=True)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agent.path import Sealed
 from agent.spool import LaneState, Spool
+from agent.spool.choice import KEPT_BACK
 from agent.spool.order import RESEND_MAX_MS, RESEND_MS
 from agent.spool.retention import OVERHEAD
+from agent.spool.streams import unsigned
 from assent.errors import SpoolError
 from assent.header import GapCause
 from assent.messages import StreamAck
@@ -53,7 +57,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.leased: dict[int, tuple[int, int]] = {}
         self.streams = 0
         self.now = NOW
-        self.lost = dict.fromkeys(FLOWS, 0)
+        self.lost: dict[str, set[tuple[int, int]]] = {flow: set() for flow in FLOWS}
 
     def teardown(self) -> None:
         self.spool.close()
@@ -115,14 +119,14 @@ class SpoolMachine(RuleBasedStateMachine):
         assert self.spool.purge(flow).batches == len(self.forget(flow))
         if flow in self.lanes:
             self.lanes[flow].stream, self.lanes[flow].following = None, 0
-        assert self.spool.gaps_for(flow) == ()
-        self.lost[flow] = 0
+        told = self.spool.gaps_for(flow)  # the ends of streams of which nothing was deleted
+        assert {gap.cause for gap in told} <= {GapCause.ENDED}
 
     def forget(self, flow: str) -> list[tuple[int, int]]:
         gone = [key for key, one in self.waiting.items() if one.batch.flow == flow]
         for key in gone:
             del self.waiting[key]
-        self.lost[flow] = 0
+        self.lost[flow].clear()
         return gone
 
     @precondition(lambda self: self.waiting)
@@ -143,7 +147,7 @@ class SpoolMachine(RuleBasedStateMachine):
         gone = [k for k, one in self.waiting.items() if one.batch.expires_ms <= self.now]
         assert sum(one.batches for one in dropped) == len(gone)
         for key in gone:
-            self.lost[self.waiting.pop(key).batch.flow] += 10
+            self.lost[self.waiting.pop(key).batch.flow].add(key)
 
     @rule(batches=st.integers(0, 12))
     def enforce_quota(self, batches: int) -> None:
@@ -162,7 +166,7 @@ class SpoolMachine(RuleBasedStateMachine):
             sizes[flow] -= 1
             oldest = next(key for key, one in self.waiting.items() if one.batch.flow == flow)
             del self.waiting[oldest]
-            self.lost[flow] += 10
+            self.lost[flow].add(oldest)
 
     @rule()
     def reopen(self) -> None:
@@ -243,9 +247,23 @@ class SpoolMachine(RuleBasedStateMachine):
     @invariant()
     def every_loss_is_declared(self) -> None:
         for flow in FLOWS:
-            gaps = self.spool.gaps_for(flow)
-            assert sum(gap.readings for gap in gaps) == self.lost[flow]
-            assert {gap.cause for gap in gaps} <= {GapCause.AGE, GapCause.QUOTA}
+            gaps = self.declared(flow)
+            numbers = [
+                (unsigned(stream), number)
+                for stream, cause, _, low, high in gaps
+                if cause != GapCause.ENDED
+                for number in range(low, high)
+            ]
+            assert len(numbers) == len(set(numbers))
+            assert set(numbers) == self.lost[flow]
+            assert sum(readings for _, _, readings, _, _ in gaps) == 10 * len(numbers)
+
+    def declared(self, flow: str) -> list[tuple[int, int, int, int, int]]:
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            return db.execute(
+                "SELECT stream, cause, readings, low, high FROM gap WHERE flow=? AND carried!=?",
+                (flow, KEPT_BACK),
+            ).fetchall()
 
 
 SpoolMachine.TestCase.settings = settings(

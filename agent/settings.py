@@ -37,10 +37,15 @@ _LAST_UNIT: Final = 247  # on a serial line; Modbus over serial line V1.02 §2.2
 _QUOTA = Size(64_000_000)
 _SMALLEST_QUOTA = Size(1_000_000)
 
+# What a power cut may take. Below a second a card would be written all the time.
+_COMMIT = Duration(5_000)
+_SHORTEST_COMMIT = Duration(1_000)
+
 
 class _Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str
     quota: Size = _QUOTA
+    commit: Duration = _COMMIT
 
 
 class _ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True):
         directory: the configuration directory; relative paths start there.
         state: the state directory.
         quota_bytes: most bytes of waiting batches over all flows.
+        commit_ms: a crash or a power cut loses the readings of so long at most.
         clock_is_system: the wall clock is known to be right (`clock.trust = "system"`).
         brokers: recipient id to the broker chosen for it.
         devices: what to read.
@@ -111,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True):
     directory: Path
     state: Path
     quota_bytes: int
+    commit_ms: int
     clock_is_system: bool
     brokers: dict[str, str]
     devices: tuple[DeviceSettings, ...]
@@ -131,6 +138,7 @@ def load_settings(directory: Path) -> Settings:
         directory=directory,
         state=directory / file.gateway.state,
         quota_bytes=int(file.gateway.quota),
+        commit_ms=int(file.gateway.commit),
         clock_is_system=file.clock.trust == "system",
         brokers={recipient: uplink.broker for recipient, uplink in file.uplink.items()},
         devices=tuple(_device(directory, table) for table in file.device),
@@ -155,6 +163,7 @@ def salvage(directory: Path) -> Settings | None:
         directory=directory,
         state=directory / found.group(2),
         quota_bytes=int(_QUOTA),
+        commit_ms=int(_COMMIT),
         clock_is_system=False,
         brokers={},
         devices=(),
@@ -189,6 +198,13 @@ def _lint(document: Document, file: _File, directory: Path) -> list[Finding]:
             document.finding(
                 ("gateway", "quota"),
                 f"expected a quota of at least {_SMALLEST_QUOTA}, got {file.gateway.quota}",
+            )
+        )
+    if file.gateway.commit < _SHORTEST_COMMIT:
+        findings.append(
+            document.finding(
+                ("gateway", "commit"),
+                f"expected an interval of at least {_SHORTEST_COMMIT}, got {file.gateway.commit}",
             )
         )
     seen = Counter(table.id for table in file.device)

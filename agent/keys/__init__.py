@@ -11,7 +11,7 @@ Law:
   - nothing lost is made anew in silence: where something else shows that it once was there, it
     is a KeyStoreError; the ledger's key knows whether there ever was a ledger.
 
-Files: `wrapping.key`, `ledger.key`, `policy.key`, `gateways/<recipient>.key`,
+Files: `wrapping.key`, `ledger.key`, `policy.key`, `journal.key`, `gateways/<recipient>.key`,
 `flows/<recipient>/<flow>.key`, and those of `agent.keys.tls`.
 
 Security: where the unit has a credential (`agent.keys.credential`), the files open with it alone.
@@ -149,14 +149,7 @@ class Keys:
         Raises:
             KeyStoreError: it cannot be read or written, or an id is no name.
         """
-        name = _flow_name(recipient, flow)
-        secret = self._store.read(name)
-        if secret is None:
-            secret = secrets.token_bytes(KEY_BYTES)
-            self._store.write(name, secret)
-        if len(secret) != KEY_BYTES:
-            raise KeyStoreError(f"expected a secret of 32 bytes, got {len(secret)}")
-        return secret
+        return self._drawn(_flow_name(recipient, flow))
 
     def destroy_flow_secret(self, recipient: str, flow: str) -> None:
         """Makes a flow's pseudonyms untraceable, for good when this returns.
@@ -172,6 +165,20 @@ class Keys:
             KeyStoreError: the disk refused; to be called again.
         """
         self._store.destroy(_flow_name(recipient, flow))
+
+    def journal_key(self) -> bytes:
+        """The key of the journal of open batches; made when there is none.
+
+        One that is lost is made anew: what it could open holds for minutes, and is then declared
+        lost.
+
+        Returns:
+            32 bytes.
+
+        Raises:
+            KeyStoreError: it cannot be read or written.
+        """
+        return self._drawn("journal")
 
     def gateway(self, recipient: str) -> Gateway:
         """What this gateway is to a recipient; made when there is nothing yet.
@@ -232,6 +239,15 @@ class Keys:
     def certificate_ends_ms(self, recipient: str) -> int | None:
         """When the certificate in use ends, in ms since 1970 UTC; None where none can be read."""
         return self._tls.ends_ms(_checked(recipient))
+
+    def _drawn(self, name: str) -> bytes:
+        secret = self._store.read(name)
+        if secret is None:
+            secret = secrets.token_bytes(KEY_BYTES)
+            self._store.write(name, secret)
+        if len(secret) != KEY_BYTES:
+            raise KeyStoreError(f"expected a secret of 32 bytes, got {len(secret)}")
+        return secret
 
     def _open_gateway(self, recipient: str) -> Gateway:
         name = f"gateways/{recipient}"

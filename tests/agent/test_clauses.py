@@ -96,7 +96,7 @@ class House:
         self.ledger = ledger_in_memory(NOON - 100 * DAY)
         for flow, state in WORDS.items():
             self.ledger.append_decision(decision(flow, state), NOON - DAY)
-        settings = Settings(place, place, 64_000_000, True, brokers or {}, ())
+        settings = Settings(place, place, 64_000_000, 5_000, True, brokers or {}, ())
         floor = Floor.open(place / "floor.json", self.clock.now())
         site = Site(settings, known.keys, self.ledger, floor, known.policy(), None)
         self.spool = Spool.open(place / "spool.db")

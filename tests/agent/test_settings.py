@@ -51,6 +51,7 @@ def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, GOOD))
     assert settings.clock_is_system is False
     assert settings.quota_bytes == 64_000_000
+    assert settings.commit_ms == 5_000
     assert settings.brokers == {}
 
 
@@ -83,6 +84,14 @@ def test_the_shipped_example_loads(tmp_path: Path) -> None:
         (GOOD.replace('"host"', '"hosd"'), "host"),
         (GOOD + '[[device]]\nid = "gateway"\nkind = "x"\nsource = "host"\n', "is used twice"),
         (GOOD.replace('state = "state"', 'state = "state"\nquota = "1 kB"'), "at least 1 MB"),
+        (
+            GOOD.replace('state = "state"', 'state = "state"\ncommit = "900ms"'),
+            "agent.toml:4:1: expected an interval of at least 1s, got 900ms",
+        ),
+        (
+            GOOD.replace('state = "state"', 'state = "state"\ncomit = "5s"'),
+            "agent.toml:4:1: unknown key 'comit'",
+        ),
         (GOOD.replace('"host"', '"modbus"'), "a Modbus device needs a port"),
         (GOOD.replace('"host"', '"modbus"'), "a Modbus device needs a profile"),
         (
@@ -116,6 +125,8 @@ def test_the_shipped_example_loads(tmp_path: Path) -> None:
         "a source is known",
         "an id is used once",
         "a quota is not below a megabyte",
+        "a commit is not below a second",
+        "a misspelt commit has its place",
         "a bus has a port",
         "a meter has a profile",
         "a port keeps its name",

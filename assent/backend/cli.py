@@ -247,10 +247,12 @@ def _show(arguments: argparse.Namespace) -> int:
         report = REPORTS[arguments.what](store, arguments.flow, arguments.limit)
     if arguments.json:
         print(json.dumps(report.json(), ensure_ascii=False, indent=2))
-        return 0
-    for line in report.lines():
-        print(line)
-    return 0
+    else:
+        for line in report.lines():
+            print(line)
+    if report.doubtful:
+        _talk("something is missing that no gateway has declared")
+    return int(report.doubtful)
 
 
 def _export(arguments: argparse.Namespace) -> int:

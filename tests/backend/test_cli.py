@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import re
@@ -260,6 +261,31 @@ def test_show_tells_flows_batches_quarantine_and_counters(
     assert cli("show", maker.root, "gateways").out.startswith("mailbox")
 
 
+def test_show_gaps_ends_with_one_where_nothing_explains_a_hole(
+    delivered: tuple[Directory, Hand], cli: Cli
+) -> None:
+    maker, hand = delivered
+    said = cli("show", maker.root, "gaps", "--json")
+    assert said.code == 0
+    (day,) = json.loads(said.out)
+    assert (day["mailbox"], day["day"], day["state"]) == (hand.mailbox, "2026-11-22", "complete")
+    (key,) = maker.seal_keys().values()
+    assert isinstance(key, SealPrivateKey)
+    late = hand.batch(key.public, power(), sequence=4)
+    with contextlib.closing(Store(maker.root)) as store:
+        store.put([Taken(judge(hand.topic, late, desk([hand], key)), late, NOW_MS)])
+    said = cli("show", maker.root, "gaps", "--flow", "remote-diagnosis", "--json")
+    assert said.code == 1
+    assert "no gateway has declared" in said.err
+    (hole,) = json.loads(said.out)
+    assert (hole["state"], hole["cause"], hole["first"], hole["next"]) == (
+        "unexplained",
+        None,
+        1,
+        4,
+    )
+
+
 def test_show_data_gives_a_flows_readings(delivered: tuple[Directory, Hand], cli: Cli) -> None:
     maker, _ = delivered
     rows = json.loads(cli("show", maker.root, "data", "--flow", "remote-diagnosis", "--json").out)
@@ -292,7 +318,7 @@ def test_show_of_a_flow_that_is_none_says_which_is_near(
 
 def test_show_shows_no_key_and_no_raw_bytes(delivered: tuple[Directory, Hand], cli: Cli) -> None:
     maker, hand = delivered
-    whats = ["flows", "batches", "quarantine", "gateways", "counters"]
+    whats = ["flows", "batches", "quarantine", "gateways", "counters", "gaps"]
     text = "".join(cli("show", maker.root, what, "--json").out for what in whats)
     assert hand.mailbox in text
     secrets = [key.encode() for key in maker.seal_keys().values()]

@@ -30,6 +30,7 @@ from typing import Final
 from assent.backend.keyfiles import owner_hint
 from assent.backend.offers import Offer
 from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
+from assent.backend.store.chains import Chains
 from assent.backend.store.custody import Custody, Kept, Quarantined
 from assent.backend.store.positions import MAX_RANGES, Position
 from assent.backend.store.readings import Bundle, Readings
@@ -117,6 +118,7 @@ class Store:
             self._custody_db = connect(root / "custody.db")
             self.readings = Readings(self._readings_db)
             self.custody = Custody(self._custody_db)
+            self.chains = Chains(self._custody_db)
             if writable:
                 self.readings.prepare()
                 self.custody.prepare()
@@ -250,6 +252,8 @@ class Store:
             readings=accepted.readings,
             size=len(taken.data),
             received_ms=taken.received_ms,
+            first_ms=min(min(table.times) for table in accepted.opened.tables),
+            last_ms=max(max(table.times) for table in accepted.opened.tables),
         )
         self.custody.keep(kept, after)
         self.readings.put(Bundle(reference, header.flow, header.terms, accepted.opened.tables))

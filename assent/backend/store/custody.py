@@ -5,7 +5,8 @@ Path: Accepted (ingest) → store → **custody, streams** → acknowledge.
 Law:
   - a batch is known by (signer, stream, sequence); the same number with the same digest is a
     duplicate, with another digest a fork;
-  - a stream carries one flow; its position says which numbers are stored;
+  - a stream carries one flow; its position says which numbers are stored, its end, once a later
+    batch of the flow has told it, how many there were;
   - a gateway is its mailbox and its two public keys; admitted again, they have to be the same;
   - what was refused is kept, with its bytes, up to a number of rows and bytes; the oldest go first,
     and the counters remember how many there were.
@@ -22,10 +23,10 @@ import json
 import sqlite3
 from typing import Final
 
-from assent.backend.store.positions import Position
+from assent.backend.store.positions import Position, Range
 from assent.envelope import MAX_MESSAGE, BatchHeader
 from assent.errors import RefusedError
-from assent.header import gap_fields
+from assent.header import GapCause, gap_fields
 
 # Enough to find out what went wrong; not enough to fill a disk (policy C20: no more than needed).
 MAX_QUARANTINED: Final = 10_000
@@ -42,8 +43,12 @@ CREATE TABLE IF NOT EXISTS custody (
   digest BLOB NOT NULL, batch_ref BLOB NOT NULL UNIQUE, mailbox TEXT NOT NULL,
   flow TEXT NOT NULL, terms BLOB NOT NULL, record BLOB NOT NULL, epoch INTEGER NOT NULL,
   clock INTEGER NOT NULL, gaps TEXT NOT NULL, readings INTEGER NOT NULL, size INTEGER NOT NULL,
-  received_ms INTEGER NOT NULL,
+  received_ms INTEGER NOT NULL, first_ms INTEGER, last_ms INTEGER,
   PRIMARY KEY (signer, stream, sequence)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ends (
+  signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL, following INTEGER NOT NULL,
+  PRIMARY KEY (signer, stream)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS streams (
   signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL,
@@ -96,6 +101,8 @@ class Kept:
         readings: how many values it held.
         size: of the sealed bytes.
         received_ms: when it was taken.
+        first_ms: earliest instant in it.
+        last_ms: latest instant in it.
     """
 
     signer: bytes
@@ -106,6 +113,8 @@ class Kept:
     readings: int
     size: int
     received_ms: int
+    first_ms: int
+    last_ms: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,8 +149,11 @@ class Custody:
         self._db = connection
 
     def prepare(self) -> None:
-        """Makes the tables where they are not there yet."""
+        """Makes the tables where they are not there yet, and what an older one lacks."""
         self._db.executescript(_SCHEMA)
+        known = {row[1] for row in self._db.execute("PRAGMA table_info(custody)")}
+        for column in sorted({"first_ms", "last_ms"} - known):
+            self._db.execute(f"ALTER TABLE custody ADD COLUMN {column} INTEGER")
 
     def gateway(self, mailbox: str) -> Row | None:
         """Finds a gateway by its mailbox."""
@@ -199,14 +211,15 @@ class Custody:
         ).fetchone()
         if row is None:
             return None
-        return row[0], Position(row[1], tuple((first, last) for first, last in json.loads(row[2])))
+        return row[0], Position(row[1], read_ranges(row[2]))
 
     def keep(self, kept: Kept, position: Position) -> None:
         """Takes a batch into custody, and its stream to a new position."""
         header, stream = kept.header, _stream(kept.header.stream)
-        gaps = [*map(gap_fields, header.gaps)]
+        gaps = [gap_fields(one) for one in header.gaps if one.cause is not GapCause.ENDED]
+        self._end(kept)
         self._db.execute(
-            "INSERT INTO custody VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO custody VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 kept.signer,
                 stream,
@@ -223,12 +236,27 @@ class Custody:
                 kept.readings,
                 kept.size,
                 kept.received_ms,
+                kept.first_ms,
+                kept.last_ms,
             ),
         )
         self._db.execute(
             "INSERT INTO streams VALUES (?,?,?,?,?) ON CONFLICT (signer, stream)"
             " DO UPDATE SET watermark = excluded.watermark, ranges = excluded.ranges",
             (kept.signer, stream, header.flow, position.watermark, json.dumps(position.ranges)),
+        )
+
+    def _end(self, kept: Kept) -> None:
+        """Takes note of the streams that a batch says have ended, of its own flow."""
+        self._db.executemany(
+            "INSERT INTO ends VALUES (?,?,?,?) ON CONFLICT (signer, stream)"
+            " DO UPDATE SET following = max(following, excluded.following)"
+            " WHERE flow = excluded.flow",
+            [
+                (kept.signer, _stream(gap.stream), kept.header.flow, gap.begin)
+                for gap in kept.header.gaps
+                if gap.cause is GapCause.ENDED
+            ],
         )
 
     def batches(self, flow: str | None, limit: int) -> list[Received]:
@@ -287,6 +315,11 @@ class Custody:
             (limit,),
         )
         return [Quarantined(*row) for row in found]
+
+
+def read_ranges(text: str) -> tuple[Range, ...]:
+    """Reads the ranges of a position as they are kept."""
+    return tuple((first, last) for first, last in json.loads(text))
 
 
 def _stream(stream: int) -> bytes:

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is missing of a flow, and why: numbers and times held against what gateways declare; no I/O.
+
+Path: store → Chain → **holes, days** → report.
+Law:
+  - what is stored is not missing, whatever a gap says of it;
+  - a number that is missing is explained by a gap that names it, or by a choice that took the rest
+    of its stream; else by nothing, and then that is said;
+  - a stream ends where its gateway says so. The last one goes on; of any other whose end was not
+    told nobody knows what it held, unless a lost spool explains it;
+  - a gap without numbers is a hole as it stands: what it tells of never had a number;
+  - one that comes twice, late or before its time says the same.
+
+Standards: docs/wire.md, *Gaps*.
+Limits: whether a gateway declares what it lost rests on its word; what its numbers tell does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from assent.backend.store.positions import Position, Range
+from assent.envelope import Gap, GapCause
+
+Span = tuple[int | None, int | None]
+"""Since when and until when, in ms since 1970 UTC, as far as that is known."""
+
+_DAY_MS: Final = 86_400_000
+_NOTHING: Final = Position()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Strand:
+    """One stream as it is held.
+
+    Attributes:
+        position: which of its numbers are stored.
+        end: the number it never gave, or None while its end was not told.
+        first_ms: earliest instant in it, or None where nothing of it is stored.
+        last_ms: latest instant in it.
+    """
+
+    position: Position = _NOTHING
+    end: int | None = None
+    first_ms: int | None = None
+    last_ms: int | None = None
+
+    @property
+    def following(self) -> int:
+        """The number after the highest that is stored."""
+        ranges = self.position.ranges
+        return ranges[-1][1] + 1 if ranges else self.position.watermark
+
+    def lacks(self, low: int, high: int) -> list[Range]:
+        """The numbers from `low` to below `high` that are not stored, as ranges (first, next)."""
+        found: list[Range] = []
+        at = max(low, self.position.watermark)
+        for first, last in self.position.ranges:
+            if first > at:
+                found.append((at, min(first, high)))
+            at = max(at, last + 1)
+            if at >= high:
+                break
+        if at < high:
+            found.append((at, high))
+        return [(begin, end) for begin, end in found if begin < end]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chain:
+    """One flow of one gateway.
+
+    Attributes:
+        mailbox: of the gateway.
+        flow: id of the flow.
+        strands: its streams.
+        gaps: every gap that was declared, each once.
+        around: tells between which instants some missing numbers of a stream lie.
+        held: tells how many readings are stored under some numbers of a stream.
+    """
+
+    mailbox: str
+    flow: str
+    strands: Mapping[int, Strand]
+    gaps: frozenset[Gap]
+    around: Callable[[int, Range], Span]
+    held: Callable[[int, Range], int]
+
+    @property
+    def span(self) -> Span:
+        """The first and the last instant of which anything is known."""
+        firsts = [one.first_ms for one in self.strands.values() if one.first_ms is not None]
+        lasts = [one.last_ms for one in self.strands.values() if one.last_ms is not None]
+        return min(firsts, default=None), max(lasts, default=None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hole:
+    """Something that is missing.
+
+    Attributes:
+        cause: why, or None when nothing explains it.
+        span: since when and until when.
+        readings: how many; None when that is not known or not said.
+        stream: where, when it had numbers.
+        numbers: the missing numbers (first, next); the next is None where the end was not told.
+    """
+
+    cause: GapCause | None
+    span: Span
+    readings: int | None = None
+    stream: int | None = None
+    numbers: tuple[int, int | None] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Day:
+    """One day of a flow, UTC.
+
+    Attributes:
+        day: which; None for holes of which no instant is known.
+        holes: what is missing of it; empty when it is complete.
+    """
+
+    day: dt.date | None
+    holes: tuple[Hole, ...]
+
+
+def holes(chain: Chain) -> list[Hole]:
+    """Finds everything that is missing of a flow.
+
+    Args:
+        chain: the flow, as its gateway sent it.
+
+    Returns:
+        What is explained first, then what nothing explains.
+    """
+    found = [hole for gap in sorted(chain.gaps, key=_place) for hole in _declared(chain, gap)]
+    explained: dict[int, list[Range]] = {}
+    for gap in chain.gaps:
+        explained.setdefault(gap.stream, []).append((gap.begin, gap.end))
+    taken = {gap.stream for gap in chain.gaps if gap.cause is GapCause.PURGE}
+    for stream, strand in sorted(chain.strands.items()):
+        if stream not in taken:
+            found += _unexplained(chain, stream, strand, explained.get(stream, []))
+    return [*dict.fromkeys(found), *_endless(chain, taken)]
+
+
+def days(found: Iterable[Hole], span: Span) -> list[Day]:
+    """Divides holes by the days they touch.
+
+    Args:
+        found: the holes of a flow.
+        span: the first and the last instant of which anything is known.
+
+    Returns:
+        Every day from the first to the last, the complete ones too; those of a hole that spans
+        several hold it each, cut to the day, with its readings on the first.
+    """
+    by_day: dict[dt.date | None, list[Hole]] = {}
+    first, last = span
+    if first is not None and last is not None:
+        by_day = {_date(number): [] for number in range(first // _DAY_MS, last // _DAY_MS + 1)}
+    for hole in found:
+        for day, part in _cut(hole):
+            by_day.setdefault(day, []).append(part)
+    known = sorted(day for day in by_day if day is not None)
+    rest = [Day(None, tuple(by_day[None]))] if None in by_day else []
+    return [Day(day, tuple(by_day[day])) for day in known] + rest
+
+
+def _place(gap: Gap) -> tuple[int, int, int]:
+    return gap.first_ms, gap.last_ms, gap.id
+
+
+def _declared(chain: Chain, gap: Gap) -> Iterator[Hole]:
+    span = (gap.first_ms, gap.last_ms)
+    if gap.begin == gap.end:
+        yield Hole(gap.cause, span, gap.readings or None)
+        return
+    strand = chain.strands.get(gap.stream, Strand())
+    missing = strand.lacks(gap.begin, gap.end)
+    if missing:
+        arrived = chain.held(gap.stream, (gap.begin, gap.end))
+        readings = max(0, gap.readings - arrived) if gap.readings else None
+        yield Hole(gap.cause, span, readings, gap.stream, (missing[0][0], missing[-1][1]))
+
+
+def _unexplained(
+    chain: Chain, stream: int, strand: Strand, explained: list[Range]
+) -> Iterator[Hole]:
+    end = strand.following if strand.end is None else strand.end
+    for missing in _without(strand.lacks(0, end), explained):
+        yield Hole(None, chain.around(stream, missing), None, stream, missing)
+    if strand.following > end:
+        # More came than its gateway says it ever gave: that was an old copy of it.
+        yield Hole(None, (strand.last_ms, None), None, stream, (end, None))
+
+
+def _without(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
+    left = list(ranges)
+    for begin, end in others:
+        left = [
+            part
+            for first, last in left
+            for part in ((first, min(last, begin)), (max(first, end), last))
+            if part[0] < part[1]
+        ]
+    return left
+
+
+def _endless(chain: Chain, taken: set[int]) -> Iterator[Hole]:
+    """What may be missing at the end of streams whose end was never told."""
+    endless = sorted(
+        (strand.last_ms, strand.first_ms or 0, stream)
+        for stream, strand in chain.strands.items()
+        if strand.end is None and strand.last_ms is not None
+    )
+    lost = [gap for gap in chain.gaps if gap.cause is GapCause.LOST]
+    for at, (last_ms, _, stream) in enumerate(endless[:-1]):
+        explained = any(gap.stream != stream and last_ms <= gap.last_ms for gap in lost)
+        if stream not in taken and not explained:
+            until = endless[at + 1][1]
+            span = (last_ms, max(last_ms, until))
+            yield Hole(None, span, None, stream, (chain.strands[stream].following, None))
+
+
+def _cut(hole: Hole) -> Iterator[tuple[dt.date | None, Hole]]:
+    since, until = hole.span
+    if since is None or until is None:
+        known = until if since is None else since
+        yield (None if known is None else _date(known // _DAY_MS)), hole
+        return
+    # An end at midnight is the end of the day before.
+    last = max(since, until - 1) // _DAY_MS
+    for number in range(since // _DAY_MS, last + 1):
+        span = (max(since, number * _DAY_MS), min(until, (number + 1) * _DAY_MS))
+        readings = hole.readings if number == since // _DAY_MS else None
+        yield _date(number), dataclasses.replace(hole, span=span, readings=readings)
+
+
+def _date(number: int) -> dt.date:
+    return dt.date(1970, 1, 1) + dt.timedelta(number)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A meter on a serial line, read through faults and a pulled plug, is stored as it was recorded."""
+"""A meter on a serial line is stored as it was recorded: through faults, and shaped for two."""
 
 from __future__ import annotations
 
+import datetime as dt
 import struct
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,22 @@ address = 0
 type = "text"
 length = 8
 """
+MORE = """
+[[field]]
+attribute = "appliance.energy"
+table = "input"
+address = 72
+type = "float32"
+scale = 1000
+
+[[field]]
+attribute = "appliance.temperature"
+table = "input"
+address = 20
+type = "int16"
+scale = 0.1
+"""
+PARTNER = "partner-energy-advice"
 DECISIONS = {
     "service": '"refused"',
     FLOW: '"given"',
@@ -77,14 +96,15 @@ def gateway(recipients: Stage, tmp_path: Path) -> Iterator[Stage]:
     (stage.gateway / "profiles").mkdir(exist_ok=True)
     (stage.gateway / "profiles" / "washer-bus.toml").write_text(PROFILE)
     stage.enrol(bundle)
-    stage.decide(DECISIONS)
     yield stage
     stage.close()
 
 
-def stored(stage: Stage, attribute: str) -> list[tuple[str, float | str]]:
+def stored(
+    stage: Stage, attribute: str, recipient: str = "maker", flow: str = FLOW
+) -> list[tuple[str, float | str]]:
     """(second, value) of one attribute, second by second."""
-    rows = stage.show("maker", "data", "--flow", FLOW, "--limit", "100000")
+    rows = stage.show(recipient, "data", "--flow", flow, "--limit", "100000")
     return sorted((row["time"], row["value"]) for row in rows if row["attribute"] == attribute)
 
 
@@ -112,6 +132,7 @@ def state(stage: Stage) -> str:
 def test_what_a_meter_said_is_stored_through_faults_and_a_pulled_plug(
     gateway: Stage, washer: Washer, tmp_path: Path
 ) -> None:
+    gateway.decide(DECISIONS)
     gateway.start_broker("maker")
     gateway.start_backend("maker")
     with Meters(tmp_path / "port", [washer]) as line:
@@ -146,3 +167,80 @@ def test_what_a_meter_said_is_stored_through_faults_and_a_pulled_plug(
     assert any(serial in answer for answer in line.passed)
     assert serial not in (gateway.backend_directory("maker") / "store.db").read_bytes()
     assert "TEST-WM-0001" not in gateway.log("agent")
+
+
+def answered(line: Meters, address: int) -> list[tuple[float, float, Fraction]]:
+    """When input register `address` was asked for and answered, and what it said, off the wire."""
+    found = []
+    for (asked_s, asked), (passed_s, answer) in pairwise(line.talk):
+        is_answered = answer[:3] == b"\x01\x04\x04"  # or the unit was quiet
+        if asked[:4] == bytes([1, 4, 0, address]) and is_answered:
+            found.append((asked_s, passed_s, Fraction(struct.unpack(">f", answer[3:7])[0])))
+    return found
+
+
+def means(line: Meters) -> dict[str, float | None]:
+    """The mean of each second's powers, to a tenth; None where a value came at its edge."""
+    seconds: dict[int, list[Fraction]] = {}
+    blurred = set()
+    for asked_s, passed_s, value in answered(line, 12):
+        seconds.setdefault(int(asked_s), []).append(value)
+        # The agent stamps an answer up to some milliseconds after it went by.
+        if int(asked_s) != int(passed_s + 0.03):
+            blurred |= {int(asked_s), int(asked_s) + 1}
+    return {
+        dt.datetime.fromtimestamp(second, dt.UTC).isoformat(timespec="seconds")[:19]: (
+            None if second in blurred else float(round(sum(values) / len(values) * 10)) / 10
+        )
+        for second, values in seconds.items()
+    }
+
+
+def test_windows_and_growth_of_a_meter_are_stored_by_the_partner_as_the_wire_had_them(
+    gateway: Stage, washer: Washer, tmp_path: Path
+) -> None:
+    (gateway.gateway / "profiles" / "washer-bus.toml").write_text(PROFILE + MORE)
+    gateway.decide(DECISIONS | {PARTNER: '"given"'})
+    for recipient in ("maker", "energy-advice"):
+        gateway.start_broker(recipient)
+        gateway.start_backend(recipient)
+
+    def partners(attribute: str) -> list[tuple[str, float | str]]:
+        return stored(gateway, attribute, "energy-advice", PARTNER)
+
+    with Meters(tmp_path / "port", [washer]) as line:
+        gateway.start_agent()
+        wait_until(lambda: len(partners("appliance.power")) > 5, "windows have arrived")
+        line.unplugged.add(1)
+        wait_until(lambda: state(gateway) == "failed", "the meter is quiet")
+        counts = [round(value * 1000) for _, _, value in answered(line, 72)]
+        grown = Counter(later - earlier for earlier, later in pairwise(counts))
+        windows = means(line)
+        windows.popitem()  # the last one waits for a reading after its end
+        sharp = {second: mean for second, mean in windows.items() if mean is not None}
+
+        def told() -> dict[str, float | str]:
+            return {second[:19]: value for second, value in partners("appliance.power")}
+
+        def grew() -> Counter[int]:
+            return Counter(int(value) for _, value in partners("appliance.energy"))
+
+        wait_until(lambda: sharp.keys() <= told().keys(), "every window is there")
+        wait_until(lambda: grew().total() == grown.total(), "every growth is there")
+        assert grew() == grown
+        assert len(grown) > 1
+        assert {second: told()[second] for second in sharp} == sharp
+        assert len(sharp) > 2
+        assert len(set(sharp.values())) > 2
+
+        expected = powers_of(line)
+        wait_until(lambda: is_stored_as(gateway, expected), "the maker has every value, rounded")
+        asked = {int.from_bytes(frame[2:4]) for frame in line.asked if frame[1] == 4}
+    assert asked == {12, 31, 72}, "what no flow lists is not even asked for"
+    both = [gateway.backend_directory(name) / "store.db" for name in ("maker", "energy-advice")]
+    assert not any(b"TEST-WM-0001" in path.read_bytes() for path in both)
+
+
+def powers_of(line: Meters) -> list[int]:
+    """Each power off the wire as `round(1)` leaves it."""
+    return [round(value) for _, _, value in answered(line, 12)]

@@ -171,6 +171,7 @@ class Meters:
         unplugged: units that are silent.
         asked: every request that came over the wire.
         passed: every answer that went over it whole.
+        talk: both, in order, each with the seconds since 1970 at which it went by.
         struck: how many answers a fault has spoilt.
     """
 
@@ -182,6 +183,7 @@ class Meters:
         self.unplugged: set[int] = set()
         self.asked: list[bytes] = []
         self.passed: list[bytes] = []
+        self.talk: list[tuple[float, bytes]] = []
         self.struck = 0
         served = [one.device() if isinstance(one, Washer) else one for one in devices]
         self._units = {device.id for device in served}
@@ -261,6 +263,7 @@ class Meters:
             if end == self._near:
                 data = os.read(end, 4096)
                 self.asked.append(data)
+                self.talk.append((time.time(), data))
                 if not self._is_understood():
                     return
                 # pymodbus answers for units that are not there, too.
@@ -275,6 +278,7 @@ class Meters:
                 self.struck += 1
             if any(answer in data for _, data in pieces):
                 self.passed.append(answer)
+                self.talk.append((time.time(), answer))
             now = time.monotonic()
             for delay, data in pieces:
                 self._count += 1

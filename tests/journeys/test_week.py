@@ -30,4 +30,4 @@ def test_six_hours_offline_on_a_tiny_quota_is_bounded_declared_drained_and_leave
         assert one.taken == one.stored + one.declared
     assert seen["most_mb"] < 7  # the quota, free pages, and a log that is cut at 4 MB
     assert seen["left"] == 0
-    assert seen["end_mb"] < 1.5
+    assert seen["end_mb"] < 5  # free pages it keeps

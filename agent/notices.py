@@ -35,6 +35,10 @@ def _of_files(site: Site) -> list[str]:
         for recipient in site.strange_brokers()
     ]
     notices += [
+        f"kept until its broker has it only, as agent.toml says: what is sent to {recipient}"
+        for recipient in sorted(site.settings.briefly)
+    ]
+    notices += [
         f"restart needed: {key} of agent.toml was changed and takes effect at the next start"
         for key in site.restart
     ]

@@ -54,6 +54,7 @@ class _ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Uplink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: str
+    keep_until: Literal["backend", "broker"] = "backend"
 
 
 class _Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True):
         clock_is_system: the wall clock is known to be right (`clock.trust = "system"`).
         brokers: recipient id to the broker chosen for it.
         devices: what to read.
+        briefly: recipients of which a batch is kept until its broker has it, and no longer.
     """
 
     directory: Path
@@ -121,6 +123,7 @@ class Settings(msgspec.Struct, frozen=True):
     clock_is_system: bool
     brokers: dict[str, str]
     devices: tuple[DeviceSettings, ...]
+    briefly: frozenset[str] = frozenset()
 
 
 def load_settings(directory: Path) -> Settings:
@@ -142,6 +145,9 @@ def load_settings(directory: Path) -> Settings:
         clock_is_system=file.clock.trust == "system",
         brokers={recipient: uplink.broker for recipient, uplink in file.uplink.items()},
         devices=tuple(_device(directory, table) for table in file.device),
+        briefly=frozenset(
+            name for name, uplink in file.uplink.items() if uplink.keep_until == "broker"
+        ),
     )
 
 

@@ -91,6 +91,7 @@ def targets_of(site: Site) -> list[Target]:
                 ca_pem=site.policy.cas[recipient].decode(),
                 cert_path=pair,
                 key_path=pair,
+                briefly=recipient in site.settings.briefly,
             )
         )
     return targets

@@ -7,7 +7,7 @@ Law:
     that lies beside the spool counts;
   - what is leased is known to this connection only. When its process dies, it is leased again;
   - a PUBACK deletes no batch: it becomes due again (`agent/spool/order.py`) until the backend's
-    acknowledgement deletes it;
+    acknowledgement deletes it; unless the technician asked for no more (`briefly`);
   - `revoked` names what was leased and must not leave any more.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.spool import noes
+from agent.spool.briefly import let_go
 from agent.spool.floor import IS_OPEN
 from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES
 from agent.spool.order import RESEND_MAX_MS, RESEND_MS, Lane, Order
@@ -109,6 +110,7 @@ class Carrier(Order):
                 [(now_ms, RESEND_MAX_MS, RESEND_MS, key) for key in done if key > 0],
             )
             db.executemany("DELETE FROM handed WHERE batch=?", [(key,) for key in done])
+            let_go(db, [key for key in done if key > 0])
             db.executemany("DELETE FROM control WHERE id=?", [(-key,) for key in done if key < 0])
 
     def returned(self, ids: Iterable[int]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from agent.spool import Health, LaneState, Lease, LinkState, Spool, Target
 from agent.spool.erasure import PART, PART_BYTES
@@ -26,6 +27,7 @@ from assent.wire import MAX_MESSAGE
 from tests.agent.sealed import FAR, NOW, run_of, sealed
 
 STREAM = 7
+TARGET = Target("maker", "mqtts://a:1", "0" * 32, "ca", "cert", "key")
 CANARY = b"canary-of-the-household-" * 40
 
 
@@ -402,6 +404,28 @@ def test_what_was_delivered_is_due_again_after_15_minutes_doubling_to_6_hours(
         waits.append((now - left) // 60_000)
     assert waits == [15, 30, 60, 120, 240, 360, 360, 360]
     assert (RESEND_MS, RESEND_MAX_MS) == (15 * 60_000, 360 * 60_000)
+
+
+@pytest.mark.parametrize("briefly", [False, True], ids=["the backend", "the broker"])
+def test_what_the_broker_confirmed_stays_until_whom_the_technician_named_has_it(
+    spool: Spool, carrier: Spool, briefly: bool
+) -> None:
+    spool.set_targets([replace(TARGET, briefly=briefly)])
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(2))
+    spool.open_lane("service", "maker", 8, None)
+    ends = spool.gaps_for("service")
+    spool.put([sealed(0, stream=8)], gaps=ends)
+    carrier.delivered([lease.id for lease in carrier.lease("maker", 9, NOW)], NOW)
+    assert len(spool.sent(9)) == 3
+    waiting = spool.waiting()["service"]
+    assert (waiting.batches, waiting.readings, waiting.bytes) == (
+        (0, 0, 0) if briefly else (3, 30, 900)
+    )
+    assert spool.gaps_for("service") == (() if briefly else ends)
+    acknowledged = spool.acknowledge("maker", [StreamAck(STREAM, 2), StreamAck(8, 1)])
+    assert acknowledged.batches == (0 if briefly else 3)
+    assert acknowledged.unknown == briefly
 
 
 def test_what_was_never_sent_goes_first_and_resends_can_be_limited(

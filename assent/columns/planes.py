@@ -57,7 +57,7 @@ _FLAT_FROM: Final = 48
 # Sparse pays below this share of bytes that are not zero, per width it competes with; measured.
 _SPARSE_BELOW: Final = {8: 0.65, 4: 0.30, 2: 0.06, 1: 0.0}
 
-_SHIFTED: Final = [bytes((byte + by) & 255 for byte in range(256)) for by in range(256)]
+_RAMP: Final = bytes(range(256)) * 2
 _IS_SET: Final = bytes([0]) + bytes([1]) * 255
 _DIGITS: Final = b"0123456789ABCDEF".ljust(256, b"?")
 # _FIELDS[width][k][byte]: the k-th value, from the low end, packed in a byte.
@@ -143,7 +143,7 @@ def write(plane: bytes, lots: Lots) -> int:
         lots.put(Lot.PEAKED if form is _Form.PEAKED else Lot.FLAT, plane)
         return _code(form, 0)
     form = _Form.BIT if width == 1 else _Form.PAIR if width == 2 else _Form.NIBBLE
-    lots.put(_LOT[form], _pack(plane.translate(_SHIFTED[-base & 255]), width))
+    lots.put(_LOT[form], _pack(plane.translate(_shifted(-base)), width))
     return _code(form, base)
 
 
@@ -172,7 +172,7 @@ def read(code: object, length: int, cursor: Cursor) -> bytes:
     if form in _WIDTH:
         width = _WIDTH[_Form(form)]
         packed = cursor.take(_LOT[_Form(form)], -(-length * width // 8))
-        return _unpack(packed, width, length).translate(_SHIFTED[base & 255])
+        return _unpack(packed, width, length).translate(_shifted(base))
     if folded:
         raise MalformedError("a plane of whole bytes has no base")
     if form == _Form.SPARSE:
@@ -196,6 +196,12 @@ def _narrowest(present: set[int]) -> tuple[int, int]:
 def _code(form: _Form, base: int) -> int:
     """Joins form and base; small bases of either sign make small codes (zig-zag)."""
     return form | (base * 2 if base >= 0 else -2 * base - 1) << 3
+
+
+def _shifted(by: int) -> bytes:
+    """A table for `translate`: each byte, `by` higher."""
+    start = by & 255
+    return _RAMP[start : start + 256]
 
 
 def _pack(values: bytes, width: int) -> bytes:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
@@ -21,6 +20,8 @@ def nearest(word: str, known: Iterable[str], *, quoted: bool = True) -> str | No
     Returns:
         A hint, or None when nothing is near.
     """
+    import difflib  # noqa: PLC0415  # only who erred needs it, and it stays in memory
+
     near = difflib.get_close_matches(word[:_LONGEST], list(known), 1)
     if not near:
         return None

@@ -14,11 +14,10 @@ Limits: one instance a state directory, by its lock.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -146,23 +145,26 @@ class Collecting:
 
     def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Has the owner thread answer, so that an act never meets a reading half-way."""
-        promise: Future[Mapping[str, Any]] = Future()
+        told: queue.SimpleQueue[Mapping[str, Any] | AssentError] = queue.SimpleQueue()
 
         def work() -> None:
             try:
-                promise.set_result(self._desk.answer(request))
+                told.put(self._desk.answer(request))
             except AssentError as exc:
-                promise.set_exception(exc)
+                told.put(exc)
             except BaseException:
                 # A half-done act: better to end, and to decide everything anew at the next start.
-                promise.set_exception(ControlError("the agent failed inside; see its log"))
+                told.put(ControlError("the agent failed inside; see its log"))
                 raise
 
         self._pipeline.act(work)
         try:
-            return promise.result(_ACT_S)
-        except FutureTimeoutError as exc:
+            answer = told.get(timeout=_ACT_S)
+        except queue.Empty as exc:
             raise ControlError("the agent is busy and did not get to it in time") from exc
+        if isinstance(answer, AssentError):
+            raise answer
+        return answer
 
 
 def _nothing() -> None:

@@ -37,6 +37,7 @@ SIGNATURE = "policy.toml.cose"
 FORM = "consent.toml"
 LEDGER = "ledger.json"
 FLOOR = "floor.json"
+JOURNAL = "journal"
 SPOOL = Path("spool") / "spool.db"
 
 _MEND = "stop the agent and take in the maker's newest bundle with assent enrol"

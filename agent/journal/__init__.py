@@ -10,7 +10,7 @@ Law:
     which state of a lane is the one that was not stored (`parts`); there is no common transaction;
   - what was stored, or ended, is out of the file with the commit after it; what is erased is out of
     it, overwritten and synced, when `erase` returns;
-  - a file that cannot be read is emptied, never repaired: `is_damaged` says so.
+  - a file that cannot be read is emptied, never repaired: `damaged_ms` says so.
 
 Security: it holds what the lanes hold, under the journal's key (agent/keys). Without a credential
 of the unit that key lies on the same card: whoever takes the card can read the open batches.
@@ -21,7 +21,7 @@ caller closes it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -53,29 +53,27 @@ class Journal:
 
     Args:
         path: its file; made with the first commit.
-        key: 32 bytes.
+        key: gives its key, 32 bytes; asked when there is something to read or to write.
         spool: id of the spool that its numbers are of.
 
     Attributes:
-        is_damaged: whether there was a file of which nothing could be read.
-        is_of_this_spool: whether the numbers found are of the spool that is open now.
+        spool: id of the spool that the numbers found are of; empty where nothing was.
+        damaged_ms: when a file was written last that could not be read, or None.
     """
 
-    def __init__(self, path: Path, key: bytes, spool: bytes) -> None:
+    def __init__(self, path: Path, key: Callable[[], bytes], spool: bytes) -> None:
         self._spool = spool
         self._stored: dict[int, int] = {}
         self._ended: set[int] = set()
         self._told: dict[int, _Told] = {}
-        self.is_of_this_spool = True
+        self.spool = b""
         self._areas = Areas(path, key)
-        self.is_damaged = self._areas.is_damaged
+        parts: dict[int, Part] = {}
         try:
-            found, parts = fold(self._areas.read())
-        except ValueError:
-            self.is_damaged, parts = True, {}
+            self.spool, parts = fold(self._areas.read())
+        except (OSError, ValueError):
             self._areas.forget()
-        else:
-            self.is_of_this_spool = found in {b"", spool}
+        self.damaged_ms = self._areas.damaged_ms
         for part in parts.values():
             self._note(whole([part]))
 
@@ -135,22 +133,20 @@ class Journal:
         with contextlib.suppress(OSError):  # it stays stale, and the next commit tries again
             self._areas.wipe(whole=False)
 
-    def choose(self, states: Mapping[int, int]) -> None:
-        """Keeps one state of each of some streams, and nothing else; durable when this returns.
-
-        What is left out is overwritten.
+    def choose(self, states: Mapping[int, int], ended: Collection[int]) -> None:
+        """Keeps one state of some streams, ends others; durable and overwritten on return.
 
         Args:
-            states: number by stream.
+            states: number by stream; no other state of it is left.
+            ended: streams of which nothing is left.
 
         Raises:
-            OSError: the disk refuses; all is as it was.
+            OSError: the disk refuses.
         """
-        left = {}
-        for stream, part in self._left().items():
-            if stream in states:
-                kept = {n: one for n, one in part.states.items() if n == states[stream]}
-                left[stream] = Part(part.head, kept)
+        self._ended |= self._told.keys() & set(ended)
+        left = self._left()
+        for stream, number in states.items():
+            left[stream].states = {number: left[stream].states[number]}
         self._begin(left, ())
         self._areas.wipe(whole=True)
 
@@ -178,20 +174,6 @@ class Journal:
         if not self._areas.is_wiped:
             self._areas.wipe(whole=True)
 
-    def clean(self) -> None:
-        """Takes everything out, as an orderly end does; durable when this returns.
-
-        Raises:
-            OSError: the disk refuses.
-        """
-        if self._told or self._areas.may_append:
-            self._begin({}, ())
-            self._areas.wipe(whole=True)
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._areas.close()
-
     def _left(self) -> dict[int, Part]:
         """What the file holds, without what was stored or has ended."""
         _, parts = fold(self._areas.read())
@@ -207,7 +189,6 @@ class Journal:
         """Begins a generation with what is left and what is new; the old one is to be wiped."""
         everything = [*whole(parts.values()), *news]
         self._areas.begin(encode(self._spool, everything))
-        self.is_of_this_spool = True
         self._told.clear()
         self._stored.clear()
         self._ended.clear()

@@ -26,10 +26,13 @@ from a laboratory's view of the chip.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hmac
 import os
 import secrets
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -37,6 +40,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from assent import durable
+from assent.errors import AssentError
 
 AREA: Final = 1 << 20
 """Bytes of an area: three batches of 10,000 readings take some 100 kB, so that there is room."""
@@ -73,14 +77,15 @@ class Areas:
 
     Args:
         path: the file.
-        key: of the journal, 32 bytes.
+        key: gives the journal's, 32 bytes; asked when there is something to read or to write.
 
     Attributes:
-        is_damaged: whether there is a file of which nothing can be read.
+        damaged_ms: when a file was written last of which nothing can be read; None where all is
+            well.
         is_wiped: whether what was live before is overwritten.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: Callable[[], bytes]) -> None:
         self._path = path
         self._key = key
         self._live: _Live | None = None
@@ -90,14 +95,16 @@ class Areas:
         self._used = 0  # bytes of the area that is not live
         self._must_begin = True
         self.is_wiped = True
-        self._file: int | None = None
+        self.damaged_ms: int | None = None
         try:
-            self._file = _opened(path)
-            self.is_damaged = not self._find_live()
+            with _opened(path, os.O_RDONLY) as file:
+                is_sound = self._find_live(file) or _is_new(file)
+            if not is_sound:
+                self.forget()
         except FileNotFoundError:
-            self.is_damaged = False
-        except OSError:
-            self.is_damaged = True
+            pass
+        except (OSError, AssentError):
+            self.forget()
 
     @property
     def may_append(self) -> bool:
@@ -110,7 +117,10 @@ class Areas:
         Raises:
             OSError: the disk refuses.
         """
-        return self._records(self._count) if self._live is not None else []
+        if self._live is None:
+            return []
+        with _opened(self._path, os.O_RDONLY) as file:
+            return self._records(file, self._live, self._count)
 
     def append(self, record: bytes) -> None:
         """Writes one more record; durable when this returns.
@@ -120,7 +130,6 @@ class Areas:
             OSError: the disk refuses; a generation has to be begun now.
         """
         assert self._live is not None
-        assert self._file is not None
         sealed = _sealed(self._live, self._count, record)
         at = _place(self._end, len(sealed))
         if at + len(sealed) > AREA:
@@ -146,14 +155,12 @@ class Areas:
         self._generation += 1
         salt = secrets.token_bytes(_SALT)
         head = _MAGIC + self._generation.to_bytes(8) + salt
-        live = _Live(area, self._generation, head, _cipher(self._key, salt))
+        live = _Live(area, self._generation, head, _cipher(self._key(), salt))
         sealed = _sealed(live, 0, record)
         if _SECTOR + len(sealed) > AREA:
             raise FullError
         if self._live is None:
-            self.close()
             durable.write(self._path, bytes(2 * AREA), mode=_MODE)
-            self._file = _opened(self._path)
         self._must_begin = True
         self._write(head.ljust(_SECTOR, b"\0") + sealed, area * AREA)
         self._used = max(self._used if self._live is None else self._end, _SECTOR)
@@ -176,45 +183,43 @@ class Areas:
     def forget(self) -> None:
         """Takes what was read for damaged: the next generation begins in a new file."""
         self._live, self._must_begin = None, True
-
-    def close(self) -> None:
-        """Closes the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        try:
+            self.damaged_ms = self._path.lstat().st_mtime_ns // 1_000_000
+        except OSError:
+            self.damaged_ms = 0
 
     def _write(self, data: bytes, at: int) -> None:
-        assert self._file is not None
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._file, view, at)
-            view, at = view[written:], at + written
-        os.fdatasync(self._file)
+        with _opened(self._path, os.O_WRONLY) as file:
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(file, view, at)
+                view, at = view[written:], at + written
+            os.fdatasync(file)
 
-    def _find_live(self) -> bool:
-        found = sorted((live.generation, live) for live in map(self._live_of, (0, 1)) if live)
+    def _find_live(self, file: int) -> bool:
+        found = [live for area in (0, 1) if (live := self._live_of(file, area)) is not None]
         if not found:
             return False
-        self._generation, self._live = found[-1]
-        self._count = len(self._records(None))
+        self._live = max(found, key=lambda live: live.generation)
+        self._generation = self._live.generation
+        self._count = len(self._records(file, self._live, None))
         return True
 
-    def _live_of(self, area: int) -> _Live | None:
-        head = os.pread(_fd(self._file), _HEAD, area * AREA)
+    def _live_of(self, file: int, area: int) -> _Live | None:
+        head = os.pread(file, _HEAD, area * AREA)
         if not head.startswith(_MAGIC) or len(head) < _HEAD:
             return None
         generation = int.from_bytes(head[len(_MAGIC) : -_SALT])
-        live = _Live(area, generation, head, _cipher(self._key, head[-_SALT:]))
-        return live if self._record(live, 0, _SECTOR) is not None else None
+        live = _Live(area, generation, head, _cipher(self._key(), head[-_SALT:]))
+        return live if _record(file, live, 0, _SECTOR) is not None else None
 
-    def _records(self, most: int | None) -> list[bytes]:
-        assert self._live is not None
+    def _records(self, file: int, live: _Live, most: int | None) -> list[bytes]:
         records: list[bytes] = []
         end = _SECTOR
         while most is None or len(records) < most:
             # A record that was laid at the next page left the rest of this one free.
             for at in (end, _up(end, _PAGE)):
-                found = self._record(self._live, len(records), at)
+                found = _record(file, live, len(records), at)
                 if found is not None:
                     break
             if found is None:
@@ -224,29 +229,34 @@ class Areas:
         self._end = end
         return records
 
-    def _record(self, live: _Live, number: int, at: int) -> bytes | None:
-        file, start = _fd(self._file), live.area * AREA
-        length = int.from_bytes(os.pread(file, _LENGTH, start + at)) if at < AREA else 0
-        if not _TAG <= length <= AREA - at - _LENGTH:
-            return None
-        sealed = os.pread(file, length, start + at + _LENGTH)
-        try:
-            return live.cipher.decrypt(number.to_bytes(_NONCE), sealed, live.head)
-        except InvalidTag:
-            return None
 
-
-def _opened(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+@contextlib.contextmanager
+def _opened(path: Path, how: int) -> Iterator[int]:
+    file = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield file
+    finally:
         os.close(file)
-        raise OSError(f"{path.name} is not a regular file")
-    return file
 
 
-def _fd(file: int | None) -> int:
-    assert file is not None
-    return file
+def _is_new(file: int) -> bool:
+    """Whether a crash came between the making of the file and its first generation."""
+    return not any(os.pread(file, _HEAD, 0) + os.pread(file, _HEAD, AREA))
+
+
+def _record(file: int, live: _Live, number: int, at: int) -> bytes | None:
+    """Reads a record; None where none of this number opens."""
+    start = live.area * AREA
+    length = int.from_bytes(os.pread(file, _LENGTH, start + at)) if at < AREA else 0
+    if not _TAG <= length <= AREA - at - _LENGTH:
+        return None
+    sealed = os.pread(file, length, start + at + _LENGTH)
+    try:
+        return live.cipher.decrypt(number.to_bytes(_NONCE), sealed, live.head)
+    except InvalidTag:
+        return None
 
 
 def _cipher(key: bytes, salt: bytes) -> ChaCha20Poly1305:

@@ -35,7 +35,7 @@ from agent.keys.credential import unit_credential
 from agent.keys.ledger_key import LedgerKey, decoded, encoded_new
 from agent.keys.ring import KEY_BYTES
 from agent.keys.tls import TlsKeys
-from agent.keys.wrapped import LOST, WrappedStore
+from agent.keys.wrapped import LOST, ShutError, WrappedStore
 from assent import cbor
 from assent.cosekey import (
     SealPrivateKey,
@@ -178,7 +178,11 @@ class Keys:
         Raises:
             KeyStoreError: it cannot be read or written.
         """
-        return self._drawn("journal")
+        try:
+            return self._drawn("journal")
+        except ShutError:
+            self._store.write("journal", secrets.token_bytes(KEY_BYTES))
+            return self._drawn("journal")
 
     def gateway(self, recipient: str) -> Gateway:
         """What this gateway is to a recipient; made when there is nothing yet.

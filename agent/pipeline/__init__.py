@@ -11,7 +11,7 @@ Law:
   - a decision that could not be carried out is taken up again, and ends the agent when it still
     cannot: what should be off does not go on;
   - ends of consent, ages and epochs are looked at several times a second, not per reading.
-Limits: an open batch lives in memory only; a crash loses it.
+Limits: a crash loses what came since the last commit of the journal (`keeping`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from typing import Final
 
 from agent.fence import Carrier, Outcome, pass_fence, unhindered
 from agent.floor import Mark
+from agent.journal import Journal
 from agent.path import Permit, Refusal
 from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.hardware import Hardware
+from agent.pipeline.keeping import Keeping
 from agent.pipeline.mailroom import Mailroom
-from agent.pipeline.running import PAUSES, Running
-from agent.site import Site
+from agent.pipeline.recovery import is_pause
+from agent.pipeline.running import Running
+from agent.site import JOURNAL, Site
 from agent.spool import Purged, Spool
 from agent.spool.schema import DamagedError
 from agent.watch import Seen, Watch
@@ -80,7 +83,8 @@ class Pipeline:
         """Flows to which a no was said that is in no record: off until a later word or the end."""
         self.on_policy: Callable[[], bool] = lambda: False
         """Puts the policy that was kept in force; set by who judges forms. False: it could not."""
-        self.running = Running(spool)
+        journal = Journal(site.settings.state / JOURNAL, site.keys.journal_key, spool.id)
+        self.running = Running(spool, Keeping(journal, site.settings.commit_ms))
         self._courtesy = Courtesy(spool)
         self._door: queue.Queue[list[Sample]] = queue.Queue(_WAITING_LISTS)
         self._acts: queue.SimpleQueue[Act] = queue.SimpleQueue()
@@ -294,6 +298,9 @@ class Pipeline:
         if self._watch.end_old(now.mono_ms):
             self._follow()
         self.running.close_due(now)
+        self.running.keeping.every_ms = site.settings.commit_ms
+        if not self.running.keeping.due_in_ms(now.mono_ms):
+            self.running.keep(now)
         self.running.purging.again()
         self._tend(lambda: self._keep_house(now))
 
@@ -332,4 +339,4 @@ class Pipeline:
 
 def _is_no(verdict: Permit | Refusal) -> bool:
     """Whether the gate itself says no for good, so that its reason can be told."""
-    return isinstance(verdict, Refusal) and verdict.reason not in PAUSES
+    return isinstance(verdict, Refusal) and not is_pause(verdict)

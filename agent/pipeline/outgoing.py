@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from agent.lane import Lane
@@ -36,15 +37,17 @@ class Outgoing:
 
     Args:
         spool: the collecting side's end of the spool.
+        stored: told stream and number of each message that is on the disk.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, stored: Callable[[int, int], None]) -> None:
         self.tallies: dict[str, Tally] = {}
         self.lost: Counter[str] = Counter()
         """Readings that could not be sealed or stored, by flow."""
         self.shut_by_others: set[str] = set()
         """Flows whose lane row is not as it was left: somebody without the lock said no."""
         self._spool = spool
+        self._stored = stored
         self._next: dict[int, int] = {}
         self._sealer: Sealer | None = None
         self._unstored: list[Parcel] = []
@@ -59,6 +62,10 @@ class Outgoing:
         # A lane that goes on may hold sealed messages that the disk has refused until now.
         self._next.setdefault(stream, sequence)
 
+    def number(self, stream: int) -> int:
+        """The number of the next batch of a stream."""
+        return self._next[stream]
+
     def forget(self, flow: str, stream: int) -> None:
         """Ends a stream: what the spool has not taken of it, it would refuse for ever."""
         self._next.pop(stream, None)
@@ -66,6 +73,10 @@ class Outgoing:
         if left:
             self.lost[flow] += sum(one.sealed.readings for one in left)
             self._unstored = [one for one in self._unstored if one.sealed.flow != flow]
+
+    def has_unstored(self) -> bool:
+        """Whether anything waits in memory, because the disk refused it."""
+        return bool(self._unstored)
 
     def is_stuck(self) -> bool:
         """Whether the disk refuses so much that nothing more should be taken."""
@@ -140,6 +151,7 @@ class Outgoing:
         self._refusal = None
         for one in sealed:
             self._tally(one.flow).add_stored(one)
+            self._stored(one.stream, one.sequence)
         return True
 
     def _tally(self, flow: str) -> Tally:

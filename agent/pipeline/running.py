@@ -8,6 +8,8 @@ Law:
   - a pause (broken form, unusable policy, clock) closes the batch into the spool and lets nothing
     out: nobody took anything back;
   - narrower terms or attributes purge what waits under the wider ones; a renewed yes does not;
+  - what a crash left in the journal is taken up again before a lane is opened, in its stream, or is
+    out of it (`recovery`);
   - nothing from before the unbroken yes of the permit leaves.
 """
 
@@ -16,25 +18,21 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Final
 
-from agent.lane import Lane
-from agent.path import Permit, Reason, Refusal
+from agent.lane import Lane, Snapshot
+from agent.path import Permit, Refusal
 from agent.pipeline.accord import basis, has_ended, is_amended, is_the_same
 from agent.pipeline.courtesy import targets_of
+from agent.pipeline.keeping import Keeping
 from agent.pipeline.outgoing import Outgoing
 from agent.pipeline.parcel import Parcel
 from agent.pipeline.purging import Purging
+from agent.pipeline.recovery import Found, erase_refused, is_pause, last_of_gap_ms, recover
 from agent.router import Router
 from agent.site import Site
 from agent.spool import LaneState, Purged, Spool
-from assent.envelope import ClockQuality
+from assent.envelope import ClockQuality, GapCause
 from firmware_bridge.sample import Instant, Sample
-
-PAUSES: Final = frozenset(
-    {Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.CLOCK_UNTRUSTED, Reason.NOT_ENROLLED}
-)
-"""Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +42,12 @@ class Running:
 
     Args:
         spool: the collecting side's end of the spool.
+        keeping: tells the journal what the lanes hold.
     """
 
-    def __init__(self, spool: Spool) -> None:
-        self._outgoing = Outgoing(spool)
+    def __init__(self, spool: Spool, keeping: Keeping) -> None:
+        self.keeping = keeping
+        self._outgoing = Outgoing(spool, keeping.stored)
         self.tallies = self._outgoing.tallies
         self.lost = self._outgoing.lost
         """Readings that could not be sealed or stored, by flow."""
@@ -58,6 +58,7 @@ class Running:
         self._lanes: dict[str, Lane] = {}
         self._router = Router(())
         self._clock = ClockQuality.TRUSTED
+        self._undeclared: list[Found] = []
 
     def wanted(self) -> frozenset[str]:
         """Names of the attributes that any running flow carries."""
@@ -69,6 +70,7 @@ class Running:
 
     def follow(self, site: Site, verdicts: Mapping[str, Permit | Refusal], now: Instant) -> None:
         """Makes the lanes what the gate says; durable when this returns."""
+        self._take_up(site, verdicts)
         rows = self._spool.lanes()
         for flow in sorted(rows.keys() | self._lanes.keys()):
             verdict = verdicts.get(flow)
@@ -76,7 +78,7 @@ class Running:
             if isinstance(verdict, Permit):
                 if lane is not None and not is_the_same(lane, verdict, now):
                     self._change(lane, verdict, now)
-            elif site.policy is None or _is_pause(verdict):
+            elif site.policy is None or is_pause(verdict):
                 self._pause(flow, now)
             elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow)
@@ -87,6 +89,15 @@ class Running:
                 self._open(site, permit, now)
         self._router = Router(self._lanes.values())
         self._spool.set_targets(targets_of(site))
+        self._declare(now)
+        self.keep(now)
+
+    def keep(self, now: Instant) -> None:
+        """Tells the journal what is new; durable when this returns, unless the disk refuses."""
+        lanes = self._lanes.values()
+        if not self.keeping.commit(lanes, self._outgoing.number, now):
+            self.flush()  # an open batch has outgrown the journal
+            self.keeping.commit(lanes, self._outgoing.number, now)
 
     def take(self, samples: list[Sample]) -> None:
         """Routes samples to the lanes; closes the batches that are due by them."""
@@ -114,18 +125,21 @@ class Running:
         """Closes every lane's last batch into the spool; the lanes take nothing more."""
         for lane in self._lanes.values():
             self._drain(lane, now)
+        if not self._outgoing.has_unstored():
+            self.keeping.clean()
 
     def end_refused(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> None:
         """Ends what the gate refuses, and opens nothing: for a command while no agent runs.
 
         What a permit no longer covers goes too, before another permit covers it again.
         """
+        erase_refused(self.keeping, self._spool, verdicts, has_policy=site.policy is not None)
         for flow, row in self._spool.lanes().items():
             verdict = verdicts.get(flow)
             if isinstance(verdict, Permit):
                 self._trim(verdict)
                 continue
-            if site.policy is None or _is_pause(verdict):
+            if site.policy is None or is_pause(verdict):
                 continue
             if row.state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow)
@@ -138,7 +152,7 @@ class Running:
             if site.policy is not None
             and row.state is not LaneState.CLOSED
             and not isinstance(verdict := verdicts.get(flow), Permit)
-            and not _is_pause(verdict)
+            and not is_pause(verdict)
         ]
 
     def is_stuck(self) -> bool:
@@ -148,6 +162,37 @@ class Running:
     def store_again(self) -> None:
         """Tries once more to store what the disk refused."""
         self._outgoing.store([])
+
+    def _take_up(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> None:
+        """Goes on in the lanes of an earlier life."""
+        has_policy = site.policy is not None
+        found = recover(self.keeping, self._spool, verdicts, has_policy=has_policy)
+        if found and not self._lanes:
+            self._outgoing.seal_for(site)  # nothing is open that was to be sealed as before
+        for one in found:
+            head = one.part.head
+            if one.state is not None and one.permit.flow not in self._lanes:
+                secret = site.keys.flow_secret(one.permit.recipient, one.permit.flow)
+                lane = Lane(one.permit, secret, head.stream, head.epoch, ClockQuality(head.clock))
+                lane.take_up(Snapshot(one.state.tables(), tuple(one.state.memory.values())))
+                self._enter(lane)
+                log.info("lane taken up flow=%s readings=%d", head.flow, lane.readings)
+            self._undeclared.append(one)
+
+    def _declare(self, now: Instant) -> None:
+        """Declares what may be missing of the lanes that a crash ended."""
+        last_ms = last_of_gap_ms(now.wall_ms)
+        while self._undeclared:
+            one = self._undeclared[-1]
+            self._spool.add_gap(
+                one.permit.flow,
+                one.part.head.stream,
+                GapCause.CRASH,
+                first_ms=min(one.first_ms, last_ms),
+                last_ms=last_ms,
+                readings=0,
+            )
+            self._undeclared.pop()
 
     def _trim(self, permit: Permit) -> None:
         purged = self._spool.trim_lane(
@@ -225,6 +270,7 @@ class Running:
             waited = lane.readings + lane.absorbed
             lane.discard()
             self._forget(lane)
+        self.keeping.erase({flow})
         sealed = self.purging.begin(flow)
         readings = sealed.readings + waited
         purged = Purged(sealed.batches, readings, sealed.bytes, sealed.unconfirmed)
@@ -238,6 +284,7 @@ class Running:
         # What it held is behind no route any more, whatever happens next.
         self._router = Router(self._lanes.values())
         self._outgoing.forget(flow, lane.stream)
+        self.keeping.end(lane.stream)
 
     def _drain(self, lane: Lane, now: Instant) -> None:
         sealed: list[Parcel] = []
@@ -246,16 +293,16 @@ class Running:
             if batch is None:
                 break
             sealed += self._outgoing.seal(batch)
+        self.keeping.turn_over([lane], self._outgoing.number)
         self._outgoing.store(sealed)
 
     def _close(self, lanes: Iterable[Lane]) -> None:
         sealed: list[Parcel] = []
+        closed: list[Lane] = []
         for lane in lanes:
             batch = lane.close(self._outgoing.gaps_for(lane))
             if batch is not None:
+                closed.append(lane)
                 sealed += self._outgoing.seal(batch)
+        self.keeping.turn_over(closed, self._outgoing.number)
         self._outgoing.store(sealed)
-
-
-def _is_pause(verdict: Refusal | None) -> bool:
-    return verdict is not None and verdict.reason in PAUSES

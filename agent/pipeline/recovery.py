@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an earlier life left in the journal: judged, erased where it must be, taken up once.
+
+Law:
+  - what may not run now on the same basis is erased first: a closed lane row, a refusal, other
+    terms; a pause keeps it;
+  - a state is taken up when it is of this spool, of the stream the lane row names, and stands under
+    the number the spool expects; else the spool was lost, or is another than the journal knew, and
+    nothing is taken up, because it may have been stored;
+  - before a lane goes on from a state, every other state is out of the file: none can be taken for
+    it after another crash;
+  - each flow that was running declares a gap: from what the journal held last to now.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from agent.journal import Part, State
+from agent.path import Permit, Reason, Refusal
+from agent.pipeline.accord import basis
+from agent.pipeline.keeping import Keeping
+from agent.spool import LaneState, LaneView, Spool
+from assent.errors import WireError
+
+PAUSES: Final = frozenset(
+    {Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.CLOCK_UNTRUSTED, Reason.NOT_ENROLLED}
+)
+"""Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
+
+# A reading may stand at the door for a moment before a lane has it, and a device takes a moment to
+# be opened again; instants leave as whole seconds.
+_EDGE_MS: Final = 2_000
+
+log = logging.getLogger(__name__)
+
+Verdicts = Mapping[str, Permit | Refusal]
+
+
+class Found(NamedTuple):
+    """What was found of one running lane: its part, and the number of the state to take up."""
+
+    permit: Permit
+    part: Part
+    number: int | None
+
+    @property
+    def state(self) -> State | None:
+        """What to take up."""
+        return None if self.number is None else self.part.states[self.number]
+
+    @property
+    def first_ms(self) -> int:
+        """Since when readings of it may be missing."""
+        if self.state is not None:
+            return max(0, self.state.at_ms - _EDGE_MS)
+        try:
+            return max(0, self.part.oldest_ms - _EDGE_MS)
+        except WireError:
+            return max(0, self.part.at_ms - self.permit.max_age_ms - _EDGE_MS)
+
+
+def last_of_gap_ms(now_ms: int) -> int:
+    """Up to when readings may be missing while devices are opened again."""
+    return now_ms + _EDGE_MS
+
+
+def is_pause(verdict: Permit | Refusal | None) -> bool:
+    """Whether a flow is off and nobody took anything back."""
+    return isinstance(verdict, Refusal) and verdict.reason in PAUSES
+
+
+def erase_refused(
+    keeping: Keeping, spool: Spool, verdicts: Verdicts, *, has_policy: bool
+) -> list[Part]:
+    """Erases what may not run now on the same basis.
+
+    Args:
+        keeping: the journal's.
+        spool: whose rows say what was closed.
+        verdicts: of the gate.
+        has_policy: whether there is a policy that could refuse anything.
+
+    Returns:
+        What is left.
+    """
+    if not keeping.left:
+        return []
+    rows, parts = spool.lanes(), keeping.parts()
+    refused = {
+        part.head.flow
+        for part in parts
+        if _is_refused(part, rows, verdicts.get(part.head.flow), has_policy=has_policy)
+    }
+    if refused:
+        keeping.erase(refused)
+        log.info("journal erased flows=%d", len(refused))
+    return [part for part in parts if part.head.flow not in refused]
+
+
+def recover(keeping: Keeping, spool: Spool, verdicts: Verdicts, *, has_policy: bool) -> list[Found]:
+    """Finds what may be taken up now; what waits for the end of a pause stays where it is.
+
+    Returns:
+        One for each lane that was running, all others out of the journal.
+    """
+    left = erase_refused(keeping, spool, verdicts, has_policy=has_policy)
+    rows = spool.lanes()
+    found = [
+        Found(permit, part, _number_of(part, rows.get(permit.flow), keeping, spool))
+        for part in left
+        if isinstance(permit := verdicts.get(part.head.flow), Permit)
+    ]
+    if not found:
+        return []
+    numbers = {one.part.head.stream: one.number for one in found}
+    states = {stream: number for stream, number in numbers.items() if number is not None}
+    if not keeping.choose(states, numbers.keys() - states.keys()):
+        found = [one._replace(number=None) for one in found]
+    return found
+
+
+def _is_refused(
+    part: Part,
+    rows: Mapping[str, LaneView],
+    verdict: Permit | Refusal | None,
+    *,
+    has_policy: bool,
+) -> bool:
+    row = rows.get(part.head.flow)
+    if row is not None and row.state is LaneState.CLOSED:
+        return True
+    if isinstance(verdict, Permit):
+        return basis(verdict) != part.head.basis
+    return has_policy and not is_pause(verdict)
+
+
+def _number_of(part: Part, row: LaneView | None, keeping: Keeping, spool: Spool) -> int | None:
+    if row is None or row.stream != part.head.stream or not keeping.is_of(spool.id):
+        return None
+    return row.next_sequence if row.next_sequence in part.states else None

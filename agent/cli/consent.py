@@ -10,6 +10,7 @@ from typing import Any
 from agent.cli.ask import ask_household
 from agent.cli.office import office, say_no
 from agent.cli.say import emphasised, result, table
+from agent.cli.words import same_place
 from assent import durable
 from assent.errors import AssentError, RefusedError, UsageError
 
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         result(past, _history(past), as_json=arguments.json)
         return 0
     if arguments.act == "ask":
-        return _recorded(ask_household(arguments.config), as_json=arguments.json)
+        return _recorded(arguments, ask_household(arguments.config))
     if arguments.subject is None:
         wanted = "FILE" if arguments.act == "apply" else "FLOW"
         raise UsageError(f"assent consent {arguments.act} needs a {wanted}")
@@ -61,11 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
         told = office(arguments.config, "apply", file=str(path), text=_read(path))
     else:
         told = say_no(arguments.config, arguments.act, arguments.subject)
-    return _recorded(told, as_json=arguments.json)
+    return _recorded(arguments, told)
 
 
-def _recorded(told: dict[str, Any], *, as_json: bool) -> int:
-    result(told, told["told"], as_json=as_json)
+def _recorded(arguments: argparse.Namespace, told: dict[str, Any]) -> int:
+    lines = [*told["told"], *same_place(arguments.config, told["told"])]
+    result(told, lines, as_json=arguments.json)
     if told.get("certain") is False:
         return AssentError.exit_code
     # A line of the form that does not act is a refusal, also beside lines that do.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
 from agent.cli.say import complain
-from agent.cli.words import DEFAULT_CONFIG
+from agent.cli.words import DEFAULT_CONFIG, same_place
 from assent.errors import AssentError, UsageError
 from assent.nearest import nearest
 
@@ -203,6 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb.run(arguments)
     except AssentError as exc:
         complain(exc)
+        for line in same_place(arguments.config, [exc.hint or ""]):
+            print(f"  {line}", file=sys.stderr)
         if arguments.config == DEFAULT_CONFIG and _ABSENT in exc.message:
             print("  did you forget --config DIR? to begin there: assent init", file=sys.stderr)
         return exc.exit_code

@@ -10,8 +10,8 @@ import time
 import msgspec
 
 from agent.cli.office import is_clock_trusted
-from agent.cli.say import counted, emphasised, result, shown_value
-from agent.cli.words import duration
+from agent.cli.say import counted, emphasised, in_unit, result, shown_value
+from agent.cli.words import duration, same_place
 from agent.preview import FlowPreview, Preview
 from agent.settings import load_settings
 from agent.sight import long_enough_s, read_rarely, sight
@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if not is_clock_trusted(arguments.config):
         told += ["", "the clock is not trusted: nothing leaves before it is; see: assent doctor"]
+    told += same_place(arguments.config, told)
     result(msgspec.to_builtins(preview), told, as_json=arguments.json)
     return 0
 
@@ -82,7 +83,7 @@ def of_flow(flow: FlowPreview) -> list[str]:
     told = [f"  {state}"]
     series: dict[tuple[str, str], list[str]] = {}
     for row in flow.rows:
-        unit = f" {row.unit}" if row.unit else ""
+        unit = in_unit(row.unit)
         moment = time.strftime("%H:%M:%S", time.localtime(row.time_ms / 1000))
         series.setdefault((row.device, row.attribute), []).append(
             f"  {moment}  {row.device[:8]}…  {row.attribute}  {shown_value(row.value)}{unit}"

@@ -7,9 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from assent.errors import AssentError, ConfigError
+
+_RATIO: Final = "1"  # of a power factor, in UCUM
 
 
 def result(value: Any, lines: Iterable[str], *, as_json: bool) -> None:  # noqa: ANN401 (JSON)
@@ -61,7 +63,12 @@ def shown_value(value: object) -> str:
 
 def unit_of(units: Mapping[str, str], name: str) -> str:
     """The unit of an attribute with a space before it; empty where it has none."""
-    return f" {units[name]}" if name in units else ""
+    return in_unit(units.get(name))
+
+
+def in_unit(unit: str | None) -> str:
+    """A unit with a space before it; empty for none and for a ratio."""
+    return "" if unit in {None, _RATIO} else f" {unit}"
 
 
 def emphasised(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.cli.office import office
 from agent.cli.say import counted, emphasised, result, table
+from agent.cli.words import same_place
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Asks the running agent, or reads the stores when none runs."""
     status = office(arguments.config, "status")
-    result(status, _lines(status), as_json=arguments.json)
+    lines = _lines(status)
+    lines += same_place(arguments.config, lines)
+    result(status, lines, as_json=arguments.json)
     return 0
 
 

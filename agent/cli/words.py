@@ -31,6 +31,7 @@ def same_place(config: Path, told: Iterable[str]) -> list[str]:
         config: the configuration directory of this command.
         told: what is said.
     """
-    if config == DEFAULT_CONFIG or not any("assent " in line for line in told):
+    said = [line for line in told if "assent " in line and "--help" not in line]
+    if config == DEFAULT_CONFIG or not said:
         return []
     return [f"each with: --config {config}"]

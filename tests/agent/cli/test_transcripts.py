@@ -195,6 +195,25 @@ def test_without_a_configuration_in_its_place_the_other_place_is_asked_for(
     assert "did you forget" not in typed("status --config DIR", tmp_path, capsys)[2]
 
 
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("preview --config DIR", "see: assent devices find"),
+        ("status --config DIR", "no policy key is trusted: run assent enrol"),
+        ("devices find now --config DIR", None),
+    ],
+    ids=["in an error's hint", "in what is printed", "not where the hint is a verb's help"],
+)
+def test_what_is_to_be_typed_next_is_told_with_its_place(
+    line: str, named: str | None, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config / "agent.toml").write_text('[gateway]\nstate = "state"\n')
+    _, out, err = typed(line, config, capsys)
+    said = out + err
+    assert (named is None) or named in said
+    assert ("each with: --config DIR" in said) == (named is not None)
+
+
 def test_check_holds_a_form_against_the_policy(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,8 @@ _FITS = 3  # profiles of one unit that are shown
 _VALUES = 4  # of each, so that a person can tell
 _NO_UNIT = "no unit answers; check power, wires A and B; see --port and --units"
 
+_NO_PORT = "there is no serial port; plug the adapter in, or name a port with --port"
+
 
 def find(arguments: argparse.Namespace) -> int:
     """Searches, tells how far it is, prints what it found and what to write into agent.toml."""
@@ -62,7 +64,8 @@ def _told(
 ) -> list[str]:
     lines = [f"not searched: {one.port}: {one.reason}" for one in passed]
     if not found:
-        return [*lines, _NO_UNIT if was_searched else "no port was searched; see --port"]
+        nowhere = "no port was searched; see --port" if passed else _NO_PORT
+        return [*lines, _NO_UNIT if was_searched else nowhere]
     for unit in found:
         at = f" at {unit.line}" if unit.line else ""
         lines += [emphasised(f"unit {unit.unit_id} answers on {unit.port}{at}")]

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -167,6 +168,58 @@ def test_where_no_port_was_searched_nothing_is_said_of_wires(
     said = capsys.readouterr().out
     assert "no port was searched" in said
     assert "wires" not in said
+
+
+def test_where_there_is_no_port_a_person_is_told_to_plug_one_in(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agent.search.ports", list)
+    assert main(["devices", "find", "--config", str(place)]) == 1
+    assert "there is no serial port; plug the adapter in" in capsys.readouterr().out
+
+
+class Babbler:
+    """A port on which somebody never stops talking."""
+
+    is_serial = True
+
+    def __init__(self, name: str, line: Serial) -> None:
+        self.line = str(line)
+        self.written: list[bytes] = []
+
+    def open(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def read(self, wait_s: float) -> bytes:
+        time.sleep(min(wait_s, 0.001))
+        return b"\xff\0U"
+
+    def seconds(self, count: int) -> float:
+        return count / 1_000
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_line_that_never_stops_talking_is_passed_over_in_time(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    babblers: list[Babbler] = []
+
+    def make(name: str, line: Serial) -> Babbler:
+        babblers.append(Babbler(name, line))
+        return babblers[-1]
+
+    monkeypatch.setattr("firmware_bridge.sources.modbus.bus.make", make)
+    monkeypatch.setattr("firmware_bridge.sources.modbus.bus._BABBLE_S", 0.05)
+    told = found(place, capsys, "--port", "/dev/null")
+    assert told["found"] == []
+    assert "the line is never silent at" in str(told["passed"])
+    assert len(babblers) > 4, "each setting is tried"
+    assert not any(one.written for one in babblers), "nobody is asked"
 
 
 def test_a_port_that_may_not_be_opened_says_who_may_do_what(

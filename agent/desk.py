@@ -130,7 +130,7 @@ class Desk:
             "certain": outcome.is_certain,
             "told": [
                 f"{flow}: {word}; {outcome.sentence}",
-                f"purged unsent: {purged.readings} readings, {purged.batches} sealed batches",
+                _unsent(purged),
                 *_unconfirmed(purged),
             ],
         }
@@ -259,6 +259,12 @@ class Desk:
         raise UsageError(
             f"the policy has no flow {flow!r}", hint=nearest(flow, known, quoted=False)
         )
+
+
+def _unsent(purged: Purged) -> str:
+    readings = "1 reading" if purged.readings == 1 else f"{purged.readings} readings"
+    batches = "1 sealed batch" if purged.batches == 1 else f"{purged.batches} sealed batches"
+    return f"purged unsent: {readings}, {batches}"
 
 
 def _unconfirmed(purged: Purged) -> list[str]:

@@ -164,7 +164,7 @@ def test_what_was_purged_is_counted_as_it_was(agreed: House) -> None:
         "bytes": sealed.bytes,
         "unconfirmed": 0,
     }
-    assert told["told"][1] == "purged unsent: 5 readings, 1 sealed batches"
+    assert told["told"][1] == "purged unsent: 5 readings, 1 sealed batch"
     assert agreed.desk.say_no(DIAGNOSIS)["purged"] == {
         "batches": 0,
         "readings": 0,

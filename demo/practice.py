@@ -86,9 +86,9 @@ def tell(stage: Stage, bundle: str, port: str) -> None:
     print("to answer a request as its recipient, here:")
     for recipient in RECIPIENTS:
         print(f"  .venv/bin/assent-backend admit {stage.backend_directory(recipient)} REQUEST")
-    print("to see what the maker stored:")
+    print("to see what the maker stored, and the readings of one flow:")
     print(f"  .venv/bin/assent-backend show {maker}")
-    print(f"  .venv/bin/assent-backend show {maker} data          the readings themselves")
+    print(f"  .venv/bin/assent-backend show {maker} data --flow remote-diagnosis")
     print("each start is a new maker: begin again from assent init, in an empty directory")
     print('this machine counts as right with: [clock] trust = "system" in agent.toml')
     print("running; now follow docs/technician.md in another terminal; Ctrl-C ends it", flush=True)

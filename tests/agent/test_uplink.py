@@ -175,13 +175,13 @@ def test_it_stops_politely(gateway: Gateway, stub: Stub) -> None:
     assert eventually(lambda: stub.ends == ["disconnect"])
 
 
-# --- the traps of paho, measurements §6 ----------------------------------------------------------
+# --- traps that clients of MQTT fall into, measurements §6 ---------------------------------------
 
 
 def test_trap_2_nothing_is_published_before_the_broker_has_answered(
     tmp_path: Path, authority: Authority
 ) -> None:
-    """Red when `Link.turn` sends without asking `_answered`: paho queues and pours it all out."""
+    """Red when `Link.turn` sends without asking `_answered`: the socket takes it all."""
     with scripted(tmp_path, authority, Script(connack_after_s=0.4)) as (stub, gateway):
         sent = gateway.put(30)
         eventually(lambda: stub.versions)
@@ -207,7 +207,7 @@ def test_trap_3_no_more_is_in_flight_than_the_broker_takes(
         eventually(lambda: len(stub.published) == flying)
         time.sleep(0.3)
         assert len(stub.published) == flying
-        assert gateway.counted("published") == flying  # paho alone would hold the rest in memory
+        assert gateway.counted("published") == flying
 
 
 def test_trap_4_an_oversize_message_is_set_aside_and_the_others_go_on(
@@ -282,8 +282,8 @@ def test_trap_6_an_exception_of_ours_ends_a_connection_and_not_the_uplink(
 def test_trap_9_a_new_connection_sends_only_what_the_spool_gives_it(
     tmp_path: Path, authority: Authority
 ) -> None:
-    """Red when a paho client is used for a second connection: it sends its own queue again, first
-    of all what was withdrawn meanwhile."""
+    """Red when a client outlives its connection: what waited in it is sent again, first of all what
+    was withdrawn meanwhile."""
     with scripted(tmp_path, authority, Script(puback=lambda _: None)) as (stub, gateway):
         withdrawn = gateway.put(10)
         eventually(lambda: len(stub.published) == 10)
@@ -377,7 +377,7 @@ def test_the_fence_is_answered_though_nothing_is_connected(
 
 
 def test_an_inbound_message_is_in_the_inbox_before_its_puback(gateway: Gateway, stub: Stub) -> None:
-    """Red with paho's own acknowledgement, which goes out as soon as the callback returns, stored or
+    """Red with an acknowledgement that goes out as soon as the message is read, stored or
     not: the disk that refuses is the difference."""
     gateway.reaches(LinkState.CONNECTED)
     there: list[list[bytes]] = []
@@ -443,7 +443,7 @@ def test_an_inbound_message_no_one_may_send_is_dropped_counted_and_does_not_come
 def test_a_packet_larger_than_announced_is_not_gathered_in_memory(
     tmp_path: Path, authority: Authority, refusal: Refusal | None
 ) -> None:
-    """Red without `_sock_recv`: paho gathers what the broker likes to send."""
+    """Red without `TooLargeError` in `packets`: what the broker likes to send is gathered."""
     with scripted(tmp_path, authority, Script(refusal=refusal)) as (stub, gateway):
         gateway.reaches(LinkState.CONNECTED)
         connections = len(stub.versions)
@@ -539,12 +539,12 @@ def test_a_broker_that_confirms_nothing_is_left(tmp_path: Path, authority: Autho
 
 
 def test_a_broker_that_never_answers_is_left(tmp_path: Path, authority: Authority) -> None:
-    with scripted(tmp_path, authority, Script(connack_after_s=3.0), keepalive_s=1) as (
+    with scripted(tmp_path, authority, Script(connack_after_s=4.5), keepalive_s=1) as (
         stub,
         gateway,
     ):
         gateway.put(1)
-        gateway.reaches(LinkState.WAITING)
+        gateway.reaches(LinkState.WAITING, "does not answer")
         assert stub.published == []
 
 

@@ -148,10 +148,12 @@ def test_trap_1_an_uplink_that_is_killed_again_and_again_loses_nothing(
     sent: list[bytes] = []
     try:
         for _ in range(4):
-            sent += gateway.put(200, size=5_000)
+            sent += gateway.put(20, size=5_000)
             before = len(backend.came)
             child = subprocess.Popen([sys.executable, "-c", CHILD, str(gateway.path)], cwd=REPO)
-            eventually(lambda before=before: len(backend.came) > before + 20)
+            eventually(lambda before=before: len(backend.came) > before)
+            sent += gateway.put(200, size=5_000)  # what is new is not paced: a window is on its way
+            eventually(lambda before=before: len(backend.came) > before + 60)
             child.send_signal(signal.SIGKILL)
             assert child.wait() == -signal.SIGKILL
         gateway.start()

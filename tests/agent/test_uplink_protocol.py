@@ -12,15 +12,21 @@ from hypothesis import strategies as st
 
 from agent.uplink.protocol import (
     BACKOFF_MAX_S,
+    REFUSED_MAX_S,
     WINDOW,
     Backoff,
+    Pace,
     Verdict,
     Version,
     address,
     ceiling_s,
     judge,
+    keepalive,
     largest_message,
+    needs_a_person,
     next_version,
+    ping_after_s,
+    silence_s,
     window,
 )
 from assent.errors import UplinkError
@@ -61,7 +67,7 @@ def test_the_window_is_the_smaller_of_ours_and_the_brokers(
     ],
 )
 def test_a_puback_means_delivered_only_when_it_says_success(reason: int, verdict: Verdict) -> None:
-    """Trap 5: paho calls reason 0x10 a success."""
+    """Trap 5: reason 0x10 is below the errors, and no success."""
     assert judge(reason) is verdict
 
 
@@ -180,3 +186,58 @@ def test_a_session_that_was_taken_over_starts_high() -> None:
         backoff = Backoff(random.Random(seed))
         waits.append(backoff.failed(0.1, taken_over=True))
     assert statistics.mean(waits) == pytest.approx(32, abs=6)
+
+
+def test_what_needs_a_person_is_tried_every_ten_minutes_at_most() -> None:
+    """The twin is an outage, whose waits stay below two."""
+    longest = []
+    for refused in (False, True):
+        waits = []
+        for seed in range(200):
+            backoff = Backoff(random.Random(seed))
+            waits += [backoff.failed(refused=refused) for _ in range(14)]
+        longest.append(max(waits))
+    assert 110 < longest[0] <= BACKOFF_MAX_S
+    assert 550 < longest[1] <= REFUSED_MAX_S == 600
+
+
+@pytest.mark.parametrize(
+    ("reason", "person"),
+    [(0x86, True), (0x87, True), (0x8A, True), (0x88, False), (0x89, False), (0x97, False)],
+    ids=["bad user", "not authorised", "banned", "unavailable", "busy", "quota"],
+)
+def test_a_refusal_is_told_from_what_passes(reason: int, person: bool) -> None:
+    assert needs_a_person(reason) is person
+
+
+@pytest.mark.parametrize(
+    ("theirs", "used"),
+    [(None, 60), (20, 20), (600, 60), (0, 60)],
+    ids=["says nothing", "wants it sooner", "wants it later", "wants none"],
+)
+def test_the_keepalive_is_the_shorter_one(theirs: int | None, used: int) -> None:
+    assert keepalive(60, theirs) == used
+
+
+@given(st.integers(4, 65_535))
+def test_silence_ends_a_link_within_one_and_a_half_keepalives_with_time_for_an_answer(
+    keepalive_s: int,
+) -> None:
+    """With a look a second: the ping leaves in time for the broker, the answer has two looks."""
+    assert ping_after_s(keepalive_s) + 1 < keepalive_s
+    assert silence_s(keepalive_s) + 1 <= 1.5 * keepalive_s
+    assert silence_s(keepalive_s) >= ping_after_s(keepalive_s) + 2
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=50), st.integers(1, 200))
+def test_a_pace_lets_a_window_pass_at_once_and_then_so_many_a_second(
+    waits: list[float], per_s: int
+) -> None:
+    pace, now, spent = Pace(per_s), 1_000.0, 0
+    for wait in waits:
+        now += wait
+        allowed = pace.allows(now)
+        assert 0 <= allowed <= WINDOW
+        pace.spend(allowed)
+        spent += allowed
+    assert spent <= WINDOW + (now - 1_000.0) * per_s + 1e-6

@@ -29,15 +29,24 @@ class Authority:
     Args:
         directory: where to.
         name: of the authority.
+        lasts: one that lasts less than 0 is over.
+        begins: how long after yesterday it is valid.
     """
 
-    def __init__(self, directory: Path, name: str = "test authority") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str = "test authority",
+        *,
+        lasts: dt.timedelta = DAY,
+        begins: dt.timedelta = dt.timedelta(),
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            self._builder(self._name, self._key.public_key())
+            self._builder(self._name, self._key.public_key(), lasts, begins)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
                 x509.KeyUsage(
@@ -123,7 +132,11 @@ class Authority:
         return pair
 
     def _builder(
-        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, lasts: dt.timedelta = DAY
+        self,
+        subject: x509.Name,
+        public: ec.EllipticCurvePublicKey,
+        lasts: dt.timedelta = DAY,
+        begins: dt.timedelta = dt.timedelta(),
     ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
@@ -132,7 +145,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
+            .not_valid_before(now - DAY + begins)
             .not_valid_after(now + lasts)
         )
 

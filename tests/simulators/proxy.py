@@ -44,9 +44,11 @@ class Proxy:
         fault: what it does to bytes; may be set at any time.
         struck: how often each fault did something.
         accepted: how many connections it accepted.
+        bytes_per_s: how much passes each way, or 0 for all of it.
     """
 
-    def __init__(self, upstream_port: int, *, seed: int = 1) -> None:
+    def __init__(self, upstream_port: int, *, seed: int = 1, bytes_per_s: int = 0) -> None:
+        self.bytes_per_s = bytes_per_s
         self.fault = Fault.NONE
         self.struck: Counter[Fault] = Counter()
         self.accepted = 0
@@ -167,6 +169,8 @@ class Proxy:
                 writer.write(bytes([byte]))
                 await writer.drain()
             return True
+        if self.bytes_per_s:
+            await asyncio.sleep(len(chunk) / self.bytes_per_s)
         writer.write(chunk)
         await writer.drain()
         return True

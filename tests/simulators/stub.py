@@ -41,6 +41,10 @@ class Script:
         puback: the reason for each PUBLISH by number, or None: no answer.
         hang_up_over: closes the connection on a longer payload.
         pings: whether it answers them.
+        keeps_sessions: whether it still knows who was here before.
+        properties: further properties of its CONNACK, encoded.
+        farewell: reason of a DISCONNECT it answers each PUBLISH with and what follows the reason,
+            or None.
     """
 
     refusal: Refusal | None = None
@@ -51,6 +55,9 @@ class Script:
     puback: Callable[[int], int | None] = lambda _number: 0
     hang_up_over: int | None = None
     pings: bool = True
+    keeps_sessions: bool = True
+    properties: bytes = b""
+    farewell: bytes | None = None
 
 
 class Stub:
@@ -109,6 +116,13 @@ class Stub:
         body = struct.pack("!H", len(topic)) + topic + struct.pack("!H", mid)
         body += (b"\0" if self.versions[-1] == 5 else b"") + payload
         self._write(0x32, body)
+
+    def hang_up(self) -> None:
+        """Ends the connection without a word, as a broker that was killed does."""
+        client = self._client
+        if client is not None:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def promise(self, length: int, sent: int) -> int:
         """Begins a PUBLISH of a length, and sends that much of it; gives how much was taken."""
@@ -202,15 +216,17 @@ class Stub:
             if script.refusal is Refusal.CONNACK_3:
                 self._write(0x20, b"\0\1")
             return False
+        present = script.keeps_sessions and len(self.versions) > 1
         if level != 5:
-            self._write(0x20, bytes([0, min(script.connack_reason, 5)]))
+            self._write(0x20, bytes([present, min(script.connack_reason, 5)]))
             return script.connack_reason == 0
-        properties = b""
+        properties = script.properties
         if script.receive_maximum is not None:
             properties += b"\x21" + struct.pack("!H", script.receive_maximum)
         if script.maximum_packet is not None:
             properties += b"\x27" + struct.pack("!I", script.maximum_packet)
-        self._write(0x20, bytes([0, script.connack_reason, len(properties)]) + properties)
+        head = bytes([present and script.connack_reason == 0, script.connack_reason])
+        self._write(0x20, head + bytes([len(properties)]) + properties)
         return script.connack_reason < 0x80
 
     def _publish(self, flags: int, body: bytes) -> bool:
@@ -221,6 +237,10 @@ class Stub:
         script = self.script
         if script.hang_up_over is not None and len(payload) > script.hang_up_over:
             return False
+        if script.farewell is not None:
+            # What we have not read when we close would reset it, and take this with it.
+            self._write(0xE0, script.farewell)
+            return True
         reason = script.puback(len(self.published))
         if reason is not None:
             more = bytes([reason, 0]) if reason and self.versions[-1] == 5 else b""

@@ -294,6 +294,8 @@ def _sound(path: Path, *, thorough: bool) -> sqlite3.Connection | None:
             schema.bring_up(db)
         if thorough:
             soundness.examine(db)
+            db.close()
+            db = schema.connect(path)  # without the pages and statements of the examination
     except BaseException:
         db.close()
         raise

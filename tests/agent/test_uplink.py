@@ -215,6 +215,7 @@ def test_trap_4_an_oversize_message_is_set_aside_and_the_others_go_on(
 ) -> None:
     """Red without `_without_too_large`: a real broker throws us out, again and again."""
     with scripted(tmp_path, authority, Script(maximum_packet=1_000)) as (stub, gateway):
+        gateway.reaches(LinkState.CONNECTED)
         small = gateway.put(3)
         large = gateway.put(2, size=1_000)
         small += gateway.put(3)

@@ -63,6 +63,7 @@ def test_every_message_arrives_with_equal_bytes_and_only_in_its_mailbox(
     tmp_path: Path, authority: Authority, broker: Broker, backend: Subscriber
 ) -> None:
     with carrying(tmp_path / "g", authority, broker.url) as gateway:
+        gateway.reaches(LinkState.CONNECTED)  # what waits at that moment would have another order
         sent = [*gateway.put(300), *gateway.put(5, size=100_000), *gateway.put(100)]
         eventually(lambda: len(backend.came) == 405)
         assert backend.payloads == sent

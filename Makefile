@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: completion practice wheel help demo test check bench fmt fuzz kills law setup broker units strace systemd-root vectors matrix pins profiles clean
+.PHONY: completion practice wheel help demo test check bench fmt fuzz kills faults law setup broker units strace fuse systemd-root vectors matrix pins profiles clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ bench: broker $(VENV)/ready ## print each promised figure with its target, and k
 kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
 	@$(BIN)/python -m tests.journeys.kill_points
 
+faults: broker strace fuse $(VENV)/ready ## break everything at random for an hour, and keep what was lost
+	@$(BIN)/python -m tests.faults
+
 fuzz: $(VENV)/ready ## feed each decoder a million broken inputs, and keep what came of it
 	@$(BIN)/python -m benchmarks.fuzz
 law: $(VENV)/ready ## hold the law against a second reading of it, for long, and keep the result
@@ -61,7 +64,7 @@ profiles: $(VENV)/ready ## write config/profiles/ again from recorded facts
 completion: $(VENV)/ready ## write the shells' completions of both command lines again
 	@$(BIN)/python -m tools.completion
 
-setup: broker units strace $(VENV)/ready $(CWT)/ready ## only install what the other targets need
+setup: broker units strace fuse $(VENV)/ready $(CWT)/ready ## only install what the other targets need
 
 pins: ## pin today's releases, within the bounds of pyproject.toml
 	@PYTHON="$(PYTHON)" sh tools/pins.sh tools/pins.txt --editable '.[dev,backend]'
@@ -84,6 +87,9 @@ units:
 
 strace:
 	@sh tools/strace.sh
+
+fuse:
+	@sh tools/fuse.sh
 
 systemd-root: ## make the Debian in which a test boots the units (root, once, 300 MB)
 	@sh tools/systemd-root.sh "$${ASSENT_SYSTEMD_ROOT:-$$HOME/.cache/assent/systemd-root}"

@@ -121,24 +121,49 @@ class Watch:
     @property
     def struck(self) -> str | None:
         """The call that a kill fell before, with its file; None while nothing was killed."""
-        lines = self._log.read_text(errors="replace").splitlines()
-        if not any("killed by SIGKILL" in line for line in lines):
-            return None
-        cut = [line for line in lines if line.endswith("= ?") or "<unfinished" in line]
-        return cut[-1].split(maxsplit=1)[1] if cut else "a call"
+        return killed_before(self._log)
 
     @property
     def counted(self) -> Counter[str]:
         """How many of each call the busiest thread made."""
-        by_thread: Counter[tuple[str, str]] = Counter()
-        for line in self._log.read_text(errors="replace").splitlines():
-            found = _LINE.match(line)
-            if found:
-                by_thread[found[1], found[2]] += 1
-        counted: Counter[str] = Counter()
-        for (_, call), count in by_thread.items():
-            counted[call] = max(counted[call], count)
-        return counted
+        return counted(self._log)
+
+
+def tracer(log: Path, *, inject: str = "", paths: Sequence[Path] = ()) -> list[str]:
+    """Gives the words before a command that stays our own child while strace looks on.
+
+    Args:
+        log: what it saw; made anew.
+        inject: what befalls which call, in strace's words; nothing to count only.
+        paths: calls on these files only; all of them by default.
+    """
+    calls = ",".join(f"?{call}" for call in CALLS)
+    words = [strace(), "-D", "-f", "-q", "-y", "-s", "0"]
+    words += ["-o", str(log), "-e", f"trace={calls}"]
+    words += [word for path in paths for word in ("-P", str(path))]
+    return [*words, *(("-e", f"inject={inject}") if inject else ()), "--"]
+
+
+def killed_before(log: Path) -> str | None:
+    """The call that a kill fell before, with its file; None while nothing was killed."""
+    lines = log.read_text(errors="replace").splitlines()
+    if not any("killed by SIGKILL" in line for line in lines):
+        return None
+    cut = [line for line in lines if line.endswith("= ?") or "<unfinished" in line]
+    return cut[-1].split(maxsplit=1)[1] if cut else "a call"
+
+
+def counted(log: Path) -> Counter[str]:
+    """How many of each call the busiest thread made."""
+    by_thread: Counter[tuple[str, str]] = Counter()
+    for line in log.read_text(errors="replace").splitlines():
+        found = _LINE.match(line)
+        if found:
+            by_thread[found[1], found[2]] += 1
+    most: Counter[str] = Counter()
+    for (_, call), count in by_thread.items():
+        most[call] = max(most[call], count)
+    return most
 
 
 def strace() -> str:

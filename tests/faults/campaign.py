@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make faults`: rounds of every sort, several at a time, and the sum of what they found.
+
+The seed plans everything: which rounds there are, what strikes in which order, and the chance
+within each. Threads, disks and networks do not repeat exactly, so that a seed gives the same
+plan and not the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import datetime as dt
+import random
+import shutil
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.report import Figure, write
+from demo.stage import REPO, Stage
+from tests.faults import rounds
+from tests.faults.kinds import BACKEND, KINDS
+from tests.faults.rounds import Outcome
+from tests.faults.world import COMMIT_S, World
+from tests.simulators import lossy, steps
+
+RESULT = REPO / "benchmarks" / "results" / "faults.json"
+SORTS = ("mixed", "steps", "errors", "power", "clock", "enrolment")
+VICTIMS = ("collect", "uplink", BACKEND)
+_CHAIN = 24  # faults of one world: then it ends, so that a violation is found near its cause
+_ROUNDS = 20  # of `mixed`, each with every kind once
+
+_here: list[Stage] = []
+
+
+class Job(NamedTuple):
+    """One round to run.
+
+    Attributes:
+        sort: of SORTS.
+        seed: of its chance.
+        victim: whose program, where one is singled out.
+        chain: the steps it is killed at.
+        together: collect and uplink are one process.
+    """
+
+    sort: str
+    seed: int
+    victim: str = ""
+    chain: tuple[steps.Step, ...] = ()
+    together: bool = False
+
+    def __str__(self) -> str:
+        together = " in one process" if self.together else ""
+        return f"{self.sort} {self.victim}{together} seed {self.seed}".replace("  ", " ")
+
+
+def refusals() -> dict[str, str]:
+    """The sorts of rounds that this machine cannot have, and why."""
+    found = {}
+    if (why := steps.refusal()) is not None:
+        found |= dict.fromkeys(("steps", "errors", "enrolment"), why)
+    if (why := lossy.refusal()) is not None:
+        found["power"] = why
+    return found
+
+
+@contextlib.contextmanager
+def settled(recipients: Stage, root: Path, job: Job) -> Iterator[World]:
+    """A world for a round, with a household that agreed; nothing runs."""
+    with World(
+        recipients,
+        root,
+        together=job.together,
+        shifts_clock=job.sort == "clock",
+        has_disk=job.sort == "power",
+    ) as world:
+        world.settle()
+        yield world
+
+
+def run(job: Job, recipients: Stage, root: Path) -> Outcome:
+    """Runs one round in a directory of its own."""
+    rng = random.Random(job.seed)
+    with settled(recipients, root, job) as world:
+        match job.sort:
+            case "mixed":
+                kinds = [one for one in KINDS if not (job.together and one == "uplink killed")]
+                rng.shuffle(kinds)
+                return rounds.mixed(world, str(job), rng, kinds)
+            case "steps":
+                return rounds.steps(world, str(job), job.victim, job.chain)
+            case "errors":
+                return rounds.errors(world, str(job), job.victim, rng, _CHAIN)
+            case "power":
+                return rounds.power(world, str(job), rng, _CHAIN)
+            case "enrolment":
+                return rounds.enrolment(world, str(job), rng, _CHAIN)
+            case _:
+                return rounds.clock(world, str(job), rng, 8)
+
+
+def _settle_in(place: str) -> None:
+    root = Path(tempfile.mkdtemp(dir=place))
+    recipients = Stage(root / "recipients")
+    recipients.make_recipients()
+    _here.append(recipients)
+
+
+def _work(job: Job) -> Outcome:
+    root = Path(tempfile.mkdtemp(dir=_here[0].root.parent))
+    try:
+        return run(job, _here[0], root / "world")
+    except Exception:  # noqa: BLE001 - told as what is wrong with this round
+        return Outcome(str(job), wrong=[traceback.format_exc(limit=-4)])
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _reckon(victim: str) -> Counter[str]:
+    root = Path(tempfile.mkdtemp(dir=_here[0].root.parent))
+    try:
+        with settled(_here[0], root / "world", Job("steps", 0)) as world:
+            return rounds.reckon(world, victim)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def plan(
+    rng: random.Random, counts: dict[str, Counter[str]], every: int, sorts: Sequence[str]
+) -> list[Job]:
+    """The rounds of a campaign, in an order that chance gives.
+
+    Args:
+        rng: chance.
+        counts: how many of each call each victim makes in one life.
+        every: of the writes of pages, every K-th; of all other calls, every one.
+        sorts: which sorts of rounds.
+    """
+    jobs = [Job("mixed", _seed(rng), together=at % 4 == 3) for at in range(_ROUNDS)]
+    for victim, counted in counts.items():
+        found = points(counted, every, rng)
+        rng.shuffle(found)
+        jobs += [
+            Job("steps", _seed(rng), victim, tuple(found[at : at + _CHAIN]))
+            for at in range(0, len(found), _CHAIN)
+        ]
+    jobs += [Job("errors", _seed(rng), victim) for victim in ("collect", "collect", *VICTIMS)]
+    jobs += [Job("power", _seed(rng), together=at % 2 == 1) for at in range(4)]
+    jobs += [Job("clock", _seed(rng)) for _ in range(3)]
+    jobs += [Job("enrolment", _seed(rng)) for _ in range(2)]
+    jobs = [job for job in jobs if job.sort in sorts]
+    rng.shuffle(jobs)
+    return jobs
+
+
+def points(counted: Counter[str], every: int, rng: random.Random) -> list[steps.Step]:
+    """The steps at which a program is killed."""
+    found = []
+    for call, count in sorted(counted.items()):
+        stride = every if call in {"pwrite64", "write"} else 1
+        first = rng.randint(1, min(stride, count))
+        found += [steps.Step(call, number) for number in range(first, count + 1, stride)]
+    return found
+
+
+def _seed(rng: random.Random) -> int:
+    return rng.randrange(1 << 32)
+
+
+def main() -> int:
+    """Runs the campaign, prints a line for each round, keeps the sum; 1 when something is wrong."""
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--minutes", type=float, default=None, help="begin no round after so long")
+    parser.add_argument("--kind", choices=SORTS, action="append", help="rounds of this sort only")
+    parser.add_argument("--every", type=int, default=2, help="of the writes, every K-th")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    chosen = parser.parse_args()
+    seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}", flush=True)
+    missing = refusals()
+    for sort, why in missing.items():
+        print(f"no rounds of {sort}: {why}", flush=True)
+    sorts = [one for one in chosen.kind or SORTS if one not in missing]
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="assent-") as place,
+        concurrent.futures.ProcessPoolExecutor(
+            chosen.jobs, initializer=_settle_in, initargs=(place,)
+        ) as pool,
+    ):
+        rng = random.Random(seed)
+        victims = VICTIMS if "steps" in sorts else ()
+        counts = dict(zip(victims, pool.map(_reckon, victims), strict=True))
+        jobs = plan(rng, counts, chosen.every, sorts)
+        until = None if chosen.minutes is None else began + 60 * chosen.minutes
+        outcomes = list(_outcomes(pool, jobs, chosen.jobs, until))
+    figures = sums(outcomes, seed, round(time.monotonic() - began), len(jobs), missing)
+    if chosen.kind is None:
+        chosen.out.unlink(missing_ok=True)  # a kind that is no more leaves no row
+    write(figures, chosen.out)
+    return 1 if any(outcome.wrong for outcome in outcomes) else 0
+
+
+def _outcomes(
+    pool: concurrent.futures.Executor, jobs: Sequence[Job], width: int, until: float | None
+) -> Iterator[Outcome]:
+    waiting = list(jobs)
+    running: set[concurrent.futures.Future[Outcome]] = set()
+    while waiting or running:
+        late = until is not None and time.monotonic() > until
+        while waiting and not late and len(running) < width:
+            running.add(pool.submit(_work, waiting.pop(0)))
+        if not running:
+            return
+        done, running = concurrent.futures.wait(
+            running, return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        for future in done:
+            outcome = future.result()
+            struck, injected = outcome.struck.total(), outcome.injected.total()
+            print(
+                f"{outcome.name}: {struck} of {injected} struck, {len(outcome.wrong)} wrong,"
+                f" {len(waiting)} rounds to go",
+                flush=True,
+            )
+            for one in outcome.wrong:
+                print(f"  {one}", flush=True)
+            yield outcome
+
+
+def sums(
+    outcomes: Sequence[Outcome], seed: int, seconds: int, planned: int, missing: dict[str, str]
+) -> list[Figure]:
+    """The figures of a campaign: sums, and one row for each kind of fault."""
+    injected: Counter[str] = Counter()
+    struck: Counter[str] = Counter()
+    hurt: Counter[str] = Counter()
+    for outcome in outcomes:
+        injected += outcome.injected
+        struck += outcome.struck
+        hurt.update(kind for kind in outcome.injected if outcome.wrong)
+    detail: dict[str, object] = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "command": f"make faults  (python -m tests.faults --seed {seed})",
+        "seconds": seconds,
+        "rounds": len(outcomes),
+        "planned": planned,
+        "missing": missing,
+    }
+    total = struck.total()
+    figures = [
+        Figure("faults.injected", total, "faults", ">= 1000", total >= 1000, detail),
+        _nothing("faults.violations", sum(len(one.wrong) for one in outcomes)),
+        Figure("faults.readings", sum(one.total("stored") for one in outcomes), "readings"),
+    ]
+    for what in ("lost", "doubled", "undeclared", "foreign", "false"):
+        figures.append(_nothing(f"faults.{what}", sum(one.total(what) for one in outcomes)))
+    figures += [_loss(outcomes), _recovery(outcomes)]
+    for kind in sorted(injected):
+        row = {"set": injected[kind], "in_rounds_with_violations": hurt[kind]}
+        name = kind.replace(": ", ".").replace(" ", "-")
+        figures.append(Figure(f"faults.kind.{name}", struck[kind], "faults", detail=row))
+    return figures
+
+
+def _nothing(name: str, count: int) -> Figure:
+    return Figure(name, count, "", "<= 0", count == 0)
+
+
+def _loss(outcomes: Sequence[Outcome]) -> Figure:
+    """A disk that refuses keeps nothing meanwhile: rounds of errors are not counted."""
+    worst = max(
+        (
+            (judged.longest_loss_ms / 1000, one.name)
+            for one in outcomes
+            if not one.name.startswith("errors")
+            for judged in one.judged.values()
+        ),
+        default=(0.0, ""),
+    )
+    detail = {"commit_s": COMMIT_S, "in": worst[1]}
+    return Figure("faults.crash_loss_s", round(worst[0], 2), "s", detail=detail)
+
+
+def _recovery(outcomes: Sequence[Outcome]) -> Figure:
+    worst = max((one.longest_recovery_s for one in outcomes), default=(0.0, ""))
+    return Figure("faults.recovery_s", worst[0], "s", detail={"after": worst[1]})

@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A household that reads numbers, with its broker, backend and programs: all real, all breakable.
+
+Two flows go to the maker, one of small batches and one whose batch stays open for long; a third
+goes to a partner with a broker and a backend of its own. Between the uplink and each broker stands
+a proxy. Every life of the collecting program reads a recording of its own (tests/faults/oracle.py
+says what its numbers are), so that the same number is never read twice.
+
+Attributes that campaigns use: `lives` (what the oracle has to know), `wrong` (what does not hold
+apart from the numbers), `mended` (programs that ended by themselves and were started again, as a
+service manager does).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agent.control import ask
+from assent.errors import AssentError
+from demo.stage import RECIPIENTS, REPO, Stage, StageError, wait_until
+from tests.faults.oracle import SLACK_MS, SPAN, STEP_MS, Judgement, Life, judge, read
+from tests.simulators.lossy import Disk
+from tests.simulators.proxy import Proxy
+
+ATTRIBUTE = "appliance.number"
+FLOWS = {"remote-diagnosis": "maker", "service": "maker", "partner-energy-advice": "energy-advice"}
+"""Flow and who receives it."""
+YES = {
+    "remote-diagnosis": '"given"',
+    "service": '"accepted"',
+    "partner-energy-advice": '"given"',
+}
+DRAINED_S = 60.0
+_GOES_ON_S = 40.0
+_ROWS = 30_000  # ten minutes of one life
+COMMIT_S = 1
+
+_NUMBER = f"""
+[attributes."{ATTRIBUTE}"]
+kind = "sensor"
+type = "integer"
+sensitivity = "none"
+about = "A number that is read once."
+owner = "gateway team"
+review = 2028-11-30
+
+[attributes."device.serial"]
+"""
+_PROFILE = f"""\
+# SPDX-License-Identifier: Apache-2.0
+[profile]
+source = "replay"
+about = "Numbers"
+facts = "tests/faults/world.py"
+csv = {{ time = "time", time_format = "unix-ms" }}
+
+[[field]]
+attribute = "{ATTRIBUTE}"
+column = "number"
+type = "integer"
+"""
+_DEVICE = """
+[[device]]
+id = "counter"
+kind = "washing-machine"
+source = "replay"
+port = "{port}"
+profile = "numbers"
+every = "40ms"
+"""
+_BATCH = {
+    "service": 'batch = { readings = 2000, age = "20s" }',
+    "remote-diagnosis": 'batch = { readings = 10000, age = "1s" }',
+    "partner-energy-advice": 'batch = { readings = 25, age = "5s" }',
+}
+
+
+def policy(text: str) -> str:
+    """The example policy, in which every flow carries the numbers and nothing else."""
+    text = text.replace('\n[attributes."device.serial"]\n', _NUMBER, 1)
+    text = re.sub(r"(?m)^attributes = .*$", f'attributes = {{ "{ATTRIBUTE}" = "keep" }}', text)
+    parts = re.split(r"(?m)^(?=\[flows\.)", text)
+    for at, part in enumerate(parts):
+        name = part.split("]", 1)[0].removeprefix("[flows.")
+        if name in _BATCH:
+            parts[at] = re.sub(r"(?m)^batch = .*$", _BATCH[name], part)
+    return "".join(parts)
+
+
+class World(Stage):
+    """One household and everything around it, until `close`.
+
+    Args:
+        recipients: with their keys.
+        root: for all files; emptied first.
+        together: collect and uplink in one process.
+        shifts_clock: the wall clock of the gateway's programs can be set.
+        has_disk: the gateway's state lies on a disk whose power can be cut.
+    """
+
+    def __init__(
+        self,
+        recipients: Stage,
+        root: Path,
+        *,
+        together: bool = False,
+        shifts_clock: bool = False,
+        has_disk: bool = False,
+    ) -> None:
+        copy = recipients.copied(root)
+        self.__dict__.update(copy.__dict__)
+        self.together = together
+        self.lives: list[Life] = []
+        self.wrong: list[str] = []
+        self.mended: Counter[str] = Counter()
+        self.brokers = dict(self.ports)
+        self.proxies: dict[str, Proxy] = {}
+        self.bundle = self.root / "maker.bundle"
+        self.clock = self.root / "clock" if shifts_clock else None
+        self.disk = Disk(self.state) if has_disk else None
+        self._answered = 0.0
+
+    def __enter__(self) -> Self:
+        for recipient in RECIPIENTS:
+            proxy = Proxy(self.brokers[recipient])
+            proxy.__enter__()
+            self.proxies[recipient] = proxy
+            self.ports[recipient] = proxy.port  # what the policy names
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        for proxy in self.proxies.values():
+            proxy.__exit__(None, None, None)
+        if self.disk is not None:
+            self.disk.unmount()
+
+    @property
+    def state(self) -> Path:
+        """The gateway's state directory."""
+        return self.gateway / "state"
+
+    def settle(self) -> None:
+        """Everything up to the household's yes; nothing runs afterwards."""
+        if self.clock is not None:
+            self.clock.write_bytes(bytes(8))
+        if self.disk is not None:
+            self.disk.mount()
+        self.bundle = self.publish(policy)
+        self.begin()
+        self.take_in()
+        self.be_admitted()
+        self.agree()
+
+    def begin(self) -> None:
+        """A new gateway in the place of the old one, which nobody has enrolled yet."""
+        if self.disk is None:
+            shutil.rmtree(self.gateway, ignore_errors=True)
+        self.make_gateway(_DEVICE.format(port=self.root / "numbers.csv"))
+        agent = self.gateway / "agent.toml"
+        text = re.sub(r'(?m)^commit = "[^"]*"', f'commit = "{COMMIT_S}s"', agent.read_text())
+        agent.write_text(text)
+        (self.gateway / "profiles").mkdir(exist_ok=True)
+        (self.gateway / "profiles" / "numbers.toml").write_text(_PROFILE)
+
+    def take_in(self, under: Sequence[str] = ()) -> None:
+        """The maker's bundle is taken in.
+
+        Args:
+            under: words of a tracer, under which it is typed first; then it is typed again.
+        """
+        self._type(under, "enrol", str(self.bundle))
+
+    def be_admitted(self, under: Sequence[str] = ()) -> None:
+        """Every recipient admits the gateway, and its answer is taken in; `under` as above."""
+        for recipient in RECIPIENTS:
+            request = self.gateway / "requests" / f"{recipient}.request"
+            admission = self.root / f"{recipient}.admission"
+            admission.unlink(missing_ok=True)
+            directory = str(self.backend_directory(recipient))
+            self.backend("admit", directory, str(request), "--out", str(admission))
+            self._type(under if recipient == RECIPIENTS[0] else (), "enrol", str(admission))
+
+    def agree(self, under: Sequence[str] = ()) -> None:
+        """The household says yes to every flow; `under` as above."""
+        form = self._form()
+        self._type(under, "consent", "apply", str(form))
+        form.unlink()
+
+    def _form(self) -> Path:
+        """A form of its own, written now."""
+        said = "\n".join(f"{flow} = {decision}" for flow, decision in YES.items())
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        form = self.root / "consent.toml"
+        form.write_text(
+            'policy = "2026-11-01"\ndecided_by = "owner"\nrecorded_by = "installer 4711"\n'
+            f'recorded_at = {at}\nmethod = "signed form {time.monotonic_ns()}"\n'
+            f"[decisions]\n{said}\n"
+        )
+        return form
+
+    def _type(self, under: Sequence[str], *words: str) -> None:
+        if under:
+            line = [*under, sys.executable, "-m", "agent.cli.main", *words]
+            subprocess.run(
+                [*line, "--config", str(self.gateway)],
+                cwd=REPO,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=60,
+            )
+        self.assent(*words)
+
+    # Programs.
+
+    def start_all(self) -> None:
+        """Starts brokers, backends and the gateway."""
+        for recipient in RECIPIENTS:
+            self.start_broker(recipient)
+            self.start_backend(recipient)
+        self.start_gateway()
+
+    def start_gateway(self, under: Sequence[str] = ()) -> None:
+        """Starts collect and uplink, or both in one; returns when the former answers."""
+        self.start_collect(under)
+        if not self.together:
+            self.start_uplink()
+
+    def start_collect(self, under: Sequence[str] = (), *, waits: bool = True) -> None:
+        """Begins a new life of the collecting program.
+
+        Args:
+            under: words before the program's own: a tracer.
+            waits: returns when it answers.
+        """
+        self._record()
+        self.lives.append(Life(rows=_ROWS))
+        self._answered = 0.0
+        self._launch("collect", "run" if self.together else "collect", under)
+        if waits:
+            self.wait_for_answer()
+
+    def wait_for_answer(self) -> None:
+        """Waits until the collecting program is at work."""
+        wait_until(self._is_answering, "the agent answers")
+        self._answered = time.monotonic()
+
+    def start_uplink(self, under: Sequence[str] = ()) -> None:
+        """Starts the uplink."""
+        self._launch("uplink", "uplink", under)
+
+    def start_backend(self, recipient: str, under: Sequence[str] = ()) -> None:
+        """Starts a recipient's subscriber, which goes to the broker without a proxy."""
+        url = f"mqtts://127.0.0.1:{self.brokers[recipient]}"
+        words = [str(self.backend_directory(recipient)), "--broker", url]
+        self._run_program(f"backend-{recipient}", "run", words, under)
+
+    def start_broker(self, recipient: str) -> None:
+        """Starts a recipient's broker behind its proxy."""
+        before, self.ports = self.ports, self.brokers
+        try:
+            super().start_broker(recipient)
+        finally:
+            self.ports = before
+
+    def death(self, name: str) -> Path:
+        """The file at whose sight a backend dies between its commit and its acknowledgement."""
+        return self.root / f"{name}.death"
+
+    def broker_store(self, recipient: str) -> Path:
+        """Where a broker keeps what nobody has fetched."""
+        return self.root / "brokers" / recipient / "state"
+
+    def kill(self, name: str) -> bool:
+        """Ends a program as a power cut does; whether it was alive until then."""
+        program = self.programs[name]
+        was_alive = program.poll() is None
+        program.kill()
+        self.buried(name)
+        return was_alive and program.returncode == -signal.SIGKILL
+
+    def buried(self, name: str) -> int:
+        """Waits for a program that is about to end, and notes the end of a life; its exit code."""
+        program = self.programs.pop(name)
+        try:
+            code = program.wait(30)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            program.wait()
+            raise StageError(f"{name} did not end: {self.log(name)[-800:]}") from None
+        if name == "collect":
+            self._end_life(polite=code == 0)
+        return code
+
+    def stop(self, name: str) -> None:
+        """Ends a program politely."""
+        self.programs[name].send_signal(signal.SIGCONT)
+        self.programs[name].send_signal(signal.SIGTERM)
+        code = self.buried(name)
+        if code != 0:
+            self.wrong.append(f"{name} ended with {code}: {self.log(name)[-500:]}")
+
+    def mend(self) -> None:
+        """Starts again what ended by itself, as a service manager does."""
+        for name in self.gateway_programs:
+            program = self.programs.get(name)
+            if program is not None and program.poll() is not None:
+                self.mended[name] += 1
+                self.buried(name)
+            if name not in self.programs:
+                self.start_collect() if name == "collect" else self.start_uplink()
+        for recipient in RECIPIENTS:
+            self._mend_recipient(recipient)
+
+    def _mend_recipient(self, recipient: str) -> None:
+        for name, start in (
+            (f"broker-{recipient}", self.start_broker),
+            (f"backend-{recipient}", self.start_backend),
+        ):
+            program = self.programs.get(name)
+            if program is not None and program.poll() is not None:
+                self.mended[name] += 1
+                self.buried(name)
+            if name not in self.programs:
+                start(recipient)
+
+    @property
+    def gateway_programs(self) -> tuple[str, ...]:
+        """What runs on the gateway, by the names of `programs`."""
+        return ("collect",) if self.together else ("collect", "uplink")
+
+    def set_clock(self, shift_ms: int) -> None:
+        """Sets the gateway's wall clock to so much ahead of ours, or behind."""
+        assert self.clock is not None
+        with self.clock.open("r+b") as file:  # never truncated: programs have it mapped
+            file.write(shift_ms.to_bytes(8, "little", signed=True))
+
+    # What is there.
+
+    def numbers(self, flow: str) -> int:
+        """How many rows a flow has at its backend."""
+        store = self.backend_directory(FLOWS[flow]) / "store.db"
+        with contextlib.suppress(sqlite3.Error), _looking(store) as db:
+            row = db.execute("SELECT count(*) FROM data WHERE flow=?", (flow,)).fetchone()
+            return int(row[0])
+        return 0
+
+    def is_connected(self, recipient: str) -> bool:
+        """Whether the uplink says that it reaches a broker."""
+        with contextlib.suppress(sqlite3.Error), self._spool() as db:
+            row = db.execute("SELECT state FROM health WHERE recipient=?", (recipient,)).fetchone()
+            return row is not None and row[0] == "connected"
+        return False
+
+    def wait_for_more(self, what: str, flows: Sequence[str] = ()) -> None:
+        """Waits until flows arrive again; a stall is a violation, told as such."""
+        had = {flow: self.numbers(flow) for flow in flows or ("remote-diagnosis",)}
+
+        def goes_on() -> bool:
+            if "service" in had:  # its batch stays open for long
+                with contextlib.suppress(AssentError):
+                    self.ask("flush")
+            return all(self.numbers(flow) > count for flow, count in had.items())
+
+        try:
+            wait_until(goes_on, "it goes on", _GOES_ON_S)
+        except StageError:
+            waits = [flow for flow, count in had.items() if self.numbers(flow) <= count]
+            self.wrong.append(f"{what}: {waits} do not go on within {_GOES_ON_S} s")
+
+    # The end.
+
+    def drain(self) -> None:
+        """Lets everything arrive: what is open, what waits, what is declared."""
+        for proxy in self.proxies.values():
+            proxy.fault = proxy.fault.__class__.NONE
+        self.mend()
+        self._reaches("what is open arrives", self._is_declared)
+        self.stop("collect")
+        agent = self.gateway / "agent.toml"
+        text = agent.read_text()
+        agent.write_text(text.split("[[device]]")[0])
+        self._launch("collect", "run" if self.together else "collect", ())
+        self._reaches("nothing waits any more", self._is_empty)
+        self.programs["collect"].send_signal(signal.SIGTERM)
+        if (code := self.programs.pop("collect").wait(30)) != 0:
+            self.wrong.append(f"collect ended with {code}: {self.log('collect')[-500:]}")
+        agent.write_text(text)
+
+    def judge(self, *, timed: bool = True) -> dict[str, Judgement]:
+        """Asks the oracle about each flow."""
+        found = {}
+        for flow, recipient in FLOWS.items():
+            stored = read(self.backend_directory(recipient), flow, ATTRIBUTE)
+            found[flow] = judge(stored, self.lives, timed=timed)
+            if stored.refused:
+                found[flow].complain(f"{stored.refused} messages in quarantine")
+        return found
+
+    def _reaches(self, what: str, claim: Callable[[], bool]) -> None:
+        try:
+            wait_until(claim, what, DRAINED_S)
+        except StageError as exc:
+            self.wrong.append(f"{exc}; {self._waiting()}")
+
+    def _is_declared(self) -> bool:
+        """Every gap is told, and every flow has had a batch since the last life began."""
+        with contextlib.suppress(AssentError):
+            self.ask("flush")
+        newest = (len(self.lives) - 1) * SPAN
+        time.sleep(0.2)
+        with contextlib.suppress(sqlite3.Error), self._spool() as db:
+            if db.execute("SELECT count(*) FROM gap").fetchone() != (0,):
+                return False
+            return all(self._has_from(flow, newest) for flow in FLOWS)
+        return False
+
+    def _has_from(self, flow: str, number: int) -> bool:
+        with _looking(self.backend_directory(FLOWS[flow]) / "store.db") as db:
+            row = db.execute(
+                "SELECT 1 FROM data WHERE flow=? AND number>=? LIMIT 1", (flow, number)
+            ).fetchone()
+        return row is not None
+
+    def _is_empty(self) -> bool:
+        with contextlib.suppress(sqlite3.Error), self._spool() as db:
+            return bool(db.execute("SELECT count(*) FROM batch").fetchone() == (0,))
+        return False
+
+    def _waiting(self) -> str:
+        with contextlib.suppress(sqlite3.Error), self._spool() as db:
+            batches = db.execute(
+                "SELECT flow, count(*) FROM batch JOIN lane ON lane.id=lane GROUP BY flow"
+            ).fetchall()
+            gaps = db.execute("SELECT flow, cause, count(*) FROM gap GROUP BY 1, 2").fetchall()
+            health = db.execute("SELECT recipient, state, detail FROM health").fetchall()
+            return f"batches {batches}, gaps {gaps}, health {health}"
+        return "the spool cannot be read"
+
+    @contextlib.contextmanager
+    def _spool(self) -> Iterator[sqlite3.Connection]:
+        with _looking(self.state / "spool" / "spool.db") as db:
+            yield db
+
+    def _record(self) -> None:
+        """Writes the recording of the next life."""
+        first = len(self.lives) * SPAN
+        rows = (f"{1_700_000_000_000 + at * STEP_MS},{first + at}" for at in range(_ROWS))
+        (self.root / "numbers.csv").write_text("\n".join(("time,number", *rows)) + "\n")
+
+    def _end_life(self, *, polite: bool) -> None:
+        at_work_ms = (time.monotonic() - self._answered) * 1000 if self._answered else 0.0
+        least = max(0, int((at_work_ms - SLACK_MS) // STEP_MS))
+        now_ms = int(time.time() * 1000)
+        changed = {"ended_ms": now_ms, "polite": polite, "least": least}
+        self.lives[-1] = dataclasses.replace(self.lives[-1], **changed)
+
+    def explain(self, *causes: int) -> None:
+        """Notes that a fault of the present life explains gaps of these causes."""
+        last = self.lives[-1]
+        self.lives[-1] = dataclasses.replace(last, explains=last.explains | set(causes))
+
+    def ask(self, verb: str) -> dict[str, Any]:
+        """Asks the running agent."""
+        return dict(ask(self.state, verb, patience_s=20))
+
+    def _is_answering(self) -> bool:
+        program = self.programs["collect"]
+        if program.poll() is not None:
+            raise StageError(f"the agent ended: {self.log('collect')[-800:]}")
+        with contextlib.suppress(AssentError):
+            return bool(self.ask("status"))
+        return False
+
+    def _launch(self, name: str, verb: str, under: Sequence[str]) -> None:
+        self._run_program(name, verb, ["--config", str(self.gateway)], under)
+
+    def _run_program(self, name: str, verb: str, words: list[str], under: Sequence[str]) -> None:
+        side = "backend" if name.startswith("backend") else "gateway"
+        environment = os.environ | {"FAULTS_DEATH": str(self.death(name))}
+        if self.clock is not None and side == "gateway":
+            environment["FAULTS_CLOCK"] = str(self.clock)
+        line = [*under, sys.executable, "-m", "tests.faults.launch", side, verb, *words]
+        logs = self.root / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / f"{name}.log").open("ab") as log:
+            self.programs[name] = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPO, env=environment
+            )
+
+
+@contextlib.contextmanager
+def _looking(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        yield db

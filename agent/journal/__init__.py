@@ -21,6 +21,7 @@ caller closes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -176,7 +177,13 @@ class Journal:
 
     def _left(self) -> dict[int, Part]:
         """What the file holds, without what was stored or has ended."""
-        _, parts = fold(self._areas.read())
+        try:
+            _, parts = fold(self._areas.read())
+        except (OSError, ValueError) as exc:
+            # Somebody laid hands on it, or the disk did: the next commit tells all there is anew.
+            self._areas.forget()
+            self._told.clear()
+            raise OSError(errno.EIO, "it is gone, or is not as it was written") from exc
         for stream, number in self._stored.items():
             if stream in parts:
                 part = parts[stream]

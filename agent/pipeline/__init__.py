@@ -135,7 +135,9 @@ class Pipeline:
             self.clock.wait(min(int(timeout_s * 1000), _STUCK_MS))
             self.running.store_again()
         else:
-            self._open_door(0 if self.running.purging.is_due else timeout_s)
+            due_s = self.running.keeping.due_in_ms(self.clock.now().mono_ms) / 1000
+            patience_s = min(timeout_s, due_s) if due_s else timeout_s
+            self._open_door(0 if self.running.purging.is_due else patience_s)
         self._hear()
         now = self.clock.now()
         if now.mono_ms >= self._look_again_ms:

@@ -57,6 +57,21 @@ class Keeping:
         if journal.damaged_ms is not None:
             log.error("the journal cannot be read and is begun anew")
 
+    def notices(self) -> list[str]:
+        """What a person should know of the journal, in sentences."""
+        notices = []
+        if self.trouble is not None:
+            notices.append(
+                "the journal cannot be written, a crash would lose all that is not sealed yet:"
+                f" {self.trouble}"
+            )
+        if self.damaged_ms is not None:
+            notices.append(
+                "the journal could not be read and was begun anew: what was not sealed when the"
+                " agent ended is lost"
+            )
+        return notices
+
     def due_in_ms(self, mono_ms: int) -> int:
         """How long until the next commit may be; nothing when it may be now."""
         return max(0, self._next_ms - mono_ms)

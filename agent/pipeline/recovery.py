@@ -24,6 +24,7 @@ from agent.pipeline.accord import basis
 from agent.pipeline.keeping import Keeping
 from agent.spool import LaneState, LaneView, Spool
 from assent.errors import WireError
+from assent.policy.model import Policy
 
 PAUSES: Final = frozenset(
     {Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.CLOCK_UNTRUSTED, Reason.NOT_ENROLLED}
@@ -39,6 +40,14 @@ log = logging.getLogger(__name__)
 Verdicts = Mapping[str, Permit | Refusal]
 
 
+class Missing(NamedTuple):
+    """A time in which readings of a flow may be missing, up to now."""
+
+    flow: str
+    stream: int
+    first_ms: int
+
+
 class Found(NamedTuple):
     """What was found of one running lane: its part, and the number of the state to take up."""
 
@@ -52,19 +61,39 @@ class Found(NamedTuple):
         return None if self.number is None else self.part.states[self.number]
 
     @property
-    def first_ms(self) -> int:
+    def missing(self) -> Missing:
         """Since when readings of it may be missing."""
         if self.state is not None:
-            return max(0, self.state.at_ms - _EDGE_MS)
-        try:
-            return max(0, self.part.oldest_ms - _EDGE_MS)
-        except WireError:
-            return max(0, self.part.at_ms - self.permit.max_age_ms - _EDGE_MS)
+            first_ms = self.state.at_ms
+        else:
+            try:
+                first_ms = self.part.oldest_ms
+            except WireError:
+                first_ms = self.part.at_ms - self.permit.max_age_ms
+        head = self.part.head
+        return Missing(head.flow, head.stream, max(0, first_ms - _EDGE_MS))
 
 
 def last_of_gap_ms(now_ms: int) -> int:
     """Up to when readings may be missing while devices are opened again."""
     return now_ms + _EDGE_MS
+
+
+def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing]:
+    """Gives what may be missing when a journal cannot be read: the open batches of all lanes.
+
+    Args:
+        damaged_ms: when it was written last.
+        spool: whose rows say which lanes were open.
+        policy: says how old an open batch could be.
+    """
+    missing = []
+    for flow, row in spool.lanes().items():
+        if row.state is LaneState.OPEN and row.stream is not None:
+            known = policy.flows.get(flow) if policy else None
+            age_ms = int(known.batch.age) if known else 0
+            missing.append(Missing(flow, row.stream, max(0, damaged_ms - age_ms - _EDGE_MS)))
+    return missing
 
 
 def is_pause(verdict: Permit | Refusal | None) -> bool:

@@ -27,7 +27,14 @@ from agent.pipeline.keeping import Keeping
 from agent.pipeline.outgoing import Outgoing
 from agent.pipeline.parcel import Parcel
 from agent.pipeline.purging import Purging
-from agent.pipeline.recovery import Found, erase_refused, is_pause, last_of_gap_ms, recover
+from agent.pipeline.recovery import (
+    Missing,
+    erase_refused,
+    is_pause,
+    last_of_gap_ms,
+    recover,
+    unread,
+)
 from agent.router import Router
 from agent.site import Site
 from agent.spool import LaneState, Purged, Spool
@@ -58,7 +65,8 @@ class Running:
         self._lanes: dict[str, Lane] = {}
         self._router = Router(())
         self._clock = ClockQuality.TRUSTED
-        self._undeclared: list[Found] = []
+        self._undeclared: list[Missing] = []
+        self._is_unread = keeping.damaged_ms is not None
 
     def wanted(self) -> frozenset[str]:
         """Names of the attributes that any running flow carries."""
@@ -165,6 +173,10 @@ class Running:
 
     def _take_up(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> None:
         """Goes on in the lanes of an earlier life."""
+        if self._is_unread and self.keeping.damaged_ms is not None:
+            policy = site.policy.policy if site.policy else None
+            self._undeclared += unread(self.keeping.damaged_ms, self._spool, policy)
+            self._is_unread = False
         has_policy = site.policy is not None
         found = recover(self.keeping, self._spool, verdicts, has_policy=has_policy)
         if found and not self._lanes:
@@ -177,16 +189,16 @@ class Running:
                 lane.take_up(Snapshot(one.state.tables(), tuple(one.state.memory.values())))
                 self._enter(lane)
                 log.info("lane taken up flow=%s readings=%d", head.flow, lane.readings)
-            self._undeclared.append(one)
+            self._undeclared.append(one.missing)
 
     def _declare(self, now: Instant) -> None:
         """Declares what may be missing of the lanes that a crash ended."""
         last_ms = last_of_gap_ms(now.wall_ms)
-        while self._undeclared:
+        while self._undeclared and now.trusted:
             one = self._undeclared[-1]
             self._spool.add_gap(
-                one.permit.flow,
-                one.part.head.stream,
+                one.flow,
+                one.stream,
                 GapCause.CRASH,
                 first_ms=min(one.first_ms, last_ms),
                 last_ms=last_ms,

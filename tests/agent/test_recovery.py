@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A crash between two batches: what was held is taken up once, declared, or erased, never doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.journal import Journal, areas
+from agent.site import JOURNAL
+from agent.spool import LaneState, Spool
+from assent.envelope import GapCause
+from firmware_bridge.sample import Sample
+from tests.agent.installed import (
+    ADVICE,
+    CORE,
+    DIAGNOSIS,
+    ENERGY,
+    MINUTE,
+    POWER,
+    SECOND,
+    WASHER,
+    WASHER_SERIAL,
+    YES,
+    House,
+    copied,
+    form,
+    install,
+    living,
+    read_only,
+    readings,
+    values,
+)
+from tests.simulators.clock import ManualClock
+
+COMMIT = 5 * SECOND
+EPOCH = 30 * 24 * 60 * MINUTE
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("installed") / "gateway")
+
+
+@pytest.fixture
+def house(installed: Path, tmp_path: Path) -> Iterator[House]:
+    with living(copied(installed, tmp_path / "gateway")) as house:
+        yield house
+
+
+@pytest.fixture
+def agreed(house: House) -> House:
+    """Every flow is on."""
+    house.decide(YES)
+    return house
+
+
+def gone(house: House) -> None:
+    """The process is gone: nothing of it is closed in order."""
+    house.spool.close()
+    house._closed = True
+
+
+@contextlib.contextmanager
+def next_life(house: House, down_ms: int = 30 * SECOND) -> Iterator[House]:
+    """What starts after the process is gone and a while has passed."""
+    gone(house)
+    house.clock.advance(down_ms)
+    with living(house.directory, house.clock) as again:
+        yield again
+
+
+def powers_of(house: House) -> list[float]:
+    """What the maker would read of the power now."""
+    house.pipeline.flush()
+    return values(house.batches(DIAGNOSIS), POWER)
+
+
+def crashes(house: House) -> dict[str, list[tuple[int, int]]]:
+    """The crashes that are declared, from and to, by flow."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for flow in house.spool.lanes():
+        for gap in house.spool.gaps_for(flow):
+            if gap.cause is GapCause.CRASH:
+                found.setdefault(flow, []).append((gap.first_ms, gap.last_ms))
+    return found
+
+
+def journal(house: House) -> Journal:
+    """What the file holds, as the next life will read it."""
+    path = house.directory / "state" / JOURNAL
+    return Journal(path, house.site.keys.journal_key, house.spool.id)
+
+
+def told_of(house: House) -> set[str]:
+    return {part.head.flow for part in journal(house).parts()}
+
+
+# Taken up.
+
+
+def test_a_crash_loses_no_reading_that_was_committed(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    agreed.powers(4)  # not committed
+    with next_life(agreed) as again:
+        again.powers(5)
+        assert powers_of(again) == [1, 2, 3, 5]
+
+
+def test_what_is_taken_up_goes_on_in_its_stream_and_leaves_in_one_batch(agreed: House) -> None:
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream
+    agreed.powers(1, 2)
+    agreed.turn(COMMIT)
+    with next_life(agreed) as again:
+        again.powers(3)
+        again.pipeline.flush()
+        (batch,) = again.batches(DIAGNOSIS)
+        assert (batch.header.stream, batch.header.sequence) == (stream, 0)
+        assert values([batch], POWER) == [1, 2, 3]
+
+
+def test_a_crash_is_declared_for_each_flow_that_was_running(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    committed = agreed.clock.now().wall_ms
+    agreed.powers(4, 5)
+    with next_life(agreed) as again:
+        found = crashes(again)
+        assert found.keys() == {CORE, DIAGNOSIS, ADVICE}
+        for (first, last), *more in found.values():
+            assert more == []
+            assert committed - 2 * SECOND <= first <= committed
+            assert again.clock.now().wall_ms <= last <= again.clock.now().wall_ms + 2 * SECOND
+
+
+def test_an_orderly_end_leaves_the_journal_empty_and_no_gap(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    assert told_of(agreed) == {CORE, DIAGNOSIS, ADVICE}
+    agreed.close()
+    with living(agreed.directory, agreed.clock) as again:
+        assert crashes(again) == {}
+        assert powers_of(again) == [1, 2, 3]
+
+
+def test_a_crash_right_after_a_batch_was_put_doubles_nothing(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    agreed.powers(4)
+    agreed.pipeline.flush()
+    with next_life(agreed) as again:
+        again.powers(5)
+        assert powers_of(again) == [1, 2, 3, 4, 5]
+        sequences = [one.header.sequence for one in again.batches(DIAGNOSIS)]
+        assert sequences == [0, 1]
+
+
+def test_a_crash_before_a_batch_was_put_loses_nothing_that_was_committed(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    with read_only(agreed.spool):
+        agreed.pipeline.flush()
+        assert agreed.batches(DIAGNOSIS) == []
+    with next_life(agreed) as again:
+        assert powers_of(again) == [1, 2, 3]
+
+
+def test_many_crashes_lose_and_double_nothing(agreed: House) -> None:
+    with contextlib.ExitStack() as lives:
+        house = agreed
+        for life in range(5):
+            house.powers(10 * life + 1, 10 * life + 2)
+            house.turn(COMMIT)
+            if life % 2:
+                house.pipeline.flush()
+            house = lives.enter_context(next_life(house))
+        assert powers_of(house) == [1, 2, 11, 12, 21, 22, 31, 32, 41, 42]
+        assert len(crashes(house)[DIAGNOSIS]) == 5
+
+
+def test_a_window_and_a_counter_go_on_over_a_crash(agreed: House) -> None:
+    start = agreed.clock.now().wall_ms // MINUTE * MINUTE + MINUTE
+    agreed.clock.advance(start - agreed.clock.now().wall_ms)
+    for at in range(1, 11):
+        agreed.bring({POWER: float(at), ENERGY: 100 + at})
+    agreed.turn(COMMIT)
+    with next_life(agreed, 10 * SECOND) as again:
+        again.bring({POWER: 110.0, ENERGY: 150})
+        again.turn(2 * 60 * MINUTE)
+        again.pipeline.flush()
+        found = readings(again.batches(ADVICE), POWER)
+        assert [(one.ms, one.value) for one in found] == [(start, (sum(range(1, 11)) + 110) / 11)]
+        assert values(again.batches(ADVICE), ENERGY) == [1] * 9 + [40]
+
+
+def test_what_waits_over_the_end_of_an_epoch_leaves_in_its_own(agreed: House) -> None:
+    old = agreed.clock.now().wall_ms // EPOCH
+    agreed.turn((old + 1) * EPOCH - agreed.clock.now().wall_ms - MINUTE)
+    agreed.powers(1, 2)
+    agreed.turn(COMMIT)
+    with next_life(agreed, 2 * MINUTE) as again:
+        again.powers(3)
+        assert powers_of(again) == [1, 2, 3]
+        assert [one.header.epoch for one in again.batches(DIAGNOSIS)] == [old, old + 1]
+
+
+def test_a_flow_that_pauses_at_the_start_keeps_what_it_held(agreed: House) -> None:
+    agreed.powers(1, 2)
+    agreed.turn(COMMIT)
+    agreed.clock.trusted = False
+    with next_life(agreed) as again:
+        assert DIAGNOSIS in told_of(again)
+        again.turn(COMMIT)
+        again.clock.trusted = True
+        again.turn(SECOND)
+        again.powers(3)
+        assert powers_of(again) == [1, 2, 3]
+
+
+# Erased.
+
+
+def searched(house: House) -> bytes:
+    """All that the journal's file shows to who has its key, and without it."""
+    raw = (house.directory / "state" / JOURNAL).read_bytes()
+    found = areas.Areas(house.directory / "state" / JOURNAL, house.site.keys.journal_key)
+    return raw + b"".join(found.read())
+
+
+def test_a_withdrawal_erases_the_part_of_its_flow_before_it_returns(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    assert b"remote-diagnosis" in searched(agreed)  # the search finds what is there
+    used = sum(map(bool, (agreed.directory / "state" / JOURNAL).read_bytes()))
+    agreed.desk.say_no(DIAGNOSIS)
+    assert b"remote-diagnosis" not in searched(agreed)
+    assert b"partner-energy-advice" in searched(agreed)
+    # What was live before is overwritten, not left to lie there under a key that is gone.
+    assert sum(map(bool, (agreed.directory / "state" / JOURNAL).read_bytes())) < used * 1.5
+    with next_life(agreed) as again:
+        assert crashes(again).keys() == {CORE, ADVICE}
+        assert powers_of(again) == []
+
+
+@pytest.mark.parametrize("how", ["closed past the agent", "refused in a form"])
+def test_a_no_that_was_said_to_a_dead_agent_erases_first(agreed: House, how: str) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream
+    gone(agreed)
+    if how == "closed past the agent":
+        with contextlib.closing(Spool.open(agreed.path)) as spool:
+            spool.close_lane(DIAGNOSIS)
+    else:
+        now = agreed.clock.now().wall_ms
+        text = form({**YES, DIAGNOSIS: '"refused"'}, now)
+        (agreed.directory / "consent.toml").write_text(text)
+    with living(agreed.directory, agreed.clock) as again:
+        assert {CORE, ADVICE} <= told_of(again)
+        assert stream not in journal(again).streams
+        assert DIAGNOSIS not in crashes(again)
+        assert powers_of(again) == []
+
+
+def test_no_identifier_of_a_device_is_in_the_journal(agreed: House) -> None:
+    agreed.bring({POWER: 1.0, ENERGY: 100})
+    agreed.turn(COMMIT)
+    found = searched(agreed)
+    for canary in (WASHER_SERIAL.encode(), b"washer"):
+        assert canary not in found
+    assert b"appliance.energy" in found  # the twin: what is remembered is named
+
+
+# Told apart.
+
+
+def test_an_older_journal_beside_a_newer_spool_doubles_nothing(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    path = agreed.directory / "state" / JOURNAL
+    older = path.read_bytes()
+    agreed.pipeline.flush()
+    agreed.powers(4)
+    agreed.pipeline.flush()
+    gone(agreed)
+    path.write_bytes(older)
+    with living(agreed.directory, agreed.clock) as again:
+        assert powers_of(again) == [1, 2, 3, 4]
+        assert crashes(again)[DIAGNOSIS]
+
+
+def test_a_lost_spool_lets_nothing_be_stored_twice(agreed: House) -> None:
+    begun = agreed.clock.now().wall_ms
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    gone(agreed)
+    for one in agreed.path.parent.glob("spool.db*"):
+        one.unlink()
+    with living(agreed.directory, agreed.clock) as again:
+        again.powers(4)
+        assert powers_of(again) == [4]
+        ((first, last),) = crashes(again)[DIAGNOSIS]
+        assert first <= begun + SECOND
+        assert last >= again.clock.now().wall_ms - SECOND
+
+
+@pytest.mark.parametrize("how", ["cut", "noise", "other key"])
+def test_a_journal_that_cannot_be_read_stops_nothing_and_is_told(agreed: House, how: str) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    gone(agreed)
+    path = agreed.directory / "state" / JOURNAL
+    match how:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:100])
+        case "noise":
+            path.write_bytes(bytes(range(256)) * 8_192)
+        case "other key":
+            (agreed.directory / "state" / "keys" / "journal.key").unlink()
+    with living(agreed.directory, agreed.clock) as again:
+        assert any("could not be read" in one for one in again.desk.status()["notices"])
+        assert crashes(again).keys() == {CORE, DIAGNOSIS, ADVICE}
+        again.powers(4)
+        again.turn(COMMIT)
+        with next_life(again) as third:
+            assert powers_of(third) == [4]
+
+
+# While the disk refuses.
+
+
+def test_a_journal_that_cannot_be_written_is_told_once_and_tried_again(
+    agreed: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(os, "fdatasync", refuse)
+        for watt in (1, 2, 3):
+            agreed.powers(watt)
+            agreed.turn(COMMIT)
+        assert caplog.text.count("journal not written") == 1
+        assert any("journal cannot be written" in one for one in agreed.desk.status()["notices"])
+    agreed.powers(4)
+    agreed.turn(COMMIT)
+    assert not any("journal" in one for one in agreed.desk.status()["notices"])
+    with next_life(agreed) as again:
+        assert powers_of(again) == [1, 2, 3, 4]
+
+
+def test_an_open_batch_that_outgrows_the_journal_is_closed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(areas, "AREA", 8_192)
+    with next_life(house) as agreed:
+        agreed.decide(YES)
+        _outgrow(agreed)
+
+
+def _outgrow(agreed: House) -> None:
+    watts = [float(n * n % 7919) for n in range(8_000)]
+    for begin in range(0, len(watts), 2_000):
+        for watt in watts[begin : begin + 2_000]:
+            agreed.clock.advance(1)
+            agreed.pipeline.running.take([_sample(agreed, watt)])
+        agreed.turn(COMMIT)
+    assert agreed.waiting(DIAGNOSIS) > 0
+    assert (agreed.directory / "state" / JOURNAL).stat().st_size == 2 * 8_192
+    with next_life(agreed) as again:
+        assert sorted(powers_of(again)) == sorted(watts)
+
+
+def _sample(house: House, watt: float) -> Sample:
+    return Sample(WASHER, house.clock.now(), (POWER,), (watt,))
+
+
+def test_a_clock_of_another_boot_takes_up_the_same(agreed: House) -> None:
+    agreed.powers(1, 2)
+    agreed.turn(COMMIT)
+    gone(agreed)
+    later = ManualClock(agreed.clock.now().wall_ms + MINUTE, mono_ms=5_000, boot_id="b" * 36)
+    with living(agreed.directory, later) as again:
+        assert again.spool.lanes()[DIAGNOSIS].state is LaneState.OPEN
+        assert powers_of(again) == [1, 2]
+
+
+def test_a_copy_of_the_whole_state_goes_on_as_the_original(agreed: House, tmp_path: Path) -> None:
+    agreed.powers(1, 2)
+    agreed.turn(COMMIT)
+    # As a power cut leaves it: without anything that was only in memory.
+    shutil.copytree(agreed.directory, tmp_path / "copy", ignore=shutil.ignore_patterns("*.bell"))
+    with living(tmp_path / "copy", ManualClock(agreed.clock.now().wall_ms)) as again:
+        assert powers_of(again) == [1, 2]

@@ -141,21 +141,36 @@ def test_what_is_new_is_not_paced(tmp_path: Path, authority: Authority) -> None:
         assert 2 * WINDOW + 100 * took_s < 400, took_s
 
 
+def test_few_large_messages_are_on_their_way_at_once(tmp_path: Path, authority: Authority) -> None:
+    """Red without the bound of bytes: twenty, which is 2 MB of memory and of a lost connection."""
+    with scripted(tmp_path, authority, Script(puback=lambda _: None)) as (stub, gateway):
+        gateway.reaches(LinkState.CONNECTED)
+        gateway.put(30, size=100_000)
+        eventually(lambda: stub.published)
+        time.sleep(0.5)
+        assert gateway.counted("published") == len(stub.published) == 1
+    (tmp_path / "twin").mkdir()
+    with scripted(tmp_path / "twin", authority, Script(puback=lambda _: None)) as (stub, gateway):
+        gateway.reaches(LinkState.CONNECTED)
+        gateway.put(30, size=6_000)
+        eventually(lambda: len(stub.published) == WINDOW)
+
+
 @pytest.mark.journey
 def test_large_messages_pass_a_line_that_is_slow(tmp_path: Path, authority: Authority) -> None:
-    """Red without the bound of bytes: 20 messages fill the line, a ping waits behind them, and the
-    connection is given up and begun again for ever."""
+    """Red without the bound of bytes when patience counts from the sending, too: the connection is
+    given up and begun again for ever."""
     with (
         running(tmp_path / "broker", authority) as broker,
         listening(broker.port, authority) as backend,
         Proxy(broker.port) as proxy,
         carrying(
-            tmp_path / "g", authority, f"mqtts://localhost:{proxy.port}", keepalive_s=4
+            tmp_path / "g", authority, f"mqtts://localhost:{proxy.port}", keepalive_s=2
         ) as gateway,
     ):
         gateway.reaches(LinkState.CONNECTED)
         proxy.bytes_per_s = 100_000
-        sent = gateway.put(12, size=50_000)
+        sent = gateway.put(10, size=50_000)
         eventually(lambda: set(sent) <= set(backend.payloads), 30)
         assert Counter(backend.payloads) == Counter(sent)
         assert proxy.accepted == 1

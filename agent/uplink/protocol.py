@@ -32,9 +32,9 @@ BACKOFF_MAX_S: Final = 120.0
 # A certificate nobody knows is not admitted by asking often. What a person mends is noticed within
 # ten minutes; a new certificate on the disk at once.
 REFUSED_MAX_S: Final = 600.0
-# Bytes on their way; more are added when half of it is left, and one message however large it is. It
-# is what a link holds in memory, and what a lost connection carries twice; 20 messages of the largest
-# size would be 2.4 MB of each. A line that carries 2 kB/s confirms one in time.
+# Bytes on their way; more are added when half of it is left, and one message however large it is.
+# It is what a link holds in memory, and what a lost connection carries twice: 20 messages of the
+# largest size would be 2.4 MB of each. A line that carries 2 kB/s confirms one in time.
 BYTES_IN_FLIGHT: Final = 131_072
 # Attempts after which the ceiling is 64 s: where a session that was taken over begins.
 _TAKEN_OVER_ATTEMPTS: Final = 6

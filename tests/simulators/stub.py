@@ -71,9 +71,22 @@ class Stub:
         published: (payload, duplicate flag) of each PUBLISH.
         pubacks: packet ids the client acknowledged.
         ends: how each connection ended: "disconnect", "reset", "closed", or "hung up" by us.
+
+    Args:
+        authority: issues its certificate, and those it takes.
+        script: what it does.
+        names: what its certificate is for; localhost when none are given.
+        listener: where it listens, or None: on a free port of the loopback.
     """
 
-    def __init__(self, authority: Authority, script: Script | None = None) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        script: Script | None = None,
+        *,
+        names: tuple[str, ...] = (),
+        listener: socket.socket | None = None,
+    ) -> None:
         self.script = script or Script()
         self.versions: list[int] = []
         self.packets: list[int] = []
@@ -81,12 +94,12 @@ class Stub:
         self.pubacks: list[int] = []
         self.ends: list[str] = []
         self.on_puback: Callable[[int], None] = lambda _mid: None
-        server = authority.server()
+        server = authority.server(*names)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(server.certificate, server.key)
         self._context.load_verify_locations(cadata=authority.pem)
         self._context.verify_mode = ssl.CERT_REQUIRED
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(0.05)
         self.port = int(self._listener.getsockname()[1])
         self._stop = threading.Event()

@@ -74,18 +74,18 @@ class Sight:
         """What the devices said since the last look."""
         return msgspec.convert(self._answer({"verb": "watch", **self._question}), Seen)
 
-    def watch(self, for_s: float) -> Iterator[Sample]:
-        """Gives what they say for a while.
+    def looks(self, for_s: float) -> Iterator[tuple[Sample, ...]]:
+        """Looks for a while, some times a second.
 
         Args:
             for_s: how long, in seconds.
 
         Yields:
-            Samples, some tenths of a second after they came.
+            What they said since the look before, which may be nothing.
         """
         end = time.monotonic() + for_s
         while True:
-            yield from self.look().samples
+            yield self.look().samples
             left = end - time.monotonic()
             if left <= 0:
                 return

@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -20,11 +22,13 @@ from agent.settings import Settings, load_settings
 from agent.sight import sight
 from assent.errors import AssentError, ConfigError, Severity, UsageError
 from assent.nearest import nearest
+from firmware_bridge.health import State
 from firmware_bridge.profile import load_profile
 from firmware_bridge.sample import Sample, Value
 
 _KEPT = 240  # values of an attribute that are remembered for the plot
 _LAST_UNIT = 247
+_ASK_S = 2.0
 _FOREVER_S = 10 * 365 * 86_400.0
 
 
@@ -84,34 +88,34 @@ def _watch(arguments: argparse.Namespace, name: str) -> int:
     for_s = arguments.for_ms / 1000 if arguments.for_ms else _FOREVER_S
     units = _units_of(settings, name)
     with sight(settings, [name]) as eyes:
-        seen = _Counted(eyes.watch(for_s))
+        looks = _Counted(eyes.looks(for_s))
         with contextlib.suppress(KeyboardInterrupt):  # how a person ends it
             if arguments.json:
-                _stream(seen)
+                _stream(looks)
             elif is_watched():
-                _paint(seen, units)
+                _paint(looks, units, lambda: eyes.trouble_of(name))
             else:
-                _print(seen, units)
-        if not seen.count:
+                _print(looks, units)
+        if not looks.count:
             told = eyes.trouble_of(name)
             raise AssentError(f"{name} gave no sample: {told}", hint="see: assent doctor")
     return 0
 
 
 class _Counted:
-    """An iterator that knows how many it gave."""
+    """Looks that know how many samples they gave."""
 
-    def __init__(self, samples: Iterator[Sample]) -> None:
-        self._samples = samples
+    def __init__(self, looks: Iterator[tuple[Sample, ...]]) -> None:
+        self._looks = looks
         self.count = 0
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Sample:
-        sample = next(self._samples)
-        self.count += 1
-        return sample
+    def __next__(self) -> tuple[Sample, ...]:
+        samples = next(self._looks)
+        self.count += len(samples)
+        return samples
 
 
 def _units_of(settings: Settings, name: str) -> dict[str, str]:
@@ -132,28 +136,34 @@ def _expect(settings: Settings, name: str) -> None:
         )
 
 
-def _stream(seen: Iterator[Sample]) -> None:
-    for sample in seen:
+def _stream(looks: Iterable[tuple[Sample, ...]]) -> None:
+    for sample in chain.from_iterable(looks):
         values = dict(zip(sample.names, sample.values, strict=True))
         print(json.dumps({"time_ms": sample.at.wall_ms, "values": values}), flush=True)
 
 
-def _print(seen: Iterator[Sample], units: Mapping[str, str]) -> None:
-    for sample in seen:
+def _print(looks: Iterable[tuple[Sample, ...]], units: Mapping[str, str]) -> None:
+    for sample in chain.from_iterable(looks):
         for name, value in zip(sample.names, sample.values, strict=True):
             shown = f"{shown_value(value)}{unit_of(units, name)}"
             print(f"{_clock(sample.at.wall_ms)}  {name}  {shown}", flush=True)
 
 
-def _paint(seen: Iterator[Sample], units: Mapping[str, str]) -> None:
-    painting = Painting()
-    board = _Board(units)
-    painted = 0.0
-    for sample in seen:
-        board.take(sample)
-        if time.monotonic() - painted >= 0.2:
-            painting.paint(board.lines(time.time()))
-            painted = time.monotonic()
+def _paint(
+    looks: Iterable[tuple[Sample, ...]], units: Mapping[str, str], trouble: Callable[[], str]
+) -> None:
+    """Paints at each look, so that ages grow where nothing comes; asks now and then what fails."""
+    # What the devices' own log would say is painted; its lines would be written across.
+    logging.getLogger().addHandler(logging.NullHandler())
+    painting, board = Painting(), _Board(units)
+    asked_s, told = time.monotonic(), State.RUNNING.value
+    for samples in looks:
+        for sample in samples:
+            board.take(sample)
+        if time.monotonic() - asked_s >= _ASK_S:
+            asked_s, told = time.monotonic(), trouble()
+        lines = board.lines(time.time())
+        painting.paint(lines if told == State.RUNNING.value else [*lines, told])
 
 
 class _Board:

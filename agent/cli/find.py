@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.cli.say import emphasised, result, shown_value, unit_of
+from agent.cli.say import emphasised, is_painted, result, shown_value, unit_of
 from agent.search import Passed, look_for_devices, table_of, unused_names
 from agent.settings import Settings, load_settings
 from assent.errors import AssentError
@@ -48,13 +48,13 @@ def find(arguments: argparse.Namespace) -> int:
 
 
 def _progress(port: str, line: Serial, unit: int) -> None:
-    if sys.stderr.isatty():
+    if is_painted(sys.stderr):
         sys.stderr.write(f"\r\033[Ksearching {Path(port).name[:40]} at {line}, unit {unit}")
         sys.stderr.flush()
 
 
 def _clear() -> None:
-    if sys.stderr.isatty():
+    if is_painted(sys.stderr):
         sys.stderr.write("\r\033[K")
         sys.stderr.flush()
 

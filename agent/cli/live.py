@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """A few lines of a terminal that are painted again and again; elsewhere they are printed once.
 
-Law: nothing of a terminal's tricks reaches a pipe or a file; a line is never longer than the
-terminal is wide; what was there before stays above.
+Law: nothing of a terminal's tricks reaches a pipe, a file or a terminal that has none; a line is
+never longer than the terminal is wide; what was there before stays above.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import Final
 
+from agent.cli.say import is_painted
+
 _BARS: Final = "▁▂▃▄▅▆▇█"
+_EMPHASIS: Final = re.compile(r"\033\[[0-9]*m")
 _UP_AND_CLEAR: Final = "\033[{}F\033[J"
 
 
 def is_watched() -> bool:
-    """Whether a person looks at stdout as it grows."""
-    return sys.stdout.isatty()
+    """Whether a person looks at stdout as it grows, on a terminal that can be painted."""
+    return is_painted(sys.stdout)
 
 
 class Painting:
@@ -30,12 +34,18 @@ class Painting:
     def paint(self, lines: Sequence[str]) -> None:
         """Shows lines in place of those shown last."""
         size = shutil.get_terminal_size()
-        shown = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+        shown = [_cut(line, size.columns - 1) for line in lines[: size.lines - 1]]
         if self._height:
             sys.stdout.write(_UP_AND_CLEAR.format(self._height))
         sys.stdout.write("".join(f"{line}\n" for line in shown))
         sys.stdout.flush()
         self._height = len(shown)
+
+
+def _cut(line: str, width: int) -> str:
+    """A line within a width; one that is cut is plain, so that no emphasis is left open."""
+    plain = _EMPHASIS.sub("", line)
+    return line if len(plain) <= width else plain[:width]
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:

@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from agent.cli.office import is_clock_trusted
-from agent.cli.say import counted, emphasised, in_unit, result, shown_value
+from agent.cli.say import counted, emphasised, in_unit, is_painted, result, shown_value
 from agent.cli.words import duration, same_place
 from agent.preview import FlowPreview, Preview
 from agent.settings import load_settings
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tick(left_s: float) -> None:
     """Tells on a terminal how long it still takes."""
-    if sys.stderr.isatty():
+    if is_painted(sys.stderr):
         text = f"reading, {left_s:.0f} s left; nothing is sent" if left_s else ""
         sys.stderr.write(f"\r\033[K{text}")
         sys.stderr.flush()

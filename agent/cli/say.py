@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from assent.errors import AssentError, ConfigError
 
@@ -71,8 +71,13 @@ def in_unit(unit: str | None) -> str:
     return "" if unit in {None, _RATIO} else f" {unit}"
 
 
+def is_painted(stream: TextIO) -> bool:
+    """Whether a terminal shows it that can move its cursor, which TERM=dumb cannot."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def emphasised(text: str) -> str:
     """Bold on a terminal that wants it (NO_COLOR is honoured), plain elsewhere."""
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+    if is_painted(sys.stdout) and not os.environ.get("NO_COLOR"):
         return f"\033[1m{text}\033[0m"
     return text

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.live import sparkline
+from agent.cli.live import Painting, sparkline
 from agent.cli.main import main
 from agent.control import Control
 from agent.lock import instance_lock
@@ -136,18 +136,59 @@ def test_a_device_that_gives_nothing_is_an_error_with_its_reason(
     assert "recording" in said.err.splitlines()[0]
 
 
-def test_on_a_terminal_the_values_are_painted_in_place(place: Path) -> None:
+def shown(place: Path, device: str, for_s: int, **env: str) -> str:
+    """What `devices watch` writes to a terminal."""
     main_end, other = pty.openpty()
-    words = ["devices", "watch", "gateway", "--for", "1s", "--config", str(place)]
+    words = ["devices", "watch", device, "--for", f"{for_s}s", "--config", str(place)]
+    plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     done = subprocess.run(
-        [sys.executable, "-m", "agent.cli.main", *words], stdout=other, timeout=30, check=False
+        [sys.executable, "-m", "agent.cli.main", *words],
+        stdout=other,
+        stderr=subprocess.PIPE,
+        timeout=30,
+        check=False,
+        env=plain | {"TERM": "xterm"} | env,
     )
     os.close(other)
-    said = _drained(main_end)
-    assert done.returncode == 0
-    assert "ATTRIBUTE" in said
+    assert (done.returncode, done.stderr) == (0, b"")
+    return _drained(main_end)
+
+
+PAINTED, BOLD = "F\033[J", "\033[1m"  # it went up again and painted over
+
+
+@pytest.mark.parametrize(
+    ("env", "tricks"),
+    [
+        ({}, {PAINTED, BOLD}),
+        ({"NO_COLOR": "1"}, {PAINTED}),
+        ({"TERM": "dumb"}, set()),
+    ],
+    ids=["a terminal", "a person who wants no colour", "a terminal that cannot move its cursor"],
+)
+def test_on_a_terminal_the_values_are_painted_as_it_can(
+    place: Path, env: dict[str, str], tricks: set[str]
+) -> None:
+    said = shown(place, "gateway", 1, **env)
     assert "host.uptime" in said
-    assert "F\033[J" in said  # it went up again and painted over
+    assert ("ATTRIBUTE" in said) == (PAINTED in tricks)
+    assert {trick for trick in (PAINTED, BOLD) if trick in said} == tricks
+    assert ("\033" in said) == bool(tricks)
+
+
+def test_where_nothing_comes_any_more_ages_grow_and_the_reason_is_painted(place: Path) -> None:
+    newest = shown(place, "washer", 4).rsplit("\033[J", 1)[1].splitlines()
+    (power,) = [line for line in newest if line.startswith("appliance.power ")]
+    assert int(power.split()[3]) >= 2
+    assert newest[-1] == "ended"
+
+
+def test_a_line_is_cut_where_the_terminal_ends_and_leaves_no_emphasis_open(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    Painting().paint([f"{BOLD}short\033[0m", f"{BOLD}{'long ' * 9}\033[0m"])
+    assert capsys.readouterr().out.splitlines() == [f"{BOLD}short\033[0m", "long long long long"]
 
 
 def _drained(descriptor: int) -> str:

@@ -8,12 +8,15 @@ on the disk. What should hold and does not ends it with exit code 1 and the reas
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from agent.cli.live import is_watched
+from agent.cli.say import table
 from assent.errors import AssentError
 from assent.policy.signing import load_policy
 from demo.meter import Meter
@@ -156,11 +159,18 @@ def travel(stage: Stage) -> None:
             f"{counted(sealed['messages'], 'message')}, {sealed['bytes']} bytes"
         )
     head("The gateway's own log of what left (assent sent)")
-    for line in stage.assent("sent", "--limit", "3").splitlines():
+    for line in sent_lines(json.loads(stage.assent("sent", "--limit", "3", "--json"))["sent"]):
         say(f"  {line}")
     head("What each recipient stored")
     for recipient in RECIPIENTS:
         tell_stored(stage, recipient, have[recipient])
+
+
+def sent_lines(sent: Sequence[Json]) -> list[str]:
+    """The newest of what left, without the digests, so that it fits into eighty columns."""
+    columns = ("at", "flow", "recipient", "readings", "bytes")
+    head = ["WHEN", "FLOW", "TO", "READINGS", "BYTES"]
+    return table([head, *[[str(one[column]) for column in columns] for one in sent]])
 
 
 def meter_samples(stage: Stage) -> int:

@@ -24,12 +24,13 @@ def watch(stage: Stage, for_s: float) -> None:
     painting = Painting()
     end = time.monotonic() + for_s
     while time.monotonic() < end:
-        status = stage.status()
+        # The stores first: what is stored by then was sealed before.
         stored = {
             (recipient, row["flow"]): row["readings"]
             for recipient in RECIPIENTS
             for row in stage.show(recipient, "flows")
         }
+        status = stage.status()
         painting.paint(lines(status, stored))
         time.sleep(_REST_S)
 

@@ -11,7 +11,8 @@ Law:
     that is not live and synced; only then the old head is overwritten, and its salt with it: what
     was in that area opens with nothing that is left in the file;
   - a later record is one write and one sync in place: the file never grows, so that neither its
-    size nor its blocks change;
+    size nor its blocks change. Where the file system takes it, it is written past the page cache
+    (O_DIRECT, open(2)): sectors then, and not whole pages;
   - of two areas whose first record opens, the higher generation is live; the first record that does
     not open ends the reading: a torn one, the rest of an older generation, a bit that turned;
   - a number is used once with a key: a process begins with a generation of its own, and so does
@@ -29,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hmac
+import mmap
 import os
 import secrets
 import stat
@@ -47,7 +49,8 @@ AREA: Final = 1 << 20
 
 # The least a disk writes; what stands in other sectors is not touched by a torn write.
 _SECTOR: Final = 512
-# What the kernel writes at least: a record that fits into one page is not laid across two.
+# What the kernel writes at least where it writes pages: a record that fits into one is not laid
+# across two.
 _PAGE: Final = 4_096
 _MAGIC: Final = b"assentj1"
 _SALT: Final = 32
@@ -95,6 +98,7 @@ class Areas:
         self._used = 0  # bytes of the area that is not live
         self._must_begin = True
         self.is_wiped = True
+        self._is_direct = True
         self.damaged_ms: int | None = None
         try:
             with _opened(path, os.O_RDONLY) as file:
@@ -189,11 +193,25 @@ class Areas:
             self.damaged_ms = 0
 
     def _write(self, data: bytes, at: int) -> None:
-        with _opened(self._path, os.O_WRONLY) as file:
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(file, view, at)
-                view, at = view[written:], at + written
+        if self._is_direct:
+            with contextlib.closing(mmap.mmap(-1, len(data))) as pages:  # begins at a page
+                pages[:] = data
+                try:
+                    self._write_to(os.O_DIRECT, memoryview(pages), at)
+                except OSError as exc:
+                    if exc.errno != errno.EINVAL:
+                        raise
+                else:
+                    return
+            self._is_direct = False
+        self._write_to(0, memoryview(data), at)
+
+    def _write_to(self, how: int, data: memoryview, at: int) -> None:
+        with data, _opened(self._path, os.O_WRONLY | how) as file:
+            done = 0
+            while done < len(data):
+                with data[done:] as rest:
+                    done += os.pwrite(file, rest, at + done)
             os.fdatasync(file)
 
     def _find_live(self, file: int) -> bool:

@@ -1,0 +1,586 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal by itself: what was committed is there after any crash, once; what was erased is not."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from agent.journal import FullError, Head, Journal, News, Part, Remembered, areas
+from agent.journal.areas import AREA
+from assent import columns
+from assent.columns import Column, Kind, Quantum, Table
+
+KEY = hashlib.sha256(b"a key for tests").digest()
+SPOOL = b"s" * 16
+DEVICE = b"d" * 16
+SECTOR = 512
+AT = 1_795_348_800_000
+
+
+def key() -> bytes:
+    return KEY
+
+
+def opened(path: Path, spool: bytes = SPOOL) -> Journal:
+    return Journal(path, key, spool)
+
+
+def head(stream: int, flow: str = "remote-diagnosis") -> Head:
+    return Head(flow, stream, 3, 0, "", b"b" * 32)
+
+
+def rows(*numbers: int) -> bytes:
+    """Columns of readings that are their own instants; nothing for none."""
+    if not numbers:
+        return b""
+    column = Column("appliance.power", Kind.NUMBER, list(numbers), Quantum.of(0.1))
+    return columns.encode([Table(DEVICE, [AT + one for one in numbers], (column,))])
+
+
+def counter(last: int) -> Remembered:
+    return Remembered(b"o" * 16, b"", "appliance.energy", (last, AT + last))
+
+
+def numbers_of(part: Part, number: int) -> list[int]:
+    tables = part.states[number].tables()
+    return [int(value) for table in tables for value in table.columns[0].values]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+# What is told is found.
+
+
+def test_what_was_committed_is_found_by_the_next_life(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1, 2), (counter(2),)), News(8, 4, AT, head(8))])
+    journal.commit([News(7, 0, AT + 5, None, rows(3), (counter(3),)), News(8, 4, AT + 5)])
+    one, other = opened(path).parts()
+    assert one.head == head(7)
+    assert numbers_of(one, 0) == [1, 2, 3]
+    assert list(one.states[0].memory.values()) == [counter(3)]
+    assert (one.at_ms, one.oldest_ms) == (AT + 5, AT + 1)
+    assert other.states[4].is_empty
+    assert opened(path).streams == {7: "remote-diagnosis", 8: "remote-diagnosis"}
+
+
+def test_nothing_is_made_before_something_is_told(path: Path) -> None:
+    journal = opened(path)
+    journal.erase({"remote-diagnosis"})
+    assert journal.parts() == []
+    assert not path.exists()
+
+
+def test_the_file_is_private_and_of_one_size(path: Path) -> None:
+    journal = opened(path)
+    for life in range(300):
+        journal.commit([News(7, 0, AT, None if life else head(7), rows(life))])
+        status = path.stat()
+        assert status.st_mode & 0o777 == 0o600
+        assert status.st_size == 2 * AREA
+
+
+def test_states_under_two_numbers_are_alternatives(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1, 2, 3), (counter(3),))])
+    journal.commit([News(7, 1, AT + 5, None, rows(3), (counter(4),))])
+    (part,) = opened(path).parts()
+    assert numbers_of(part, 0) == [1, 2, 3]
+    assert numbers_of(part, 1) == [3]
+    stale = [journal.is_stale]
+    journal.stored(7, 1)
+    stale.append(journal.is_stale)
+    journal.commit([News(7, 1, AT + 9)])
+    assert [*stale, journal.is_stale] == [False, True, False]
+    (part,) = opened(path).parts()
+    assert set(part.states) == {1}
+    assert part.states[1].at_ms == AT + 9
+
+
+def test_a_choice_leaves_one_state_and_overwrites_the_others(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1, 2)), News(8, 0, AT, head(8), rows(8))])
+    journal.commit([News(7, 1, AT, None, rows(2))])
+    journal = opened(path)
+    journal.choose({7: 0}, {8})
+    (part,) = opened(path).parts()
+    assert (part.head.stream, set(part.states)) == (7, {0})
+    assert [plain for plain in readable(path) if b"\x08" in plain] == []
+
+
+def test_another_spool_is_told_apart(path: Path) -> None:
+    opened(path).commit([News(7, 0, AT, head(7))])
+    assert opened(path, b"t" * 16).spool == SPOOL
+
+
+def test_rows_of_many_commits_are_laid_together(path: Path) -> None:
+    journal = opened(path)
+    for at in range(100):
+        journal.commit([News(7, 0, AT, None if at else head(7), rows(at))])
+    journal.end(8)
+    journal.choose({7: 0}, ())
+    (part,) = opened(path).parts()
+    assert len(part.states[0].rows) == 1
+    assert numbers_of(part, 0) == list(range(100))
+
+
+# The file.
+
+
+def readable(path: Path) -> list[bytes]:
+    """Every record that opens, read by this test's own code from what `areas` says of the file."""
+    raw = path.read_bytes()
+    found = []
+    for begin in (0, AREA):
+        area = raw[begin : begin + AREA]
+        if area[:8] != b"assentj1":
+            continue
+        prk = hmac.digest(area[16:48], KEY, "sha256")
+        cipher = ChaCha20Poly1305(hmac.digest(prk, b"assent/1 journal\x01", "sha256"))
+        for at in range(SECTOR, AREA, SECTOR):
+            length = int.from_bytes(area[at : at + 4], "big")
+            for number in range(64):
+                try:
+                    sealed = area[at + 4 : at + 4 + length]
+                    plain = cipher.decrypt(number.to_bytes(12, "big"), sealed, area[:48])
+                except Exception:  # noqa: BLE001 - whatever it says, it does not open
+                    continue
+                found.append(plain)
+    return found
+
+
+def test_the_file_is_laid_out_as_it_says(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1))])
+    journal.commit([News(7, 0, AT, None, rows(2))])
+    first, second = readable(path)
+    assert msgspec.msgpack.decode(first)[:2] == [1, SPOOL]
+    assert msgspec.msgpack.decode(second)[2][0][4] == rows(2)
+
+
+def test_what_was_stored_opens_with_nothing_after_the_next_commit(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1, 2, 3))])
+    journal.commit([News(7, 1, AT)])
+    assert any(rows(1, 2, 3) in plain for plain in readable(path))
+    journal.stored(7, 1)
+    journal.commit([News(7, 1, AT)])
+    assert not any(rows(1, 2, 3) in plain for plain in readable(path))
+
+
+def test_what_is_erased_is_overwritten(path: Path) -> None:
+    journal = opened(path)
+    noise = random.Random(7)
+    many = [noise.randrange(10**9) for _ in range(5_000)]
+    journal.commit([News(7, 0, AT, head(7, "a"), rows(*many)), News(8, 0, AT, head(8, "b"))])
+    before = len(path.read_bytes().replace(b"\0", b""))
+    journal.erase({"a"})
+    assert before > 10_000
+    assert len(path.read_bytes().replace(b"\0", b"")) < 1_000
+    assert [part.head.flow for part in opened(path).parts()] == ["b"]
+    assert not any(b"\xa1a" in plain for plain in readable(path))
+
+
+@pytest.mark.parametrize("damage", ["torn", "turned bit", "older rest"])
+def test_a_tail_that_is_not_whole_ends_the_reading(path: Path, damage: str) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1))])
+    journal.commit([News(7, 0, AT, None, rows(2))])
+    before = path.read_bytes()
+    journal.commit([News(7, 0, AT, None, rows(*range(3, 1_000, 7)))])
+    after = bytearray(path.read_bytes())
+    changed = [at for at in range(len(before)) if before[at] != after[at]]
+    match damage:
+        case "torn":
+            last = changed[-1] // SECTOR * SECTOR
+            after[last : last + SECTOR] = before[last : last + SECTOR]
+        case "turned bit":
+            after[changed[len(changed) // 2]] ^= 1
+        case "older rest":
+            after[changed[0] : changed[-1] + 1] = before[SECTOR : SECTOR + len(changed)].ljust(
+                changed[-1] + 1 - changed[0], b"\x55"
+            )
+    path.write_bytes(after)
+    journal = opened(path)
+    assert journal.damaged_ms is None
+    assert numbers_of(journal.parts()[0], 0) == [1, 2]
+    journal.commit([News(7, 0, AT, None, rows(9))])
+    assert numbers_of(opened(path).parts()[0], 0) == [1, 2, 9]
+
+
+def test_a_generation_that_is_torn_leaves_the_one_before(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1, 2))])
+    path.write_bytes(path.read_bytes()[:AREA] + b"assentj1" + b"\xff" * (AREA - 8))
+    assert numbers_of(opened(path).parts()[0], 0) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "left", [b"", b"\0" * 2 * AREA], ids=["a file just made is empty", "so is one of zeros"]
+)
+def test_a_crash_while_the_file_was_made_is_no_damage(path: Path, left: bytes) -> None:
+    path.write_bytes(left)
+    assert opened(path).damaged_ms is None
+
+
+@pytest.mark.parametrize("what", ["noise", "pipe", "directory", "link"])
+def test_what_is_no_journal_is_damage_and_never_an_error(path: Path, what: str) -> None:
+    match what:
+        case "noise":
+            path.write_bytes(random.Random(1).randbytes(3 * AREA))
+        case "pipe":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "link":
+            path.symlink_to("/etc/hostname")
+    journal = opened(path)
+    assert journal.damaged_ms is not None
+    assert journal.parts() == []
+    if what == "directory":
+        with pytest.raises(OSError, match="irectory"):
+            journal.commit([News(7, 0, AT, head(7))])
+    else:
+        journal.commit([News(7, 0, AT, head(7), rows(1))])
+        assert numbers_of(opened(path).parts()[0], 0) == [1]
+
+
+def test_more_than_an_area_is_refused_and_changes_nothing(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1))])
+    with pytest.raises(FullError):
+        journal.commit([News(7, 0, AT, None, random.Random(2).randbytes(AREA))])
+    assert numbers_of(opened(path).parts()[0], 0) == [1]
+    journal.commit([News(7, 0, AT, None, rows(2))])
+    assert numbers_of(opened(path).parts()[0], 0) == [1, 2]
+
+
+def test_a_journal_that_is_taken_away_is_begun_anew(path: Path) -> None:
+    journal = opened(path)
+    journal.commit([News(7, 0, AT, head(7), rows(1))])
+    path.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        journal.commit([News(7, 0, AT, None, rows(2))])
+    with pytest.raises(OSError, match="it is gone"):
+        journal.commit([News(7, 0, AT, None, rows(2))])
+    assert journal.number(7) is None
+    journal.commit([News(7, 0, AT, head(7), rows(1, 2))])
+    assert numbers_of(opened(path).parts()[0], 0) == [1, 2]
+
+
+def test_a_commit_of_ten_readings_in_three_flows_writes_one_page(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(path)
+    flows = [(7, "a"), (8, "b"), (9, "c")]
+    journal.commit([News(one, 0, AT, head(one, flow), rows(0)) for one, flow in flows])
+    spans: list[tuple[int, int]] = []
+    pwrite = os.pwrite
+
+    def counted(file: int, data: Any, at: int) -> int:
+        spans.append((at, len(data)))
+        return pwrite(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    noise = random.Random(3)
+    for second in range(0, 500, 5):
+        some = [second * 10 + noise.randrange(10) for _ in range(50)]
+        journal.commit(
+            [News(one, 0, AT, None, rows(*some), (counter(second),)) for one, _ in flows]
+        )
+    assert len(spans) == 100
+    # Within one page of the kernel's, and on sectors of its own.
+    assert all(at // 4_096 == (at + size - 1) // 4_096 for at, size in spans)
+    assert all(at % SECTOR == 0 for at, _ in spans)
+    assert max(size for _, size in spans) <= 1_024
+
+
+# Against a plain list.
+
+
+class PowerCut(BaseException):
+    """Nothing that would have been done afterwards is done."""
+
+
+class Disk:
+    """Cuts the power before a write or a sync, and tears what was not synced, sector by sector."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.left: int | None = None
+        self.torn = random.Random(0)
+        self.struck = 0
+        self._unsynced: list[tuple[int, bytes]] = []
+        self._patch = pytest.MonkeyPatch()
+        self._pwrite, self._fdatasync = os.pwrite, os.fdatasync
+        self._patch.setattr(os, "pwrite", self.pwrite)
+        self._patch.setattr(os, "fdatasync", self.fdatasync)
+
+    def close(self) -> None:
+        self._patch.undo()
+
+    def pwrite(self, file: int, data: Any, at: int) -> int:
+        old = self.path.read_bytes()[at : at + len(data)]
+        written = self._pwrite(file, data, at)
+        self._unsynced.append((at, old))
+        self._step()
+        return written
+
+    def fdatasync(self, file: int) -> None:
+        self._step()
+        self._fdatasync(file)
+        self._unsynced.clear()
+
+    def _step(self) -> None:
+        if self.left is None:
+            return
+        self.left -= 1
+        if self.left < 0:
+            self.left = None
+            self.struck += 1
+            self._tear()
+            raise PowerCut
+
+    def _tear(self) -> None:
+        raw = bytearray(self.path.read_bytes())
+        for at, old in self._unsynced:
+            for sector in range(0, len(old), SECTOR):
+                if self.torn.random() < 0.5:
+                    part = old[sector : sector + SECTOR]
+                    raw[at + sector : at + sector + len(part)] = part
+        self.path.write_bytes(raw)
+        self._unsynced.clear()
+
+
+class Lane:
+    """What is open, in the mind of a process; with a counter or without."""
+
+    def __init__(self, flow: str, stream: int, *, counts: bool) -> None:
+        self.flow = flow
+        self.stream = stream
+        self.counts = counts
+        self.open: list[int] = []
+        self.told = 0
+
+    @property
+    def memory(self) -> tuple[Remembered, ...]:
+        return (counter(self.last),) if self.counts else ()
+
+    last = 0
+
+
+class JournalAgainstAList(RuleBasedStateMachine):
+    """Readings are numbers; each is open, stored, or lost because it was never committed."""
+
+    struck = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "journal"
+        self.disk = Disk(self.path)
+        self.sealed: dict[tuple[bytes, int], bytes] = {}
+        self._sealed = areas._sealed
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(areas, "_sealed", self.watch)
+        self.patch.setattr(areas, "AREA", 16 * 1_024)
+        self.count = 0
+        self.streams = 100
+
+    def watch(self, live: Any, number: int, record: bytes) -> bytes:
+        # A number is used once with a key.
+        assert self.sealed.setdefault((live.head, number), record) == record
+        return self._sealed(live, number, record)
+
+    @initialize()
+    def begin(self) -> None:
+        self.journal = opened(self.path)
+        self.lanes: dict[str, Lane] = {}
+        self.next: dict[int, int] = {}
+        self.stored: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+        self.committed: dict[str, set[int]] = {"a": set(), "b": set(), "c": set()}
+        self.forgotten: set[int] = set()
+        for flow in "abc":
+            self.open_lane(flow)
+        self.tell()
+
+    def teardown(self) -> None:
+        JournalAgainstAList.struck += self.disk.struck
+        self.patch.undo()
+        self.disk.close()
+        self.directory.cleanup()
+
+    def open_lane(self, flow: str) -> None:
+        self.streams += 1
+        self.lanes[flow] = Lane(flow, self.streams, counts=flow == "c")
+        self.next[self.streams] = 0
+
+    def news(self, lane: Lane) -> News:
+        number = self.next[lane.stream]
+        known = self.journal.number(lane.stream)
+        told = lane.told if known == number else 0
+        first = head(lane.stream, lane.flow) if known is None else None
+        return News(lane.stream, number, AT, first, rows(*lane.open[told:]), lane.memory)
+
+    def tell(self) -> None:
+        self.journal.commit([self.news(lane) for lane in self.lanes.values()])
+        for lane in self.lanes.values():
+            lane.told = len(lane.open)
+            self.committed[lane.flow] |= set(lane.open)
+
+    @rule(flow=st.sampled_from("abc"), many=st.integers(1, 40))
+    def take(self, flow: str, many: int) -> None:
+        lane = self.lanes[flow]
+        lane.open += range(self.count + 1, self.count + many + 1)
+        self.count += many
+        lane.last = self.count
+
+    @rule(cut=st.none() | st.integers(0, 5), seed=st.integers(0, 2**16))
+    def commit(self, cut: int | None, seed: int) -> None:
+        self.run(self.tell, cut, seed)
+
+    @rule(
+        flow=st.sampled_from("abc"),
+        share=st.floats(0, 1),
+        cut=st.none() | st.integers(0, 3),
+        seed=st.integers(0, 2**16),
+        late=st.booleans(),
+    )
+    def put(self, flow: str, share: float, cut: int | None, seed: int, late: bool) -> None:
+        lane = self.lanes[flow]
+        many = max(1, round(len(lane.open) * share))
+        if not lane.open:
+            return
+
+        def work() -> None:
+            taken, lane.open = lane.open[:many], lane.open[many:]
+            lane.told = max(0, lane.told - many)
+            if self.journal.holds(lane.stream):
+                rest = lane.open if lane.counts else lane.open[: lane.told]
+                number = self.next[lane.stream] + 1
+                told = News(lane.stream, number, AT, None, rows(*rest), lane.memory)
+                self.journal.commit([told])
+                if lane.counts:
+                    lane.told = len(lane.open)
+            self.stored[flow] += taken
+            self.next[lane.stream] += 1
+            if late:
+                raise PowerCut
+            self.journal.stored(lane.stream, self.next[lane.stream])
+
+        self.run(work, cut, seed)
+
+    @rule(
+        flow=st.sampled_from("abc"), cut=st.none() | st.integers(0, 5), seed=st.integers(0, 2**16)
+    )
+    def erase(self, flow: str, cut: int | None, seed: int) -> None:
+        lane = self.lanes[flow]
+        self.forgotten |= set(lane.open) | self.committed[flow] - set(self.stored[flow])
+        self.closed = flow
+        stream = lane.stream
+
+        def work() -> None:
+            self.journal.erase({flow})
+            self.expect_erased(flow)
+            self.committed[flow] = set()
+            self.open_lane(flow)
+
+        self.run(work, cut, seed)
+        assert self.lanes[flow].stream != stream
+        self.closed = None
+
+    def expect_erased(self, flow: str) -> None:
+        assert flow not in {part.head.flow for part in opened(self.path).parts()}
+        live = areas.Areas(self.path, key).read()
+        assert not any(b"\xa1" + flow.encode() in plain for plain in live)
+
+    closed: str | None = None
+
+    @rule(seed=st.integers(0, 2**16))
+    def crash(self, seed: int) -> None:
+        self.recover()
+
+    @rule(at=st.integers(0, 2 * 16 * 1_024 - 1))
+    @precondition(lambda self: self.path.exists())
+    def turn_a_bit(self, at: int) -> None:
+        raw = bytearray(self.path.read_bytes())
+        raw[at] ^= 1 << (at % 8)
+        self.path.write_bytes(raw)
+        self.recover(may_lose=True)
+
+    def run(self, work: Any, cut: int | None, seed: int) -> None:
+        self.disk.left, self.disk.torn = cut, random.Random(seed)
+        try:
+            work()
+        except PowerCut:
+            self.disk.left = None
+            self.recover()
+        self.disk.left = None
+
+    def recover(self, *, may_lose: bool = False) -> None:
+        self.journal = opened(self.path)
+        parts = {part.head.stream: part for part in self.journal.parts()}
+        states: dict[int, int] = {}
+        for flow, lane in list(self.lanes.items()):
+            part, number = parts.get(lane.stream), self.next[lane.stream]
+            stored, due = set(self.stored[flow]), self.committed[flow] - set(self.stored[flow])
+            if flow == self.closed:
+                self.committed[flow] = set()
+                self.open_lane(flow)
+            elif part is None or number not in part.states:
+                assert may_lose or not due
+                self.open_lane(flow)
+            else:
+                found = numbers_of(part, number)
+                assert len(found) == len(set(found))
+                assert not stored & set(found)
+                assert not self.forgotten & set(found)
+                assert may_lose or due <= set(found)
+                if lane.counts:
+                    (one,) = part.states[number].memory.values()
+                    assert one.state[0] >= max(found, default=0)
+                    lane.last = one.state[0]
+                lane.open, lane.told = found, len(found)
+                states[lane.stream] = number
+            if may_lose:
+                self.committed[flow] = set(self.lanes[flow].open) | stored
+        self.journal.choose(states, parts.keys() - states.keys())
+        if self.closed is not None:
+            self.expect_erased(self.closed)
+        self.tell()
+
+    @invariant()
+    def nothing_is_stored_twice(self) -> None:
+        for flow in getattr(self, "stored", {}):
+            assert len(self.stored[flow]) == len(set(self.stored[flow]))
+
+
+TestJournalAgainstAList = JournalAgainstAList.TestCase
+TestJournalAgainstAList.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_the_cuts_of_the_machine_do_strike() -> None:
+    """Runs after the machine: a machine whose cuts never strike shows nothing."""
+    assert JournalAgainstAList.struck > 20

@@ -73,12 +73,21 @@ def keep_back(db: sqlite3.Connection, lane: int, flow: str) -> None:
 def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> None:
     """Names the streams of which anything begins before an instant, in place of such gaps.
 
+    A gap of time alone that goes on past the instant begins with it instead: a crash soon after a
+    yes is told.
+
     Args:
         db: inside a transaction; its batches are still there.
         lane: row of the lane.
         not_before_ms: the instant.
     """
     (flow,) = db.execute("SELECT flow FROM lane WHERE id=?", (lane,)).fetchone()
+    _, begins_ms = whole_seconds((0, not_before_ms))
+    db.execute(
+        "UPDATE gap SET first=?1, readings=0 WHERE flow=?2 AND first<?1 AND last>?1 AND low=high"
+        " AND carried=0 AND cause NOT IN (?3, ?4)",
+        (begins_ms, flow, GapCause.ENDED, GapCause.PURGE),
+    )
     early = db.execute(
         "SELECT DISTINCT stream.id FROM batch JOIN stream ON stream.number = batch.id >> 32"
         " WHERE batch.lane=?1 AND first<?2"

@@ -674,6 +674,19 @@ def test_what_a_no_has_taken_is_told_only_after_a_later_yes_and_without_counts(
     assert {(gap.first_ms, gap.last_ms) for gap in told} == {(NOW + 5_000, NOW + 91_000)}
 
 
+def test_a_crash_soon_after_a_yes_is_told_from_the_yes_on(spool: Spool) -> None:
+    """Red without the cut at the yes: nobody ever tells of it."""
+    yes_ms = NOW + 1_500
+    for stream, back_ms in ((8, 500), (9, 3_000)):
+        spool.open_lane("service", "maker", stream, None, not_before_ms=yes_ms)
+        first_ms = yes_ms - back_ms
+        times = {"first_ms": first_ms, "last_ms": first_ms + 2_900}
+        spool.add_gap("service", stream, GapCause.CRASH, **times, readings=0)
+    spool.open_lane("service", "maker", 10, None, not_before_ms=yes_ms)
+    told = [(gap.stream, gap.first_ms, gap.last_ms) for gap in spool.gaps_for("service")]
+    assert told == [(8, NOW + 2_000, NOW + 4_000)]
+
+
 def test_an_absence_is_told_in_parts_that_do_not_overlap(spool: Spool) -> None:
     spool.open_lane("service", "maker", STREAM, None)
     spool.begin_absence("service", GapCause.SILENT, NOW)

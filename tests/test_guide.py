@@ -12,7 +12,8 @@ from typing import cast
 
 import pytest
 
-from agent.cli.main import VERBS, Verb, parser_of
+from agent.cli.grammar import parser_of
+from agent.cli.verbs import VERBS, Verb
 from agent.path import Reason
 
 REPO = Path(__file__).resolve().parents[1]

@@ -13,7 +13,8 @@ from typing import Final, cast
 
 import shtab
 
-from agent.cli.main import VERBS, Verb, add_common
+from agent.cli.grammar import add_common
+from agent.cli.verbs import VERBS, Verb
 from assent.backend.grammar import parser as backend_parser
 
 PLACE: Final = Path(__file__).resolve().parents[1] / "config" / "completion"

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.service.collect import collect
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -14,5 +18,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Runs where there was more to say than the directory."""
+    return stay(arguments.config)
+
+
+def stay(directory: Path) -> int:
     """Runs in the foreground; a service manager keeps it alive."""
-    return collect(arguments.config)
+    return collect(directory)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +20,9 @@ def duration(text: str) -> Duration:
     try:
         return Duration.parse(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
+        from argparse import ArgumentTypeError  # noqa: PLC0415  # see agent/cli/main.py
+
+        raise ArgumentTypeError(str(exc)) from exc
 
 
 def same_place(config: Path, told: Iterable[str]) -> list[str]:

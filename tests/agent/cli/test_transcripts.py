@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.main import VERBS, main
+from agent.cli.main import main
+from agent.cli.verbs import VERBS
 from agent.settings import load_settings
 from agent.site import make_state
 from agent.spool import Spool

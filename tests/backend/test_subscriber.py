@@ -8,11 +8,13 @@ import functools
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -569,6 +571,38 @@ def test_a_broker_that_is_away_is_named_once_and_not_at_every_try(
     lost = [line for line in caplog.messages if "event=broker-lost" in line]
     assert len(lost) == 1
     assert f"broker=localhost:{broker.port} tries=1 " in lost[0]
+
+
+def test_two_subscribers_of_one_name_do_not_fight_for_ever(
+    tmp_path: Path,
+    sites: Sites,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As on two machines. Red when a subscription that stood for a moment ends the growth."""
+    caplog.set_level(logging.INFO, logger="assent.backend.subscriber")
+    monkeypatch.setattr("assent.backend.subscriber._BACKOFF_S", (0.11, 60.0))
+    maker, stop = sites["maker"], threading.Event()
+    with contextlib.closing(Store(maker.root)):
+        pass
+    other = Directory.open(shutil.copytree(maker.root, tmp_path / "other"))
+
+    def run(one: Directory) -> None:
+        with contextlib.closing(Store(one.root)) as store:
+            Subscriber(one, store, address(maker, broker.port)).run(stop)
+
+    threads = [threading.Thread(target=run, args=(one,)) for one in (maker, other)]
+    for thread in threads:
+        thread.start()
+    until(lambda: caplog.text.count("event=subscribed") >= 6, "they take it from each other")
+    before = caplog.text.count("event=subscribed")
+    time.sleep(3)
+    after = caplog.text.count("event=subscribed")
+    stop.set()
+    for thread in threads:
+        thread.join(70)
+    assert after - before < 12  # every tenth of a second it would be some thirty
 
 
 def test_a_second_subscriber_on_one_directory_is_refused(

@@ -36,7 +36,7 @@ from assent.backend.outcomes import Accepted, Gateway, Rejected
 from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
 from assent.backend.subscriber.connection import Broker, Connection, Message
-from assent.backend.subscriber.losses import Losses
+from assent.backend.subscriber.losses import STEADY_S, Losses
 from assent.cosekey import decode_seal_public_key, decode_verifying_key
 from assent.errors import AssentError, UplinkError
 
@@ -101,7 +101,9 @@ class Subscriber:
             finally:
                 self._group.clear()
                 self._connection.drop()
-            pause = _BACKOFF_S[0] if self._connection.is_ready else pause
+            # Two of one name throw each other out: a subscription that stood for a moment is none.
+            pause = _BACKOFF_S[0] if self._stood_s() >= STEADY_S else pause
+            self._stood_since = None
             # Full jitter: several backends of one broker do not come back in step.
             stop.wait(random.uniform(0.1, pause))  # noqa: S311  # no secret
             pause = min(pause * 2, _BACKOFF_S[1])
@@ -129,10 +131,12 @@ class Subscriber:
             self._commit()
         self._send()
 
+    def _stood_s(self) -> float:
+        since = self._stood_since
+        return time.monotonic() - since if since is not None else 0.0
+
     def _tell_loss(self, reason: str) -> None:
-        now, since = time.monotonic(), self._stood_since
-        self._stood_since = None
-        tries = self._losses.note(reason, now, stood_s=now - since if since is not None else 0.0)
+        tries = self._losses.note(reason, time.monotonic(), stood_s=self._stood_s())
         if tries is not None:
             broker = self._connection.broker
             _log.warning("event=broker-lost broker=%s tries=%d error=%r", broker, tries, reason)

@@ -121,6 +121,12 @@ class Lane:
         """How many readings open windows hold."""
         return self._memory.absorbed
 
+    @property
+    def oldest_ms(self) -> int | None:
+        """Instant of the oldest value that waits for a batch, or None."""
+        since = (self._intake.oldest_ms, self._held.since_ms)
+        return min((ms for ms in since if ms is not None), default=None)
+
     def epoch_of(self, ms: int) -> int:
         """Tells the pseudonym epoch of an instant."""
         return ms // self.permit.epoch_ms

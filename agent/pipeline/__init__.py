@@ -33,6 +33,7 @@ from agent.pipeline.keeping import Keeping
 from agent.pipeline.mailroom import Mailroom
 from agent.pipeline.recovery import is_pause
 from agent.pipeline.running import Running
+from agent.pipeline.telling import Telling
 from agent.site import JOURNAL, Site
 from agent.spool import Purged, Spool
 from agent.spool.schema import DamagedError
@@ -84,7 +85,8 @@ class Pipeline:
         self.on_policy: Callable[[], bool] = lambda: False
         """Puts the policy that was kept in force; set by who judges forms. False: it could not."""
         journal = Journal(site.settings.state / JOURNAL, site.keys.journal_key, spool.id)
-        self.running = Running(spool, Keeping(journal, site.settings.commit_ms))
+        telling = Telling(spool, site.settings.state)
+        self.running = Running(spool, Keeping(journal, site.settings.commit_ms), telling)
         self._courtesy = Courtesy(spool)
         self._door: queue.Queue[list[Sample]] = queue.Queue(_WAITING_LISTS)
         self._acts: queue.SimpleQueue[Act] = queue.SimpleQueue()
@@ -327,6 +329,8 @@ class Pipeline:
     def _keep_house(self, now: Instant) -> None:
         if now.trusted:
             self.spool.expire(now.wall_ms)
+        running = self.running
+        running.telling.look(now, running.lanes(), self._hardware, self.site.settings)
         # Taken before the work: what is written meanwhile, by us too, is another state.
         state, site, kept = self.spool.state(), self.site, self.site.floor.kept
         if (state, kept) == self._tended and site is self._tended_site:

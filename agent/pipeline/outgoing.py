@@ -16,18 +16,20 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.lane import Lane
-from agent.path import Batch
+from agent.path import Batch, Sealed
 from agent.pipeline.parcel import Parcel, carried_by_all
 from agent.pipeline.tally import Tally
 from agent.seal import Sealer
 from agent.site import Site
 from agent.spool import LaneState, LinkState, Purged, Spool
 from agent.spool.schema import DamagedError
-from assent.envelope import Gap
+from assent.envelope import Gap, GapCause
 from assent.errors import AssentError, SpoolError
 
 # Sealed messages kept in memory while the disk refuses: 64 of at most 120 kB.
 _UNSTORED: Final = 64
+
+Unsealed = Callable[[str, int, tuple[int, int], int], None]
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +40,12 @@ class Outgoing:
     Args:
         spool: the collecting side's end of the spool.
         stored: told stream and number of each message that is on the disk.
+        unsealed: told flow, stream, span and number of readings that never will be.
     """
 
-    def __init__(self, spool: Spool, stored: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, spool: Spool, stored: Callable[[int, int], None], unsealed: Unsealed
+    ) -> None:
         self.tallies: dict[str, Tally] = {}
         self.lost: Counter[str] = Counter()
         """Readings that could not be sealed or stored, by flow."""
@@ -48,6 +53,7 @@ class Outgoing:
         """Flows whose lane row is not as it was left: somebody without the lock said no."""
         self._spool = spool
         self._stored = stored
+        self._unsealed = unsealed
         self._next: dict[int, int] = {}
         self._sealer: Sealer | None = None
         self._unstored: list[Parcel] = []
@@ -66,13 +72,23 @@ class Outgoing:
         """The number of the next batch of a stream."""
         return self._next[stream]
 
-    def forget(self, flow: str, stream: int) -> None:
-        """Ends a stream: what the spool has not taken of it, it would refuse for ever."""
+    def forget(self, flow: str, stream: int, *, by_choice: bool = False) -> None:
+        """Ends a stream: what the spool has not taken of it, it would refuse for ever.
+
+        Args:
+            flow: id of the flow.
+            stream: the stream.
+            by_choice: whether it ends because it may not run: then nothing is declared.
+        """
         self._next.pop(stream, None)
-        left = [one for one in self._unstored if one.sealed.flow == flow]
+        left = [one.sealed for one in self._unstored if one.sealed.flow == flow]
+        self._unstored = [one for one in self._unstored if one.sealed.flow != flow]
         if left:
-            self.lost[flow] += sum(one.sealed.readings for one in left)
-            self._unstored = [one for one in self._unstored if one.sealed.flow != flow]
+            readings = sum(one.readings for one in left)
+            self.lost[flow] += readings
+            if not by_choice:
+                span = (min(one.first_ms for one in left), max(one.last_ms for one in left))
+                self._unsealed(flow, stream, span, readings)
 
     def has_unstored(self) -> bool:
         """Whether anything waits in memory, because the disk refused it."""
@@ -89,26 +105,31 @@ class Outgoing:
     def gaps_for(self, lane: Lane) -> tuple[Gap, ...]:
         """What a batch declares now.
 
-        While nobody is reached it declares nothing, so that the drops of a week grow into one gap:
-        a gap that a batch carries does not grow any more.
+        While nobody is reached it declares the ends of streams alone, so that the drops of a week
+        grow into one gap: a gap that a batch carries does not grow any more.
         """
         gaps = self._spool.gaps_for(lane.permit.flow)
         link = self._spool.health().get(lane.permit.recipient) if gaps else None
-        return gaps if link is not None and link.state is LinkState.CONNECTED else ()
+        if link is not None and link.state is LinkState.CONNECTED:
+            return gaps
+        return tuple(gap for gap in gaps if gap.cause is GapCause.ENDED)
 
     def seal(self, batch: Batch) -> list[Parcel]:
         """Seals a batch into messages with the next numbers of its stream; none when it cannot."""
         if self._sealer is None:
             return []
         flow, left_out = batch.permit.flow, self._sealer.left_out
+        sealed: list[Sealed] = []
+        lost = batch.readings
         try:
             sealed = self._sealer.seal(batch, self._next[batch.stream])
+            lost = self._sealer.left_out - left_out
         except AssentError as exc:
-            self.lost[flow] += batch.readings
             log.error("batch not sealed flow=%s reason=%s", flow, exc.code)
-            return []
         self._next[batch.stream] += len(sealed)
-        self.lost[flow] += self._sealer.left_out - left_out
+        if lost:
+            self.lost[flow] += lost
+            self._unsealed(flow, batch.stream, (batch.first_ms, batch.last_ms), lost)
         return [Parcel(one, batch.gaps) for one in sealed]
 
     def store(self, sealed: list[Parcel]) -> None:

@@ -35,6 +35,7 @@ from agent.pipeline.recovery import (
     recover,
     unread,
 )
+from agent.pipeline.telling import Telling
 from agent.router import Router
 from agent.site import Site
 from agent.spool import LaneState, Purged, Spool
@@ -50,11 +51,13 @@ class Running:
     Args:
         spool: the collecting side's end of the spool.
         keeping: tells the journal what the lanes hold.
+        telling: declares what they missed.
     """
 
-    def __init__(self, spool: Spool, keeping: Keeping) -> None:
+    def __init__(self, spool: Spool, keeping: Keeping, telling: Telling) -> None:
         self.keeping = keeping
-        self._outgoing = Outgoing(spool, keeping.stored)
+        self.telling = telling
+        self._outgoing = Outgoing(spool, keeping.stored, telling.unsealed)
         self.tallies = self._outgoing.tallies
         self.lost = self._outgoing.lost
         """Readings that could not be sealed or stored, by flow."""
@@ -78,7 +81,7 @@ class Running:
 
     def follow(self, site: Site, verdicts: Mapping[str, Permit | Refusal], now: Instant) -> None:
         """Makes the lanes what the gate says; durable when this returns."""
-        self._take_up(site, verdicts)
+        self._take_up(site, verdicts, now)
         rows = self._spool.lanes()
         for flow in sorted(rows.keys() | self._lanes.keys()):
             verdict = verdicts.get(flow)
@@ -89,7 +92,7 @@ class Running:
             elif site.policy is None or is_pause(verdict):
                 self._pause(flow, now)
             elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
-                self.end(flow)
+                self.end(flow, now)
         self._outgoing.seal_for(site)
         self._clock = ClockQuality.SYSTEM if site.settings.clock_is_system else ClockQuality.TRUSTED
         for permit in verdicts.values():
@@ -133,6 +136,7 @@ class Running:
         """Closes every lane's last batch into the spool; the lanes take nothing more."""
         for lane in self._lanes.values():
             self._drain(lane, now)
+        self.telling.finish(self._lanes, now)
         if not self._outgoing.has_unstored():
             self.keeping.clean()
 
@@ -171,7 +175,7 @@ class Running:
         """Tries once more to store what the disk refused."""
         self._outgoing.store([])
 
-    def _take_up(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> None:
+    def _take_up(self, site: Site, verdicts: Mapping[str, Permit | Refusal], now: Instant) -> None:
         """Goes on in the lanes of an earlier life."""
         if self._is_unread and self.keeping.damaged_ms is not None:
             policy = site.policy.policy if site.policy else None
@@ -188,6 +192,7 @@ class Running:
                 lane = Lane(one.permit, secret, head.stream, head.epoch, ClockQuality(head.clock))
                 lane.take_up(Snapshot(one.state.tables(), tuple(one.state.memory.values())))
                 self._enter(lane)
+                self.telling.opened(lane, now)
                 log.info("lane taken up flow=%s readings=%d", head.flow, lane.readings)
             self._undeclared.append(one.missing)
 
@@ -223,10 +228,12 @@ class Running:
         stream = secrets.randbits(64)
         epoch = now.wall_ms // permit.epoch_ms
         lane = Lane(permit, secret, stream, epoch, self._clock)
-        self._enter(lane)
+        opening = self.telling.opening(site, permit, now)
+        self._enter(lane, opening.off)
+        self.telling.opened(lane, now, opening)
         log.info("lane opened flow=%s recipient=%s", permit.flow, permit.recipient)
 
-    def _enter(self, lane: Lane) -> None:
+    def _enter(self, lane: Lane, off: tuple[int, int] | None = None) -> None:
         permit = lane.permit
         sequence = self._spool.open_lane(
             permit.flow,
@@ -236,6 +243,7 @@ class Running:
             core=permit.core,
             basis=basis(permit),
             not_before_ms=permit.not_before_ms,
+            off=off,
         )
         self._outgoing.enter(lane.stream, sequence)
         self._lanes[permit.flow] = lane
@@ -245,7 +253,7 @@ class Running:
         """Ends a lane whose permit or epoch is another now; what waits stays if it may."""
         restarted = permit.not_before_ms > lane.permit.not_before_ms
         if restarted or basis(permit) != basis(lane.permit):
-            self.end(permit.flow)
+            self.end(permit.flow, now)
             return
         if is_amended(lane, permit, now):
             has_another_end = lane.permit.not_after_ms != permit.not_after_ms
@@ -266,22 +274,29 @@ class Running:
         if lane is not None:
             self._drain(lane, now)
             self._forget(lane)
+            self.telling.stopped(flow, now)
             log.info("lane paused flow=%s", flow)
         self._spool.pause_lane(flow)
 
-    def end(self, flow: str) -> Purged:
+    def end(self, flow: str, now: Instant | None = None) -> Purged:
         """Ends a flow: lane row closed, open batch forgotten, what waits to be purged after.
+
+        Args:
+            flow: id of the flow.
+            now: now, where the gate ended it; the ledger knows when a person did.
 
         Returns:
             What goes unsent, with the readings of the open batch and of open windows.
         """
         self._spool.close_lane(flow)
         lane = self._lanes.get(flow)
+        if now is not None:
+            self.telling.ended(flow, lane, now)
         waited = 0
         if lane is not None:
             waited = lane.readings + lane.absorbed
             lane.discard()
-            self._forget(lane)
+            self._forget(lane, by_choice=True)
         self.keeping.erase({flow})
         sealed = self.purging.begin(flow)
         readings = sealed.readings + waited
@@ -290,12 +305,12 @@ class Running:
         log.info("lane closed flow=%s purged_batches=%d", flow, purged.batches)
         return purged
 
-    def _forget(self, lane: Lane) -> None:
+    def _forget(self, lane: Lane, *, by_choice: bool = False) -> None:
         flow = lane.permit.flow
         self._lanes.pop(flow, None)
         # What it held is behind no route any more, whatever happens next.
         self._router = Router(self._lanes.values())
-        self._outgoing.forget(flow, lane.stream)
+        self._outgoing.forget(flow, lane.stream, by_choice=by_choice)
         self.keeping.end(lane.stream)
 
     def _drain(self, lane: Lane, now: Instant) -> None:

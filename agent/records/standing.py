@@ -23,7 +23,7 @@ from agent.records import (
     Record,
     Start,
 )
-from agent.records.unbroken import unbroken_since
+from agent.records.unbroken import ended_before, unbroken_since
 from assent.policy.terms import Terms
 
 
@@ -134,6 +134,15 @@ class Standing:
             ms since 1970 UTC, or None when the newest record is no yes that covers them.
         """
         return unbroken_since(self._records.get(flow, ()), terms)
+
+    def ended_before(self, flow: str, since_ms: int) -> int | None:
+        """When the yes ended that came before an unbroken one; None where there was none.
+
+        Args:
+            flow: id of the flow.
+            since_ms: start of the unbroken yes, ms since 1970 UTC.
+        """
+        return ended_before(self._records.get(flow, ()), since_ms)
 
     def is_in_doubt(self, now_ms: int) -> bool:
         """Whether something was dated by a clock that a trusted one can put right."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Since when a household's yes stands without a break; no I/O.
+"""Since when a household's yes stands without a break, and when the one before it ended; no I/O.
 
 Law:
   - goes back from the newest record as long as each is a yes that covers the terms, leaves out no
@@ -36,6 +36,24 @@ def unbroken_since(records: Sequence[Record], terms: Terms) -> int | None:
             break
         since = record
     return since.at_ms if since is not None else None
+
+
+def ended_before(records: Sequence[Record], since_ms: int) -> int | None:
+    """When the yes ended that came before an unbroken one.
+
+    Args:
+        records: every record of one flow, oldest first.
+        since_ms: start of the unbroken yes, in ms since 1970 UTC.
+
+    Returns:
+        ms since 1970 UTC, at most `since_ms`, or None where no yes came before.
+    """
+    end_ms = since_ms
+    for record in reversed([one for one in records if one.at_ms < since_ms]):
+        if record.state.is_yes:
+            return end_ms if record.until_ms is None else min(end_ms, record.until_ms)
+        end_ms = record.at_ms
+    return None
 
 
 def _reaches(older: Record, newer: Record) -> bool:

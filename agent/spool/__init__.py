@@ -40,6 +40,7 @@ from agent.spool.records import (
 from agent.spool.refusals import Refusals
 from agent.spool.rest import Resting
 from agent.spool.schema import HeldError
+from agent.spool.twin import Counted
 
 __all__ = [
     "Acknowledged",
@@ -59,11 +60,11 @@ __all__ = [
 ]
 
 
-class Spool(Queue, Gaps, Absences, SentLog, Refusals, Resting):
+class Spool(Queue, Gaps, Absences, Counted, SentLog, Refusals, Resting):
     """The spool through one connection; one thread uses it at a time.
 
-    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `Absences`, `SentLog`, `Refusals` and
-    `Mail` offer, the uplink what `Resting` and `Carrier` offer.
+    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `Absences`, `Counted`, `SentLog`,
+    `Refusals` and `Mail` offer, the uplink what `Resting` and `Carrier` offer.
 
     Attributes:
         path: the file.

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A count in the spool that only rises, to be compared with one that lies elsewhere.
+
+Law: it rises before the other one does, so that a crash in between leaves it ahead; where it is
+behind, an old spool was put back (`agent/twin.py`).
+"""
+
+from __future__ import annotations
+
+from agent.spool.store import Store
+
+
+class Counted(Store):
+    """Reading the count and letting it rise; the collecting side's."""
+
+    def count(self) -> int:
+        """How often it rose; 0 in a new spool."""
+        with self._reading() as db:
+            return int(db.execute("SELECT ifnull(max(count), 0) FROM twin").fetchone()[0])
+
+    def count_up(self) -> int:
+        """Lets it rise by one; durable when this returns.
+
+        Returns:
+            The new count.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._writing() as db:
+            (following,) = db.execute("SELECT ifnull(max(count), 0) + 1 FROM twin").fetchone()
+            db.execute("DELETE FROM twin")
+            db.execute("INSERT INTO twin VALUES (?)", (following,))
+        return int(following)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The twin of the spool: a small file elsewhere in the state that knows which spool there was.
+
+Path: spool's count → **twin** → the next start, which is told what is lost.
+
+Law:
+  - the spool counts first, then the twin: a spool that is behind its twin, or another one, means
+    that what waited is gone, and each flow that had a lane declares it;
+  - what is still to be declared stays in the twin until the gap is on the disk;
+  - it is written at a start and an end, when a lane is opened, and every ten minutes between.
+
+Limits: a copy of the spool that is younger than the last writing is taken for the spool itself, and
+a copy of the whole state for the state. The backend sees both: streams whose end nobody tells.
+A twin that is gone itself proves nothing, and begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from agent.spool import Spool
+from assent import durable
+
+NAME: Final = "spool-twin.json"
+_MAX_BYTES: Final = 65_536
+
+log = logging.getLogger(__name__)
+
+
+class Twin:
+    """The twin of one spool; owned by the lanes' thread, under the instance lock.
+
+    Args:
+        path: its file; the directory exists.
+        spool: the spool there is now.
+    """
+
+    def __init__(self, path: Path, spool: Spool) -> None:
+        self._path = path
+        self._spool = spool
+        self._refusal: str | None = None
+        said = _read(path)
+        self.lost: dict[str, int] = dict(said.lost)
+        """Since when waiting batches of a flow may be gone, until that is declared."""
+        if said.spool is not None and not said.is_of(spool):
+            log.error("the spool was lost or put back; what waited in it is declared as lost")
+            for flow, since_ms in said.since.items():
+                self.lost[flow] = min(since_ms, self.lost.get(flow, since_ms))
+
+    def note(self, now_ms: int) -> None:
+        """Takes note of the spool as it is; where the disk refuses, the old note stays.
+
+        Args:
+            now_ms: wall time; what is put from now on is no older.
+
+        Raises:
+            SpoolError: the spool cannot be written.
+        """
+        since = {
+            flow: now_ms if one.oldest_ms is None else min(one.oldest_ms, now_ms)
+            for flow, one in self._spool.waiting().items()
+        }
+        told = {
+            "spool": self._spool.id.hex(),
+            "count": self._spool.count_up(),
+            "since": since,
+            "lost": self.lost,
+        }
+        try:
+            durable.write(self._path, json.dumps(told, sort_keys=True).encode() + b"\n")
+        except OSError as exc:
+            if exc.strerror != self._refusal:
+                log.error("twin of the spool not written reason=%s", exc.strerror)
+            self._refusal = exc.strerror
+        else:
+            self._refusal = None
+
+
+class _Said:
+    """What the file says."""
+
+    def __init__(
+        self,
+        spool: str | None = None,
+        count: int = 0,
+        since: Mapping[str, int] | None = None,
+        lost: Mapping[str, int] | None = None,
+    ) -> None:
+        self.spool = spool
+        self.count = count
+        self.since = since or {}
+        self.lost = lost or {}
+
+    def is_of(self, spool: Spool) -> bool:
+        return self.spool == spool.id.hex() and spool.count() >= self.count
+
+
+def _read(path: Path) -> _Said:
+    try:
+        told = json.loads(durable.read(path, _MAX_BYTES))
+        since = {str(flow): int(ms) for flow, ms in told["since"].items()}
+        lost = {str(flow): int(ms) for flow, ms in told["lost"].items()}
+        return _Said(str(told["spool"]), int(told["count"]), since, lost)
+    except FileNotFoundError:
+        return _Said()
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
+        log.error("twin of the spool cannot be read error=%s", type(exc).__name__)
+        return _Said()

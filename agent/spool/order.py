@@ -7,7 +7,7 @@ Law:
     both go before what is sent again: a week of arrears does not stand in the way of this minute;
   - a batch that the broker took is due again after 15 minutes, doubling to 6 hours;
   - a broker that has lost our session has most likely lost what it took: then a batch is due after
-    5 seconds, doubling with every time it was sent (docs/decisions/0015). A reconnect alone makes
+    5 seconds, doubling with every time it was sent (docs/decisions/0017). A reconnect alone makes
     nothing due.
 """
 

@@ -42,7 +42,7 @@ _POSTPONE: Final = 5
 _AGAIN_PER_S: Final = 10
 # Messages a second that waited before the connection. A week of the example policy, three flows in
 # batches of ten minutes, is 3,000 of them and takes half a minute; a fleet that comes back after an
-# outage brings the broker no more than this each (docs/decisions/0015).
+# outage brings the broker no more than this each (docs/decisions/0017).
 _LATE_PER_S: Final = 100
 # Seconds between two looks while only the pace holds messages back.
 _PACE_S: Final = 0.1

@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a flow missed is told by its lane: when it stood still, by choice, or with its spool."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.records import Record, State
+from agent.records.unbroken import ended_before
+from agent.site import SPOOL
+from agent.spool import Spool
+from agent.twin import NAME, Twin
+from assent.envelope import Gap, GapCause
+from assent.errors import PolicyError
+from tests.agent.installed import (
+    ADVICE,
+    CORE,
+    DAY,
+    DIAGNOSIS,
+    FAULT,
+    HOUR,
+    MINUTE,
+    SECOND,
+    YES,
+    House,
+    copied,
+    full_disk,
+    install,
+    living,
+)
+from tests.simulators.clock import START_MS
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("installed") / "gateway")
+
+
+@pytest.fixture
+def house(installed: Path, tmp_path: Path) -> Iterator[House]:
+    with living(copied(installed, tmp_path / "gateway")) as house:
+        yield house
+
+
+@pytest.fixture
+def agreed(house: House) -> House:
+    """Every flow is on, and has stored and sealed some readings."""
+    house.decide(YES)
+    house.powers(1, 2, 3)
+    house.pipeline.flush()
+    return house
+
+
+def told(house: House, flow: str = DIAGNOSIS) -> list[tuple[GapCause, int, int]]:
+    """What is to be told of a flow but the ends of streams: cause, from and to."""
+    return [
+        (gap.cause, gap.first_ms, gap.last_ms)
+        for gap in house.spool.gaps_for(flow)
+        if gap.cause is not GapCause.ENDED
+    ]
+
+
+def gaps(house: House, cause: GapCause, flow: str = DIAGNOSIS) -> list[Gap]:
+    return [gap for gap in house.spool.gaps_for(flow) if gap.cause is cause]
+
+
+def say_yes(house: House) -> None:
+    """A yes after a no: with an instant of its own."""
+    moment = dt.datetime.fromtimestamp(house.clock.now().wall_ms // SECOND, dt.UTC)
+    house.decide({DIAGNOSIS: f'{{ decision = "given", on = {moment:%Y-%m-%dT%H:%M:%SZ} }}'})
+
+
+def whole(ms: int, *, up: bool = False) -> int:
+    return -(-ms // SECOND) * SECOND if up else ms // SECOND * SECOND
+
+
+def later(house: House, ms: int, then: Callable[[Path], None] = lambda _: None) -> House:
+    """Stops a house in order, lets time pass and something happen, and starts it again."""
+    house.close()
+    house.clock.advance(ms)
+    then(house.directory)
+    return House(house.directory, house.clock).start()
+
+
+# The gateway stands still.
+
+
+def test_a_stop_that_was_ordered_is_an_outage_until_the_next_start(agreed: House) -> None:
+    agreed.turn()
+    stopped_ms = agreed.clock.now().wall_ms
+    again = later(agreed, HOUR)
+    try:
+        began_ms = again.clock.now().wall_ms
+        for flow in (CORE, DIAGNOSIS, ADVICE):
+            assert told(again, flow) == [
+                (GapCause.OUTAGE, whole(stopped_ms), whole(began_ms, up=True))
+            ]
+        assert again.spool.absences() == {}
+    finally:
+        again.close()
+
+
+def test_a_pause_is_an_outage_for_the_flows_it_holds_back_and_for_no_other(agreed: House) -> None:
+    form = agreed.directory / "consent.toml"
+    form.write_text("nonsense")
+    agreed.reload()
+    paused_ms = agreed.clock.now().wall_ms
+    agreed.turn(HOUR)
+    assert told(agreed) == []
+    form.unlink()
+    agreed.reload()
+    assert told(agreed) == [
+        (GapCause.OUTAGE, whole(paused_ms), whole(agreed.clock.now().wall_ms, up=True))
+    ]
+    assert told(agreed, CORE) == []
+
+
+def test_a_yes_that_nobody_was_there_to_carry_out_is_an_outage_until_its_lane_opens(
+    house: House,
+) -> None:
+    house.close()
+    house.clock.advance(HOUR)
+    with living(house.directory, house.clock) as first:
+        first.decide(YES)
+        said_ms = first.clock.now().wall_ms
+        assert told(first) == []  # it was opened at once
+        (first.directory / "state" / SPOOL).unlink()  # and nobody ever was there to do so
+        (first.directory / "state" / NAME).unlink(missing_ok=True)
+        first.pipeline.stop = lambda: None  # type: ignore[method-assign]
+    house.clock.advance(HOUR)
+    (house.directory / "state" / NAME).unlink(missing_ok=True)
+    with living(house.directory, house.clock) as again:
+        outage = next(one for one in told(again) if one[0] is GapCause.OUTAGE)
+        assert outage == (
+            GapCause.OUTAGE,
+            whole(said_ms),
+            whole(again.clock.now().wall_ms, up=True),
+        )
+
+
+# By choice.
+
+
+@pytest.mark.clause("C28")
+def test_what_a_no_took_is_told_after_a_later_yes_from_the_one_to_the_other(
+    agreed: House,
+) -> None:
+    streams = {agreed.spool.lanes()[DIAGNOSIS].stream}
+    agreed.turn(MINUTE)
+    agreed.decide({DIAGNOSIS: '"refused"'})
+    no_ms = agreed.clock.now().wall_ms
+    agreed.turn(DAY)
+    assert agreed.spool.gaps_for(DIAGNOSIS) == ()
+    say_yes(agreed)
+    yes_ms = agreed.clock.now().wall_ms
+    streams.add(agreed.spool.lanes()[DIAGNOSIS].stream)
+    found = gaps(agreed, GapCause.PURGE)
+    assert {(gap.first_ms, gap.last_ms) for gap in found} == {
+        (whole(no_ms), whole(yes_ms, up=True))
+    }
+    assert {gap.stream for gap in found} == streams
+    assert {(gap.readings, gap.begin, gap.end) for gap in found} == {(0, 0, 0)}
+    assert gaps(agreed, GapCause.ENDED) == []  # it would tell how much was deleted
+    assert told(agreed, CORE) == []
+
+
+def test_the_span_of_a_choice_is_the_ledgers_where_nobody_was_there(agreed: House) -> None:
+    """A no and a yes while the agent stands still: the ledger dates both."""
+    agreed.turn(MINUTE)
+    agreed.close()
+    agreed.clock.advance(HOUR)
+    offline = House(agreed.directory, agreed.clock)
+    offline.desk._running = False
+    offline.decide({DIAGNOSIS: '"refused"'})
+    no_ms = offline.clock.now().wall_ms
+    offline.clock.advance(HOUR)
+    say_yes(offline)
+    yes_ms = offline.clock.now().wall_ms
+    offline.spool.close()
+    again = later(offline, HOUR)
+    try:
+        found = told(again)
+        assert (GapCause.PURGE, whole(no_ms), whole(yes_ms, up=True)) in found
+        began_ms = again.clock.now().wall_ms
+        assert (GapCause.OUTAGE, whole(yes_ms), whole(began_ms, up=True)) in found
+    finally:
+        again.close()
+
+
+def test_a_narrowing_is_told_from_the_oldest_that_it_deleted(agreed: House) -> None:
+    oldest_ms = agreed.spool.waiting()[DIAGNOSIS].oldest_ms
+    assert oldest_ms is not None
+    agreed.turn(MINUTE)
+    agreed.decide({DIAGNOSIS: '{ decision = "given", without = ["device.serial"] }'})
+    narrowed_ms = agreed.clock.now().wall_ms
+    found = gaps(agreed, GapCause.PURGE)
+    assert {(gap.first_ms, gap.last_ms) for gap in found} == {
+        (whole(oldest_ms), whole(narrowed_ms, up=True))
+    }
+
+
+def test_a_later_start_tells_of_a_choice_no_second_time(agreed: House) -> None:
+    agreed.decide({DIAGNOSIS: '"refused"'})
+    agreed.turn(HOUR)
+    say_yes(agreed)
+    first = {gap.id for gap in gaps(agreed, GapCause.PURGE)}
+    assert first
+    again = later(agreed, HOUR)
+    try:
+        assert {gap.id for gap in gaps(again, GapCause.PURGE)} == first
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([], None),
+        ([("yes", 10)], None),
+        ([("yes", 10), ("no", 20)], 20),
+        ([("yes", 10), ("no", 20), ("no", 30)], 20),
+        ([("yes until 15", 10), ("no", 20)], 15),
+        ([("yes until 15", 10)], 15),
+        ([("no", 10)], None),
+        ([("yes", 10), ("no", 20), ("yes", 50)], 20),
+        ([("yes", 10), ("no", 20), ("yes", 25), ("no", 30), ("yes", 50)], 30),
+    ],
+    ids=[
+        "nobody said anything",
+        "a yes that is the unbroken one's own elder",
+        "a no",
+        "two noes: the first",
+        "an end before the no",
+        "an end alone",
+        "never a yes",
+        "the yes itself does not count",
+        "the last of two",
+    ],
+)
+def test_a_yes_ended_where_the_ledger_says(
+    records: list[tuple[str, int]], expected: int | None
+) -> None:
+    since_ms = 50 if records != [("yes", 10)] else 10
+    assert ended_before([_record(*one) for one in records], since_ms) == expected
+
+
+def _record(word: str, at_ms: int) -> Record:
+    until = int(word.rpartition(" ")[2]) if "until" in word else None
+    return Record(
+        flow=DIAGNOSIS,
+        state=State.GIVEN if word.startswith("yes") else State.WITHDRAWN,
+        terms=None,
+        policy_version="1",
+        decided_by="owner",
+        recorded_by="owner",
+        method="test",
+        decided_ms=at_ms,
+        until_ms=until,
+        id=bytes(16),
+        at_ms=at_ms,
+    )
+
+
+# The spool is gone.
+
+
+def _drop_spool(directory: Path) -> None:
+    (directory / "state" / SPOOL).unlink()
+
+
+def _damage_spool(directory: Path) -> None:
+    (directory / "state" / SPOOL).write_bytes(b"no spool " * 1_000)
+
+
+@pytest.mark.parametrize("happens", [_drop_spool, _damage_spool], ids=["deleted", "damaged"])
+def test_a_spool_that_was_lost_is_declared_by_each_flow_that_had_a_lane(
+    agreed: House, happens: Callable[[Path], None]
+) -> None:
+    oldest_ms = agreed.spool.waiting()[DIAGNOSIS].oldest_ms
+    assert oldest_ms is not None
+    before = agreed.spool.lanes()[DIAGNOSIS].stream
+    again = later(agreed, HOUR, happens)
+    try:
+        began_ms = again.clock.now().wall_ms
+        (gap,) = gaps(again, GapCause.LOST)
+        assert (gap.first_ms, gap.last_ms) == (whole(oldest_ms), whole(began_ms, up=True))
+        assert gap.stream == again.spool.lanes()[DIAGNOSIS].stream != before
+        assert GapCause.OUTAGE not in {cause for cause, _, _ in told(again)}
+        again.turn(2 * SECOND)
+    finally:
+        again.close()
+    third = later(again, HOUR)
+    try:
+        assert len(gaps(third, GapCause.LOST)) == 1  # told once
+    finally:
+        third.close()
+
+
+def test_an_old_spool_that_was_put_back_is_declared_as_lost(agreed: House, tmp_path: Path) -> None:
+    """Red without the count: its batches were sent, and what came after them is missed by nobody."""
+    again = later(agreed, MINUTE)
+    again.turn(2 * SECOND)
+    again.close()
+    kept = tmp_path / "kept"
+    shutil.copytree(
+        again.directory / "state" / "spool", kept, ignore=shutil.ignore_patterns("*.bell")
+    )
+    third = later(again, MINUTE)
+    third.powers(4, 5)
+    third.close()
+
+    def put_back(directory: Path) -> None:
+        shutil.rmtree(directory / "state" / "spool")
+        shutil.copytree(kept, directory / "state" / "spool")
+
+    fourth = later(third, MINUTE, put_back)
+    try:
+        assert len(gaps(fourth, GapCause.LOST)) == 1
+    finally:
+        fourth.close()
+
+
+def test_a_restart_alone_loses_nothing(agreed: House) -> None:
+    """The twin of the two above."""
+    agreed.turn(2 * SECOND)
+    again = later(agreed, MINUTE)
+    try:
+        again.turn(2 * SECOND)
+        assert gaps(again, GapCause.LOST) == []
+        assert again.waiting(DIAGNOSIS) == 1
+    finally:
+        again.close()
+
+
+def test_a_crash_between_the_two_writings_of_the_count_loses_nothing(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool.db")
+    spool.open_lane(DIAGNOSIS, "maker", 7, None)
+    Twin(tmp_path / NAME, spool).note(START_MS)
+    spool.count_up()  # and the power is gone
+    assert Twin(tmp_path / NAME, spool).lost == {}
+    spool._db.execute("UPDATE twin SET count=0")
+    assert Twin(tmp_path / NAME, spool).lost == {DIAGNOSIS: START_MS}
+    spool.close()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"spool": 1, "count": "x"}'], ids=repr)
+def test_a_twin_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / NAME).write_text(text)
+    spool = Spool.open(tmp_path / "spool.db")
+    twin = Twin(tmp_path / NAME, spool)
+    assert twin.lost == {}
+    twin.note(START_MS)
+    assert json.loads((tmp_path / NAME).read_text())["count"] == 1
+    spool.close()
+
+
+# What could not be sealed or stored.
+
+
+def test_what_could_not_be_sealed_is_declared_with_its_readings(
+    agreed: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealer = agreed.pipeline.running._outgoing._sealer
+    assert sealer is not None
+
+    def refuse(*_: object) -> None:
+        raise PolicyError("no key")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sealer, "_key", refuse)
+        agreed.powers(7, 8)
+        agreed.pipeline.flush()
+    (gap,) = gaps(agreed, GapCause.UNSEALED)
+    assert gap.readings == agreed.pipeline.running.lost[DIAGNOSIS] == 2
+    assert gap.last_ms == whole(agreed.clock.now().wall_ms, up=True)
+    agreed.powers(9)
+    agreed.pipeline.flush()
+    sequences = [batch.header.sequence for batch in agreed.batches(DIAGNOSIS)]
+    assert sequences == [0, 1]  # no number went with it
+
+
+def test_what_the_disk_refused_until_its_stream_ended_is_declared_when_it_takes_it(
+    agreed: House,
+) -> None:
+    with full_disk(agreed.spool):
+        agreed.bring(*[{FAULT: "leak"}] * 8)
+        lost = sum(
+            one.sealed.readings
+            for one in agreed.pipeline.running._outgoing._unstored
+            if one.sealed.flow == DIAGNOSIS
+        )
+        assert lost > 0
+        stream = agreed.spool.lanes()[DIAGNOSIS].stream
+        assert stream is not None
+        agreed.pipeline.running._outgoing.forget(DIAGNOSIS, stream)
+        agreed.pipeline.running._outgoing.enter(stream, 0)
+    agreed.pipeline.running.telling.pay()
+    (gap,) = gaps(agreed, GapCause.UNSEALED)
+    assert gap.readings == lost

@@ -130,7 +130,7 @@ class Desk:
             "certain": outcome.is_certain,
             "told": [
                 f"{flow}: {word}; {outcome.sentence}",
-                _unsent(purged),
+                *_deleted(purged),
                 *_unconfirmed(purged),
             ],
         }
@@ -261,10 +261,13 @@ class Desk:
         )
 
 
-def _unsent(purged: Purged) -> str:
+def _deleted(purged: Purged) -> list[str]:
+    """What was deleted; a batch waits here, sent or not, until its recipient signed for it."""
     readings = "1 reading" if purged.readings == 1 else f"{purged.readings} readings"
     batches = "1 sealed batch" if purged.batches == 1 else f"{purged.batches} sealed batches"
-    return f"purged unsent: {readings}, {batches}"
+    left = purged.batches > purged.unconfirmed
+    more = "; what of it had left before, if anything: assent sent" if left else ""
+    return [f"deleted here: {readings}, {batches}{more}"]
 
 
 def _unconfirmed(purged: Purged) -> list[str]:

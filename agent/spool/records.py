@@ -101,7 +101,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
 
 
 class Purged(msgspec.Struct, frozen=True):
-    """What a purge deleted, unopened and unsent.
+    """What a purge deleted, unopened; what was sent waits, too, until its recipient signed.
 
     Attributes:
         batches: how many sealed batches.

@@ -164,7 +164,10 @@ def test_what_was_purged_is_counted_as_it_was(agreed: House) -> None:
         "bytes": sealed.bytes,
         "unconfirmed": 0,
     }
-    assert told["told"][1] == "purged unsent: 5 readings, 1 sealed batch"
+    assert told["told"][1] == (
+        "deleted here: 5 readings, 1 sealed batch;"
+        " what of it had left before, if anything: assent sent"
+    )
     assert agreed.desk.say_no(DIAGNOSIS)["purged"] == {
         "batches": 0,
         "readings": 0,

@@ -31,7 +31,7 @@ MAKERS = {
 LIBRARIES = {
     "cbor2": ("assent/cbor.py",),
     "tinydb": ("agent/ledger.py", "agent/storage.py"),
-    "paho": ("assent/backend/subscriber",),
+    "paho": ("agent/uplink", "assent/backend/subscriber"),
     "sqlite3": ("agent/spool", "assent/backend/store"),
     "serial": ("firmware_bridge/sources/modbus",),
     "cryptography": (

@@ -15,7 +15,7 @@ REPO = Path(__file__).resolve().parents[2]
 # Other people's packages, and what they bring along.
 OURS = {"agent", "assent", "firmware_bridge"}
 COLLECT = {"_cbor2", "_cffi_backend", "cbor2", "cryptography", "msgspec", "tinydb"}
-UPLINK = {"_cbor2", "cbor2", "msgspec"}
+UPLINK = {"_cbor2", "cbor2", "msgspec", "paho"}
 # msgspec and tinydb look for it, and it is there when another package needs it.
 MAYBE = {"typing_extensions", "_openssl"}
 # Parts of Python of a megabyte each, or of somebody else's work.
@@ -23,17 +23,14 @@ HEAVY = {
     "asyncio",
     "ctypes",
     "dataclasses",
-    "email",
-    "http",
     "importlib.metadata",
     "multiprocessing",
     "pdb",
     "unittest",
-    "urllib.request",
     "xml",
     "zipfile",
 }
-NETWORK = {"ssl"}
+NETWORK = {"email", "http", "ssl", "urllib.request"}
 
 # A Modbus meter costs its port beside that.
 METER = "firmware_bridge.sources.modbus"
@@ -87,6 +84,6 @@ def test_a_meter_loads_a_serial_port_and_no_heavy_part_of_python() -> None:
 
 def test_the_list_sees_what_a_program_loads() -> None:
     modules = loaded("agent.service.both")
-    assert {"cryptography", "msgspec", "tinydb"} <= packages(modules)
-    assert {"sqlite3", "ssl"} <= modules
+    assert {"cryptography", "msgspec", "paho"} <= packages(modules)
+    assert {"sqlite3", "urllib.request"} <= modules
     assert "zipfile" in loaded("importlib.metadata")

@@ -8,6 +8,8 @@ Pss stands beside it; it is smaller here, because other Pythons share the same f
 when the first batches are acknowledged and have settled, and again after a while; the larger one
 counts.
 
+The programs run in an environment as a gateway has it (benchmarks/gateway.py).
+
 Growth: the meter is replayed as fast as it can be read, the backend stores and acknowledges, and
 what is held at the end is compared with what was held half-way, when every cache had filled. A
 queue that grows is on the disk, not in memory.
@@ -25,6 +27,7 @@ import time
 from pathlib import Path
 
 from agent.control import ask
+from benchmarks import gateway
 from benchmarks.household import Household, keep_compiled
 from benchmarks.path import ATTRIBUTES
 from benchmarks.report import Figure, write
@@ -215,7 +218,10 @@ def _figures(
 
 def main() -> int:
     """Prints the figures and keeps them; exit code 1 when one of them breaks its promise."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(gateway.HERE, action="store_true", dest="here", help=argparse.SUPPRESS)
+    if not parser.parse_args().here:
+        return gateway.again("benchmarks.memory")
     figures = measure()
     write(figures)
     return 0 if all(figure.holds is not False for figure in figures) else 1

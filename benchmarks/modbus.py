@@ -7,6 +7,8 @@ backend. CPU is the time that the kernel says the agent's threads ran, over five
 has warmed up; memory is read at the end of each; start is the CPU from exec to the first
 sample. The number that is stored is compared with the number that was sealed.
 
+The programs run in an environment as a gateway has it (benchmarks/gateway.py); the meter does not.
+
 At one request a second most of the CPU is waking up; the figure says which thread spent how much.
 """
 
@@ -23,6 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import gateway
 from benchmarks.household import keep_compiled
 from benchmarks.report import Figure, write
 from demo.stage import REPO, Stage, wait_until
@@ -108,11 +111,11 @@ def serve(link: Path) -> None:
 
 
 @contextlib.contextmanager
-def household(place: Path) -> Iterator[Stage]:
+def household(place: Path, beside: str) -> Iterator[Stage]:
     """A household with the meter, enrolled and decided; broker and backend run."""
     stage = Stage(place / "stage")
     link = place / "meter"
-    words = [sys.executable, "-m", "benchmarks.modbus", "--meter", str(link)]
+    words = [beside, "-m", "benchmarks.modbus", "--meter", str(link)]
     meter = subprocess.Popen(words)
     try:
         stage.make_recipients()
@@ -211,12 +214,16 @@ def starting(stage: Stage, place: Path) -> float:
         program.wait()
 
 
-def measure() -> list[Figure]:
-    """Rate, memory and start of one household."""
+def measure(beside: str) -> list[Figure]:
+    """Rate, memory and start of one household.
+
+    Args:
+        beside: the Python that the meter runs with.
+    """
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         keep_compiled(place)
-        with household(place) as stage:
+        with household(place, beside) as stage:
             rates, sizes, threads = running(stage, _ROUNDS)
             starts = [1000 * starting(stage, place) for _ in range(_STARTS)]
     rate, start, size = statistics.median(rates), statistics.median(starts), max(sizes)
@@ -258,11 +265,15 @@ def main() -> int:
     """Prints the figures and keeps them; exit code 1 when one of them breaks its promise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--meter", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--beside", default=sys.executable, help=argparse.SUPPRESS)
+    parser.add_argument(gateway.HERE, action="store_true", dest="here", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.meter:
         serve(arguments.meter)
         return 0
-    figures = measure()
+    if not arguments.here:
+        return gateway.again("benchmarks.modbus", ["--beside", sys.executable])
+    figures = measure(arguments.beside)
     write(figures)
     return 0 if all(figure.holds for figure in figures) else 1
 

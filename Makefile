@@ -57,6 +57,7 @@ matrix: $(VENV)/ready ## list each clause of the privacy policy with the tests t
 wheel: $(VENV)/ready ## build dist/assent-VERSION-py3-none-any.whl, all that a gateway needs
 	@$(PYTHON) -m pip --python $(BIN)/python wheel --quiet --no-deps --no-build-isolation \
 		--wheel-dir dist .
+	@ls dist/assent-*.whl
 
 profiles: $(VENV)/ready ## write config/profiles/ again from recorded facts
 	@$(BIN)/python -m tools.profiles ../shared/data/modbus

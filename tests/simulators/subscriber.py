@@ -57,8 +57,11 @@ class Subscriber:
 
     def send(self, mailbox: str, payload: bytes) -> None:
         """Publishes to a gateway; returns when the broker has it."""
-        info = self._client.publish(f"assent/1/{mailbox}/down", payload, qos=1)
-        info.wait_for_publish(10)
+        self.post(mailbox, payload).wait_for_publish(10)
+
+    def post(self, mailbox: str, payload: bytes) -> mqtt.MQTTMessageInfo:
+        """Publishes to a gateway without waiting for the broker."""
+        return self._client.publish(f"assent/1/{mailbox}/down", payload, qos=1)
 
     def stop(self) -> None:
         """Disconnects; the broker keeps the session."""

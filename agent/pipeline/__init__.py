@@ -336,7 +336,7 @@ class Pipeline:
         if (state, kept) == self._tended and site is self._tended_site:
             return
         self._tell_floor()
-        self._mailroom.read(lambda: self.site, now, self.on_policy)
+        running.renew(self._mailroom.read(lambda: self.site, now, self.on_policy), now)
         self._courtesy.greet(self.site)
         self.spool.enforce_quota(self.site.settings.quota_bytes)
         self.spool.trim_sent()

@@ -5,6 +5,8 @@ Path: broker → uplink → spool's inbox → **mailroom** → spool, or a polic
 Law:
   - an acknowledgement deletes what was stored; what is not believed changes nothing and is counted;
   - a turn reads a part of it, whatever a recipient sends: whoever says a no waits no longer;
+  - a fork is told to who owns the lanes: an old copy of this gateway goes on where it was, and the
+    numbers of its streams were used up by the one that came before;
   - a policy is on the disk before it is in force, and is put back when it cannot be recorded: a
     crash in between is made good by the start.
 """
@@ -53,14 +55,20 @@ class Mailroom:
         self.rejected: Counter[str] = Counter()
         """Messages from below that were not believed, by reason."""
         self._spool = spool
+        self._forked: set[str] = set()
 
-    def read(self, site: Callable[[], Site], now: Instant, on_policy: Callable[[], bool]) -> None:
+    def read(
+        self, site: Callable[[], Site], now: Instant, on_policy: Callable[[], bool]
+    ) -> frozenset[str]:
         """Reads what the uplink brought, and does it.
 
         Args:
             site: tells what is installed, which a policy that comes down changes.
             now: now.
             on_policy: puts a policy that was kept in force; whether it is recorded.
+
+        Returns:
+            Flows whose present stream has forked.
 
         Raises:
             SpoolError: the disk refuses; what was not done is read again.
@@ -89,6 +97,8 @@ class Mailroom:
                     room -= _JUDGING
         done += self._acknowledge(acks, now)
         self._spool.drop_inbox(done)
+        forked, self._forked = frozenset(self._forked), set()
+        return forked
 
     def _acknowledge(self, acks: dict[str, _Heard], now: Instant) -> list[int]:
         """Ids of the messages that are done: what is too much for a turn is read again."""
@@ -97,6 +107,7 @@ class Mailroom:
             recipient, heard = acks.popitem()
             done = self._spool.acknowledge(recipient, heard.streams, now.wall_ms)
             log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
+            self._forked |= done.forked
             if not done.more:
                 finished += heard.ids
         return finished

@@ -167,6 +167,15 @@ class Running:
             and not is_pause(verdict)
         ]
 
+    def renew(self, flows: Iterable[str], now: Instant) -> None:
+        """Goes on in new streams: the numbers of the present ones hold other batches elsewhere."""
+        for lane in [self._lanes[flow] for flow in flows if flow in self._lanes]:
+            self._drain(lane, now)
+            self._forget(lane)
+            self._enter(lane.successor(secrets.randbits(64), lane.epoch))
+            self._router = Router(self._lanes.values())
+            log.warning("stream forked, begun anew flow=%s", lane.permit.flow)
+
     def is_stuck(self) -> bool:
         """Whether the disk refuses so much that nothing more should be taken."""
         return self._outgoing.is_stuck()

@@ -195,6 +195,7 @@ class _Settlement:
         self._now_ms = now_ms
         self._room = Room()
         self._batches = self._readings = self._refused = self._retried = self._unknown = 0
+        self._forked: set[str] = set()
 
     def stream(self, row: tuple[int, int, int | None, str] | None, ack: StreamAck) -> None:
         if row is None:
@@ -211,7 +212,10 @@ class _Settlement:
             else:
                 gone = self._delete(key, key)
                 refused += gone
-                self._declare(flow, ack.stream, gone, is_fork=refusal.reason == _FORK)
+                is_fork = refusal.reason == _FORK
+                self._declare(flow, ack.stream, gone, is_fork=is_fork)
+                if is_fork and gone and number == present:
+                    self._forked.add(flow)
         stored = self._delete(base, base + min(ack.watermark, LAST_SEQUENCE) - 1)
         for first, last in ack.ranges:
             stored += self._delete(base + max(first, 0), base + min(last, LAST_SEQUENCE))
@@ -236,6 +240,7 @@ class _Settlement:
             retried=self._retried,
             unknown=self._unknown,
             more=self._room.is_full,
+            forked=frozenset(self._forked),
         )
 
     def _declare(self, flow: str, stream: int, gone: list[_Gone], *, is_fork: bool) -> None:

@@ -90,6 +90,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
         retried: batches the backend asked for once more.
         unknown: streams named that are not the recipient's, or gone.
         more: it was too much for one transaction; the same acknowledgement deletes more.
+        forked: flows of whose present stream the backend holds other batches of the same numbers.
     """
 
     batches: int
@@ -98,6 +99,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
     retried: int
     unknown: int
     more: bool = False
+    forked: frozenset[str] = frozenset()
 
 
 class Purged(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from agent.spool import Spool
 from agent.twin import NAME, Twin
 from assent.envelope import Gap, GapCause
 from assent.errors import PolicyError
+from assent.messages import RefusalReason, Refused, StreamAck
 from tests.agent.installed import (
     ADVICE,
     CORE,
@@ -26,6 +27,7 @@ from tests.agent.installed import (
     FAULT,
     HOUR,
     MINUTE,
+    POWER,
     SECOND,
     YES,
     House,
@@ -33,6 +35,7 @@ from tests.agent.installed import (
     full_disk,
     install,
     living,
+    values,
 )
 from tests.simulators.clock import START_MS
 
@@ -358,6 +361,27 @@ def test_a_twin_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) -> No
     twin.note(START_MS)
     assert json.loads((tmp_path / NAME).read_text())["count"] == 1
     spool.close()
+
+
+def test_a_fork_ends_its_stream_and_costs_no_other_flow_its_own(agreed: House) -> None:
+    """Red without `renew`: an old copy goes on under numbers that were used up, and loses it all."""
+    before = {flow: row.stream for flow, row in agreed.spool.lanes().items()}
+    stream = before[DIAGNOSIS]
+    assert stream is not None
+    agreed.powers(7)  # in the open batch
+    refused = (Refused(0, RefusalReason.FORK, retry=False),)
+    agreed.receive("maker", agreed.acknowledgement("maker", [StreamAck(stream, 0, (), refused)]))
+    agreed.turn()
+    after = {flow: row.stream for flow, row in agreed.spool.lanes().items()}
+    assert {flow for flow in after if after[flow] != before[flow]} == {DIAGNOSIS}
+    agreed.powers(8)
+    agreed.pipeline.flush()
+    old, new = agreed.batches(DIAGNOSIS)
+    assert (old.header.stream, old.header.sequence) == (stream, 1)
+    assert (new.header.stream, new.header.sequence) == (after[DIAGNOSIS], 0)
+    assert values([old, new], POWER) == [7, 8]
+    (gap,) = gaps(agreed, GapCause.REFUSED)
+    assert (gap.readings, gap.begin, gap.end) == (3, 0, 0)
 
 
 # What could not be sealed or stored.

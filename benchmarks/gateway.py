@@ -49,6 +49,8 @@ def make(place: Path) -> Path:
     python = place / "environment/bin/python"
     (site,) = (place / "environment").glob("lib/python*/site-packages")
     zipfile.ZipFile(_wheel(place / "source")).extractall(site)
+    (data,) = site.glob("assent-*.data/data")
+    shutil.copytree(data, place / "environment", dirs_exist_ok=True)
     for one in needed("assent"):
         for name in {path.parts[0] for path in one.files or () if path.parts[0] != ".."}:
             if name != "__pycache__":

@@ -803,6 +803,16 @@ def test_the_quota_bounds_the_file(spool: Spool, path: Path) -> None:
     assert files < quota + spare
 
 
+def test_the_log_is_written_over_before_it_outgrows_its_place(spool: Spool, path: Path) -> None:
+    """Red with SQLite's own 1,000 pages: a log that grows is written twice by the file system."""
+    spool.open_lane("service", "maker", STREAM, None)
+    most = 0
+    for sequence in range(1_000):
+        spool.put([sealed(sequence, size=3_000)])
+        most = max(most, path.with_name("spool.db-wal").stat().st_size)
+    assert 900_000 < most < 1_200_000
+
+
 def test_the_file_shrinks_after_a_drain(spool: Spool, path: Path) -> None:
     """Red without `auto_vacuum` or without the vacuum after a drain."""
     spool.open_lane("service", "maker", STREAM, None)

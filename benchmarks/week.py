@@ -196,8 +196,8 @@ def _on_disk(path: Path) -> int:
 
 def _peak_mib() -> float:
     """The most this program held; getrusage(2) would count what its parent held before it."""
-    line = next(one for one in Path("/proc/self/status").open() if one.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -420,6 +420,48 @@ def canaries_in(files: list[Path], canaries: tuple[str, ...]) -> list[str]:
     ]
 
 
+# What a program that stays can do without: a module is memory for as long as it runs.
+NEEDLESS = {
+    "_strptime",
+    "argparse",
+    "asyncio",
+    "concurrent.futures",
+    "cryptography.x509",
+    "ctypes",
+    "dataclasses",
+    "difflib",
+    "gettext",
+    "importlib.metadata",
+    "stringprep",
+    "unittest",
+    "zipfile",
+}
+# What comes with paho only, and with what speaks to a network.
+NETWORK = {"bz2", "email", "http", "locale", "shutil", "ssl", "tempfile", "urllib.request"}
+
+
+def loaded(agent: Agent) -> set[str]:
+    lines = [line for line in agent.log.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("program", "needless"), [("run", NEEDLESS), ("collect", NEEDLESS | NETWORK)]
+)
+def test_a_program_that_works_has_loaded_nothing_it_can_do_without(
+    agent: Agent, program: str, needless: set[str]
+) -> None:
+    process = agent.start(program, PYTHONPROFILEIMPORTTIME="1")
+    agent.reads()
+    assert agent.status()["flows"]
+    if program == "run":
+        eventually(lambda: "state=waiting" in agent.log)  # it has looked a broker up
+    process.terminate()
+    assert process.wait(10) == 0
+    assert {"sqlite3", "csv"} <= loaded(agent)  # when it began, and with its device
+    assert loaded(agent) & needless == set()
+
+
 def test_a_second_instance_exits_with_3_and_the_first_goes_on(shared: Agent) -> None:
     assert shared.running is not None
     assert shared.status()["pid"] == shared.running.pid

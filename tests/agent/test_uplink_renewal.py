@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.agent.carrying import Gateway
 from tests.simulators.broker import Broker, running
 from tests.simulators.certificates import DAY, Authority, Pair
 from tests.simulators.conditions import eventually
+from tests.simulators.stub import Stub
 from tests.simulators.subscriber import Subscriber, listening
 
 pytestmark = pytest.mark.journey
@@ -118,3 +120,38 @@ def test_a_certificate_that_is_over_is_named_with_what_to_do(
     put(pair_of(gateway), authority.client(gateway.mailbox))
     with listening(broker.port, authority) as backend:
         assert arrives(backend, gateway.put(3))
+
+
+@pytest.mark.parametrize(
+    ("certificate", "said"),
+    [
+        ("a stranger's", "does not take our certificate: it is of another authority"),
+        ("one that is over", "does not take our certificate: it is not valid now"),
+    ],
+)
+def test_what_a_broker_has_against_our_certificate_is_named(
+    tmp_path: Path, authority: Authority, certificate: str, said: str
+) -> None:
+    """With TLS 1.2, where it says so before it hangs up; with 1.3 the two may overtake each other.
+    The twin is one that it takes."""
+    with Stub(authority) as stub:
+        stub.limit_to(ssl.TLSVersion.TLSv1_2)
+        one = Gateway(tmp_path / "g", authority, stub.url)
+        good = [Path(one.target.cert_path).read_bytes(), Path(one.target.key_path).read_bytes()]
+        strangers = Authority(tmp_path / "strangers")
+        over = certificate == "one that is over"
+        bad = authority.client(one.mailbox, -DAY / 24) if over else strangers.client(one.mailbox)
+        place = tmp_path / "pair.pem"
+        put(place, bad)
+        one.target = msgspec.structs.replace(one.target, cert_path=str(place), key_path=str(place))
+        one.spool.set_targets([one.target])
+        one.open_lane()
+        one.start()
+        try:
+            told = one.reaches(LinkState.WAITING, said)
+            assert over == ("our certificate ended on" in told.detail)
+            assert stub.versions == []
+            durable.write(place, b"".join(good))
+            one.reaches(LinkState.CONNECTED)
+        finally:
+            one.close()

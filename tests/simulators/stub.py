@@ -130,6 +130,10 @@ class Stub:
         body += (b"\0" if self.versions[-1] == 5 else b"") + payload
         self._write(0x32, body)
 
+    def limit_to(self, version: ssl.TLSVersion) -> None:
+        """Speaks no later version of TLS from now on."""
+        self._context.maximum_version = version
+
     def hang_up(self) -> None:
         """Ends the connection without a word, as a broker that was killed does."""
         client = self._client

@@ -88,6 +88,9 @@ NO = dict.fromkeys(YES, '"refused"')
 Edit = Callable[[str], str]
 Json = dict[str, Any]
 
+# Of a recording that `replay-washing-machine` reads.
+HEAD = "time,power,energy,water,door,program,fault,serial"
+
 # Days on which nothing of the example policy is overdue.
 _TODAY = dt.date(2026, 11, 22)
 _NOW = dt.datetime.fromtimestamp(START_MS / 1000, dt.UTC)
@@ -187,6 +190,15 @@ def install(directory: Path, maker: Maker = MAKER, edit: Edit = str) -> Path:
     enrol(fresh(directory), maker.bundle(edit))
     for recipient, request in requests(directory).items():
         enrol(directory, maker.recipients[recipient].admission(request))
+    return directory
+
+
+def install_with(directory: Path, devices: str, rows: Sequence[str] = ()) -> Path:
+    """Installs a gateway with devices that replay `recording.csv`, which has these rows."""
+    install(directory)
+    (directory / "recording.csv").write_text("\n".join([HEAD, *rows, ""]))
+    with (directory / "agent.toml").open("a") as file:
+        file.write(devices)
     return directory
 
 

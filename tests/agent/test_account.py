@@ -28,7 +28,7 @@ from tests.agent.installed import (
     Json,
     copied,
     fresh,
-    install,
+    install_with,
     living,
 )
 from tests.simulators.clock import START_MS, ManualClock
@@ -46,11 +46,7 @@ speed = 0.0
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = install(tmp_path_factory.mktemp("installed") / "gateway")
-    (directory / "recording.csv").write_text("time,power,energy,water,door,program,fault,serial\n")
-    with (directory / "agent.toml").open("a") as file:
-        file.write(DEVICES)
-    return directory
+    return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICES)
 
 
 @pytest.fixture

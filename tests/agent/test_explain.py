@@ -21,7 +21,7 @@ from tests.agent.installed import (
     Json,
     copied,
     fresh,
-    install,
+    install_with,
     living,
 )
 
@@ -38,11 +38,7 @@ speed = 0.0
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = install(tmp_path_factory.mktemp("installed") / "gateway")
-    (directory / "recording.csv").write_text("time,power,energy,water,door,program,fault,serial\n")
-    with (directory / "agent.toml").open("a") as file:
-        file.write(DEVICE)
-    return directory
+    return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICE)
 
 
 @pytest.fixture

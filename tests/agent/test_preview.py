@@ -33,7 +33,7 @@ from tests.agent.installed import (
     House,
     copied,
     fresh,
-    install,
+    install_with,
     living,
 )
 from tests.simulators.clock import START_MS
@@ -47,17 +47,12 @@ port = "recording.csv"
 profile = "replay-washing-machine"
 speed = 0.0
 """
-HEAD = "time,power,energy,water,door,program,fault,serial"
 ROWS = [f"2026-11-22T02:15:0{n}Z,{100 + n}.4,{n},30,1,eco,,{WASHER_SERIAL}" for n in range(5)]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = install(tmp_path_factory.mktemp("installed") / "gateway")
-    (directory / "recording.csv").write_text("\n".join([HEAD, *ROWS, ""]))
-    with (directory / "agent.toml").open("a") as file:
-        file.write(DEVICE)
-    return directory
+    return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICE, ROWS)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from agent.cli.live import Painting, sparkline
 from agent.cli.main import main
 from agent.control import Control
 from agent.lock import instance_lock
-from tests.agent.installed import NO, House, copied, install, living
+from tests.agent.installed import NO, House, copied, install_with, living
 from tests.simulators.conditions import eventually
 
 DEVICES = """
@@ -36,17 +36,12 @@ kind = "gateway"
 source = "host"
 every = "100ms"
 """
-HEAD = "time,power,energy,water,door,program,fault,serial"
 ROWS = [f"2026-11-22T02:15:0{n}Z,{100 + n},{n},30,1,eco,,TEST-0001" for n in range(3)]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = install(tmp_path_factory.mktemp("installed") / "gateway")
-    (directory / "recording.csv").write_text("\n".join([HEAD, *ROWS, ""]))
-    with (directory / "agent.toml").open("a") as file:
-        file.write(DEVICES)
-    return directory
+    return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICES, ROWS)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -79,6 +80,19 @@ def test_a_rename_without_a_sync_of_its_directory_is_undone(disk: lossy.Disk) ->
     assert disk.cut("drop", 1) > 0
     assert (disk.place / "two").read_bytes() == b"two"
     assert (disk.place / "one").read_bytes() == b"one"
+
+
+def test_a_file_made_again_under_its_name_is_there(disk: lossy.Disk) -> None:
+    path = disk.place / "again"
+    durable.write(path, b"old")
+    path.unlink()
+    with path.open("wb") as file:
+        file.write(b"new")
+        file.flush()
+        os.fsync(file.fileno())
+    durable.write(disk.place / "neighbour", b"")  # syncs the directory as well
+    disk.cut("drop", 1)
+    assert path.read_bytes() == b"new"
 
 
 def test_a_torn_write_ends_between_two_sectors(disk: lossy.Disk) -> None:

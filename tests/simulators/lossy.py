@@ -118,8 +118,10 @@ class Names:
         kept = []
         for one in self.pending:
             gone, there, _ = one
-            ours = path in {os.path.dirname(gone or there), os.path.dirname(there or gone)}  # noqa: PTH120 - names inside
-            if ours if directory else (there == path and not gone):
+            inside = path in {os.path.dirname(gone or there), os.path.dirname(there or gone)}  # noqa: PTH120 - names inside
+            # What had the name before is gone with it.
+            own = path in (gone, there) and not (gone and there)
+            if inside if directory else own:
                 _rename(self.synced, *one)
             else:
                 kept.append(one)

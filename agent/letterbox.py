@@ -26,7 +26,7 @@ from typing import Final
 
 import msgspec
 
-from agent.form import Act, is_broken, is_final, judge, parse_form
+from agent.form import MAX_FORM, Act, is_broken, is_final, judge, parse_form
 from agent.pipeline import Pipeline
 from agent.records import Decision
 from agent.site import FORM
@@ -35,8 +35,6 @@ from assent.errors import ConfigError, Finding, LedgerError, Severity
 
 SETTLE_MS: Final = 2_000
 """Milliseconds a form lies unchanged before a yes in it acts; to save one takes a few."""
-# A form of a thousand flows is some 100 kB.
-_MAX_FORM: Final = 1_048_576
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +121,7 @@ class Letterbox:
     def _look(self) -> _Look:
         path = self.path
         try:
-            return _Look(durable.read(path, _MAX_FORM), None, path.stat().st_mtime_ns)
+            return _Look(durable.read(path, MAX_FORM), None, path.stat().st_mtime_ns)
         except FileNotFoundError:
             return _Look(None)
         except OSError as exc:

@@ -11,11 +11,9 @@ from agent.cli.ask import ask_household
 from agent.cli.office import office, say_no
 from agent.cli.say import emphasised, result, table
 from agent.cli.words import same_place
+from agent.form import MAX_FORM
 from assent import durable
 from assent.errors import AssentError, RefusedError, UsageError
-
-# A form of a thousand flows is some 100 kB.
-_MAX_FORM = 1_048_576
 
 # The words of DPV, as a person says them; --json keeps DPV's.
 _WORDS = {
@@ -76,7 +74,7 @@ def _recorded(arguments: argparse.Namespace, told: dict[str, Any]) -> int:
 
 def _read(path: Path) -> str:
     try:
-        return durable.read(path, _MAX_FORM).decode()
+        return durable.read(path, MAX_FORM).decode()
     except OSError as exc:
         raise AssentError(f"{path} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:

@@ -32,13 +32,14 @@ from typing import Protocol
 import msgspec
 
 from agent.form.errors import error_of
-from agent.form.paper import Answer, Form, Said, load_form, parse_form
+from agent.form.paper import MAX_FORM, Answer, Form, Said, load_form, parse_form
 from agent.records import OWNER, Decision, Record, State, state_of_no
 from assent.errors import Finding, Severity
 from assent.policy.model import Policy
 from assent.policy.terms import covers, terms_of
 
 __all__ = [
+    "MAX_FORM",
     "Act",
     "Form",
     "LedgerView",

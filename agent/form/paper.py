@@ -28,6 +28,9 @@ from assent.policy.model import Name, Version
 
 Answer = Literal["accepted", "given", "refused", "withdrawn"]
 
+MAX_FORM: Final = 1_048_576
+"""Bytes of a form at most: one of a thousand flows is some 100 kB."""
+
 _NO: Final = ("refused", "withdrawn")
 # Before this no gateway ran: a date such as 1970 is a clock that was not set, not a decision.
 _EARLIEST: Final = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)

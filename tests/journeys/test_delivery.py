@@ -123,12 +123,16 @@ def test_every_reading_arrives_with_its_value(delivery: Stage) -> None:
 
 
 def test_a_broker_that_stops_and_comes_back_loses_nothing(delivery: Stage) -> None:
+    """It is killed with what it had confirmed: red without `recall`, for 15 minutes."""
     delivery.start_broker("maker")
     delivery.start_backend("maker")
     delivery.start_agent()
     wait_until(lambda: bool(custody(delivery)), "something is stored")
+    delivery.send("backend-maker", signal.SIGSTOP)
+    wait_until(lambda: waiting(delivery) > 50, "the broker has what nobody read")
     delivery.end("broker-maker", signal.SIGKILL)
-    wait_until(lambda: waiting(delivery) > 50, "batches wait for the broker")
+    delivery.send("backend-maker", signal.SIGCONT)
+    wait_until(lambda: waiting(delivery) > 100, "batches wait for the broker")
     delivery.start_broker("maker")
     drained(delivery)
     assert stored_as(delivery, recorded())

@@ -15,7 +15,7 @@ import msgspec
 
 from agent.ledger import Ledger
 from agent.notices import notices_of
-from agent.path import Permit, Reason, Refusal
+from agent.path import Pending, Permit, Reason, Refusal, Verdict
 from agent.pipeline.running import Running
 from agent.pipeline.tally import Tally
 from agent.reasons import held_back
@@ -46,7 +46,7 @@ def status_of(
     spool: Spool,
     now: Instant,
     *,
-    verdicts: Mapping[str, Permit | Refusal],
+    verdicts: Mapping[str, Verdict],
     devices: Iterable[Health],
     delivered: Mapping[str, frozenset[str]],
     is_running: bool,
@@ -55,7 +55,7 @@ def status_of(
 ) -> Json:
     """Everything `assent status` prints."""
     policy = site.policy.policy if site.policy else None
-    waiting = spool.waiting()
+    waiting, held = spool.waiting(), spool.held()
     flows = policy.flows if policy else {}
     endings = due(site, now)
     return {
@@ -75,6 +75,7 @@ def status_of(
         ],
         "flows": [
             _flow_status(name, flow, verdicts.get(name), waiting.get(name, _NOTHING))
+            | {"held": msgspec.to_builtins(held.get(name))}
             | _done(name, running_lanes)
             for name, flow in flows.items()
         ],
@@ -93,7 +94,7 @@ def status_of(
     }
 
 
-def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Permit | Refusal]) -> Json:
+def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Verdict]) -> Json:
     """Everything `assent consent show` prints: what would leave, why, and what was decided."""
     policy = site.policy.policy if site.policy else None
     return {
@@ -184,7 +185,11 @@ def _policy_head(policy: Policy | None) -> Json | None:
 def _clock(site: Site, now: Instant) -> str:
     if site.settings.clock_is_system:
         return "trusted as it is (clock.trust = system)"
-    return "trusted" if now.trusted else "not trusted yet: nothing is collected"
+    return (
+        "trusted"
+        if now.trusted
+        else "not trusted yet: what comes is held here, sealed, until it is"
+    )
 
 
 def _of_the_clock(site: Site, now: Instant) -> list[str]:
@@ -200,7 +205,7 @@ def _of_the_clock(site: Site, now: Instant) -> list[str]:
     ]
 
 
-def _flow_status(name: str, flow: Flow, verdict: Permit | Refusal | None, waiting: Waiting) -> Json:
+def _flow_status(name: str, flow: Flow, verdict: Verdict | None, waiting: Waiting) -> Json:
     return {
         "flow": name,
         "function": flow.function,
@@ -232,10 +237,12 @@ def _done(flow: str, running: Running) -> Json:
     }
 
 
-def _verdict(verdict: Permit | Refusal | None) -> Json:
+def _verdict(verdict: Verdict | None) -> Json:
     match verdict:
         case Permit():
             return {"on": True, "reason": None, "detail": ""}
+        case Pending():
+            return {"on": False, "reason": Reason.HELD.value, "detail": ""}
         case Refusal(reason=reason, detail=detail):
             return {"on": False, "reason": reason.value, "detail": detail}
         case None:  # Pipeline.denied

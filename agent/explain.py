@@ -13,7 +13,7 @@ import msgspec
 
 from agent.account import instant
 from agent.ledger import Ledger
-from agent.path import Permit, Refusal
+from agent.path import Verdict
 from agent.reasons import LEFT_OUT, carries, why_off
 from agent.records import Record
 from agent.site import Site
@@ -85,7 +85,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 def explain(
     attribute: str,
     site: Site,
-    verdicts: Mapping[str, Permit | Refusal],
+    verdicts: Mapping[str, Verdict],
     delivered: Mapping[str, frozenset[str]],
 ) -> Explanation:
     """Explains one attribute.
@@ -123,7 +123,7 @@ def explain(
 
 
 def _carriage(
-    policy: Policy, ledger: Ledger, name: str, attribute: str, verdict: Permit | Refusal | None
+    policy: Policy, ledger: Ledger, name: str, attribute: str, verdict: Verdict | None
 ) -> Carriage:
     flow = policy.flows[name]
     recipient = policy.recipients[flow.recipient]
@@ -148,7 +148,7 @@ def _carriage(
     )
 
 
-def _why_not(verdict: Permit | Refusal | None, attribute: str) -> str:
+def _why_not(verdict: Verdict | None, attribute: str) -> str:
     return "" if carries(verdict, attribute) else why_off(verdict) or LEFT_OUT
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy, ledger and time → what may run: one permit or one refusal for every flow.
+"""Policy, ledger and time → what may run: a permit, a pending one or a refusal for every flow.
 
 Path: policy, ledger, clock → **gate** → Permit → lane.
 
@@ -12,7 +12,7 @@ Law, in the order in which a flow is judged; the first that fails is the reason 
     processor;
   - the terms in force are the same as the agreed ones or narrower (policy C33);
   - the recipient has admitted this gateway; the form that lies there can be read, or the flow is
-    core; the clock is trusted.
+    core; the clock is trusted. Where only that fails the permit is pending: the flow is held.
 Anything else denies. A flow that the result does not name may not run either.
 
 Standards: W3C DPV 2 for the words of a decision.
@@ -29,7 +29,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from agent.path import Carried, Permit, Reason, Refusal
+from agent.path import Carried, Pending, Permit, Reason, Refusal, Verdict
 from agent.records import OWNER, Record, State
 from assent.errors import PolicyError
 from assent.policy.model import CORE_BASES, CORE_ROLES, Policy
@@ -93,7 +93,7 @@ def decide(
     now_ms: int,
     clock_trusted: bool,
     floor_ms: int,
-) -> dict[str, Permit | Refusal]:
+) -> dict[str, Verdict]:
     """Judges every flow of the policy.
 
     Args:
@@ -107,7 +107,7 @@ def decide(
         floor_ms: the time that is surely past: last trusted time plus uptime since.
 
     Returns:
-        A permit or a refusal for every flow of the policy; empty without one.
+        A verdict for every flow of the policy; empty without one.
     """
     if policy is None:
         return {}
@@ -118,7 +118,7 @@ def decide(
     return {flow: _judge(house, flow) for flow in policy.policy.flows}
 
 
-def _judge(house: _House, flow: str) -> Permit | Refusal:
+def _judge(house: _House, flow: str) -> Verdict:
     if (refusal := _of_policy(house, flow)) is not None:
         return refusal
     try:
@@ -131,7 +131,8 @@ def _judge(house: _House, flow: str) -> Permit | Refusal:
     refusal = _of_record(house, record) or _of_terms(record, terms) or _of_house(house, record)
     since_ms = house.ledger.unbroken_since(flow, terms)
     if refusal is None and since_ms is not None:
-        return _permit(house, record, terms, since_ms)
+        permit = _permit(house, record, terms, since_ms)
+        return permit if house.clock_trusted else Pending(permit)
     return refusal or Refusal(flow, Reason.REQUESTED, "no yes reaches up to now")
 
 
@@ -198,8 +199,6 @@ def _of_house(house: _House, record: Record) -> Refusal | None:
         return Refusal(record.flow, Reason.NOT_ENROLLED, f"{flow.recipient} has not admitted us")
     if house.form_broken and flow.function != "core":
         return Refusal(record.flow, Reason.FORM_BROKEN)
-    if not house.clock_trusted:
-        return Refusal(record.flow, Reason.CLOCK_UNTRUSTED)
     return None
 
 

@@ -15,6 +15,7 @@ Law:
 from __future__ import annotations
 
 import enum
+from typing import TypeAlias
 
 import msgspec
 
@@ -47,8 +48,8 @@ class Reason(enum.Enum):
     """The terms are wider than what was agreed, or new: a person has to be asked again."""
     BASIS_UNFIT = "basis unfit"
     """The legal basis or the recipient's role does not allow a core flow to run on `accepted`."""
-    CLOCK_UNTRUSTED = "clock untrusted"
-    """The wall clock is not trusted, and the decision needs it."""
+    HELD = "held until the time is known"
+    """Nothing but a trusted clock is missing: what comes is sealed and stays here until then."""
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -93,12 +94,34 @@ class Permit(msgspec.Struct, frozen=True):
     core: bool
 
 
+class Pending(msgspec.Struct, frozen=True):
+    """Nothing but the time is missing: held until it is known. Made by agent/gate only.
+
+    It is no Permit: whoever asks for one is denied. A lane that is built from it counts from the
+    boot, and what it seals stays in the spool until the gate has spoken again.
+
+    Attributes:
+        permit: what it rests on, should the time turn out to lie within it.
+    """
+
+    permit: Permit
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """This flow may not run now, and why. Made by agent/gate only."""
 
     flow: str
     reason: Reason
     detail: str = ""
+
+
+Verdict: TypeAlias = Permit | Pending | Refusal
+"""What the gate says of a flow."""
+
+
+def permit_of(verdict: Permit | Pending) -> Permit:
+    """What a flow rests on that runs, or is held."""
+    return verdict.permit if isinstance(verdict, Pending) else verdict
 
 
 class Rehearsal(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from typing import Final, cast
 import msgspec
 
 from agent.lane.shaper import Shaper
-from agent.path import Carried, Permit, Refusal, Rehearsal
+from agent.path import Carried, Pending, Permit, Rehearsal, Verdict, permit_of
 from agent.reasons import held_back, why_off
 from assent.columns import Column, Kind, Table
 from assent.errors import PolicyError
@@ -103,7 +103,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 
 def preview(
     policy: Policy,
-    verdicts: Mapping[str, Permit | Refusal],
+    verdicts: Mapping[str, Verdict],
     samples: Iterable[Sample],
     missed: int = 0,
 ) -> Preview:
@@ -131,7 +131,7 @@ def _flow(
     policy: Policy,
     name: str,
     flow: Flow,
-    verdict: Permit | Refusal | None,
+    verdict: Verdict | None,
     samples: Iterable[Sample],
 ) -> FlowPreview:
     rehearsal = _rehearsal(policy, name, flow, verdict)
@@ -157,16 +157,16 @@ def _flow(
     )
 
 
-def _rehearsal(
-    policy: Policy, name: str, flow: Flow, verdict: Permit | Refusal | None
-) -> Rehearsal:
+def _rehearsal(policy: Policy, name: str, flow: Flow, verdict: Verdict | None) -> Rehearsal:
     carried = tuple(
         Carried(attribute, policy.attributes[attribute], transform)
         for attribute, transform in flow.attributes.items()
     )
+    if isinstance(verdict, Permit | Pending):
+        carried = permit_of(verdict).carried
     return Rehearsal(
         flow=name,
-        carried=verdict.carried if isinstance(verdict, Permit) else carried,
+        carried=carried,
         not_before_ms=0,
         not_after_ms=None,
         epoch_ms=_EPOCH_MS,

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from agent.path import Permit, Refusal
+from agent.path import Pending, Permit, Reason, Refusal, Verdict
 from assent.policy.model import Flow
 
 LEFT_OUT: Final = "left out by the household"
 """A flow runs, and the household left this attribute out of its yes."""
 
 
-def why_off(verdict: Permit | Refusal | None) -> str:
+def why_off(verdict: Verdict | None) -> str:
     """Why a flow does not run; empty when it does.
 
     Args:
@@ -25,13 +25,15 @@ def why_off(verdict: Permit | Refusal | None) -> str:
     match verdict:
         case Permit():
             return ""
+        case Pending():
+            return Reason.HELD.value
         case Refusal(reason=reason, detail=detail):
             return f"{reason.value} ({detail})" if detail else reason.value
         case None:  # Pipeline.denied
             return "the ledger did not take the household's no yet"
 
 
-def carries(verdict: Permit | Refusal | None, name: str) -> bool:
+def carries(verdict: Verdict | None, name: str) -> bool:
     """Whether a flow runs and carries an attribute."""
     return isinstance(verdict, Permit) and any(one.name == name for one in verdict.carried)
 
@@ -39,7 +41,7 @@ def carries(verdict: Permit | Refusal | None, name: str) -> bool:
 def held_back(
     names: Iterable[str],
     flows: Mapping[str, Flow],
-    verdicts: Mapping[str, Permit | Refusal],
+    verdicts: Mapping[str, Verdict],
 ) -> dict[str, str]:
     """Why each attribute leaves in no flow; those that leave are absent.
 

@@ -6,8 +6,8 @@ Path: source → Sample → **router** → Lane.
 Law:
   - a shape (device, names) is compiled once, when it first comes, and never per reading;
   - a shape that no lane wants costs one look-up and touches no value;
-  - a sample whose instant is not trusted, or that has not one value per name, is not taken; its
-    wanted values are counted where they would have gone;
+  - a sample whose instant is not trusted goes to lanes by the boot, or nowhere; one that has not
+    one value per name is not taken; its wanted values are counted where they would have gone;
   - another set of lanes is another router.
 
 Limits: one thread owns it. MAX_SHAPES shapes are remembered; then all are forgotten and compiled
@@ -39,11 +39,18 @@ class Router:
     """Compiled routes to a fixed set of lanes.
 
     Args:
-        lanes: those that run.
+        lanes: those that run; all of them count from the boot, or none.
+
+    Raises:
+        ValueError: some count from the boot and some do not.
     """
 
     def __init__(self, lanes: Iterable[Lane]) -> None:
         self._lanes = tuple(lanes)
+        counting = {lane.is_by_boot for lane in self._lanes}
+        if len(counting) > 1:
+            raise ValueError("expected lanes that count alike")
+        self._by_boot = True in counting
         # By identity for speed: sources use one device and one tuple of names over and over.
         self._by_id: dict[tuple[int, int], _Route] = {}
         self._by_value: dict[tuple[Device, tuple[str, ...]], _Route] = {}
@@ -62,22 +69,26 @@ class Router:
 
         Args:
             samples: in the order they came.
-            now_ms: wall time; None takes the last trusted instant among the samples.
+            now_ms: now, as the lanes count; None takes the last instant taken of the samples.
 
         Returns:
             The lanes that are now due.
         """
         known = self._by_id.get
+        by_boot = self._by_boot
         latest = 0
         for sample in samples:
             at, values = sample.at, sample.values
             route = known((id(sample.device), id(sample.names)))
             if route is None:
                 route = self._learn(sample.device, sample.names)
-            if not at.trusted:
+            if by_boot:
+                ms = at.mono_ms
+            elif at.trusted:
+                ms = at.wall_ms
+            else:
                 self._refuse(route, DropReason.CLOCK_UNTRUSTED)
                 continue
-            ms = at.wall_ms
             latest = ms
             if len(values) != route.width:
                 self._refuse(route, DropReason.MALFORMED)

@@ -23,7 +23,7 @@ from agent.gate import decide, end_of
 from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.owner import foreign
-from agent.path import Permit, Reason, Refusal
+from agent.path import Reason, Verdict
 from agent.settings import Settings
 from agent.spool import Spool
 from assent import durable
@@ -95,7 +95,7 @@ class Site(msgspec.Struct, frozen=True):
             raise RefusedError(f"there is no policy {what}: {why}")
         return self.policy
 
-    def verdicts(self, now: Instant) -> dict[str, Permit | Refusal]:
+    def verdicts(self, now: Instant) -> dict[str, Verdict]:
         """What the gate says of each flow of the policy at this moment."""
         recipients = self.policy.policy.recipients if self.policy else ()
         return decide(

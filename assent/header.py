@@ -66,10 +66,12 @@ class GapCause(enum.IntEnum):
     """They could not be sealed, or the disk would not take them."""
     REFUSED = 10
     """The recipient refused the batch for good."""
+    BOOT = 11
+    """Nothing is missing: the stream counts from its boot, which began between first and last."""
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """One declared hole in a flow, or the end of one of its streams.
+    """One declared hole in a flow, or the end of one of its streams, or the boot it counts from.
 
     Attributes:
         id: number of the gap within the gateway's spool; repeats carry the same.

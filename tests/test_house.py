@@ -20,6 +20,7 @@ MAX_LINES = 350
 MAKERS = {
     "Sample": "firmware_bridge/",
     "Permit": "agent/gate",
+    "Pending": "agent/gate",
     "Rehearsal": "agent/preview",
     "Refusal": "agent/gate",
     "Batch": "agent/lane",

@@ -9,6 +9,7 @@ from typing import Any
 from agent.cli.office import office
 from agent.cli.say import counted, emphasised, result, table
 from agent.cli.words import same_place
+from agent.path import Reason
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def _flows(flows: list[dict[str, Any]]) -> list[str]:
     rows = [["FLOW", "TO", "STATE", "WAITING", "LAST ACKNOWLEDGED"]]
     for flow in flows:
         waiting = flow["waiting"]
-        state = "on" if flow["on"] else f"off: {flow['reason']}"
+        state = "on" if flow["on"] else _state(flow["reason"])
         rows.append(
             [
                 flow["flow"],
@@ -63,6 +64,10 @@ def _flows(flows: list[dict[str, Any]]) -> list[str]:
         )
     head, *body = table(rows)
     return [emphasised(head), *body, *_stayed(flows)]
+
+
+def _state(reason: str) -> str:
+    return reason if reason == Reason.HELD.value else f"off: {reason}"
 
 
 def _waiting(waiting: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ _HELP: Final = {
     Reason.EXPIRED.value: "ask the household whether it still agrees: assent consent ask",
     Reason.REQUESTED.value: f"ask the household about the new terms; {_ASK}",
     Reason.BASIS_UNFIT.value: "tell the maker: this flow of its policy can run nowhere",
-    Reason.CLOCK_UNTRUSTED.value: "see the clock above",
+    Reason.HELD.value: "see the clock above",
 }
 _MEND: Final = "assent status tells why; stop the agent, then: assent enrol MAKER.bundle"
 _SET: Final = (

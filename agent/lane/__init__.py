@@ -6,6 +6,9 @@ Path: Sample → router → **Lane** → Batch → seal.
 Law:
   - a lane is built from a Permit and from nothing else; what the permit does not carry is never
     held, not even for a moment (`intake`);
+  - a pending permit makes no lane but one whose instants are milliseconds of the boot, in a
+    pseudonym epoch that is its stream's own: begin and end of the yes are held against them when
+    the time is known;
   - one flow, one epoch per lane: what belongs to a later epoch waits for the `successor`, what
     belongs to an earlier one is dropped;
   - events before the unbroken yes began, or after it ended, are dropped;
@@ -35,11 +38,11 @@ from agent.lane.ends import Ends, Share, drawn
 from agent.lane.intake import Take
 from agent.lane.memory import LATE_MS
 from agent.lane.shaper import Shaper
-from agent.path import Batch, Permit
+from agent.path import Batch, Pending, Permit
 from agent.transform import DropReason
 from assent.columns import Table
 from assent.envelope import ClockQuality, Gap
-from firmware_bridge.sample import Device
+from firmware_bridge.sample import Device, Instant
 
 __all__ = ["Lane", "Snapshot", "Take"]
 
@@ -63,7 +66,8 @@ class Lane:
         permit: of the gate; says what may be carried, from when, until when.
         secret: of this recipient and flow, 32 bytes.
         stream: 64-bit id.
-        epoch: number of the pseudonym epoch, as `epoch_of` counts.
+        epoch: number of the pseudonym epoch, as `epoch_of` counts; a pending permit has none, and
+            takes one from the stream.
         clock: how far the instants of its samples can be trusted.
         share: draws how much of what the permit allows the first batch holds before it ends.
 
@@ -75,16 +79,22 @@ class Lane:
 
     def __init__(
         self,
-        permit: Permit,
+        permit: Permit | Pending,
         secret: bytes,
         stream: int,
-        epoch: int,
+        epoch: int = 0,
         clock: ClockQuality = ClockQuality.TRUSTED,
         *,
         share: Share = drawn,
     ) -> None:
+        if type(permit) is Pending:
+            permit, clock = permit.permit, ClockQuality.UNTRUSTED
         if type(permit) is not Permit:
             raise TypeError("a lane is built from a permit of the gate and nothing else")
+        self.is_by_boot = clock is ClockQuality.UNTRUSTED
+        """Whether its instants are milliseconds of the boot."""
+        if self.is_by_boot:
+            epoch = stream >> 1  # 63 bits; nothing else has it, so that nothing is joined by it
         self.permit = permit
         self.stream = stream
         self.epoch = epoch
@@ -93,7 +103,7 @@ class Lane:
         self._share = share
         self._ends = Ends(permit, share)
         self._ends_by_itself = False
-        self._shaper = Shaper(permit, secret, epoch)
+        self._shaper = Shaper(permit, secret, epoch, by_boot=self.is_by_boot)
         self._sweep_ms = 0
         self._look_ms: int | None = None  # no need to ask about age before; None is unknown
         self._begin()
@@ -128,8 +138,12 @@ class Lane:
         return min((ms for ms in since if ms is not None), default=None)
 
     def epoch_of(self, ms: int) -> int:
-        """Tells the pseudonym epoch of an instant."""
-        return ms // self.permit.epoch_ms
+        """Tells the pseudonym epoch of an instant; a lane by the boot has one only."""
+        return self.epoch if self.is_by_boot else ms // self.permit.epoch_ms
+
+    def ms_of(self, now: Instant) -> int:
+        """Tells an instant as this lane counts."""
+        return now.mono_ms if self.is_by_boot else now.wall_ms
 
     def compile(self, device: Device, names: tuple[str, ...]) -> Take | None:
         """Compiles what to do with samples of one shape.
@@ -151,7 +165,7 @@ class Lane:
         """Says whether a batch should be closed: full, old, urgent, or its epoch is over.
 
         Args:
-            now_ms: wall time.
+            now_ms: now, as `ms_of` tells it.
 
         Returns:
             True when `close` should be called.
@@ -167,7 +181,8 @@ class Lane:
         Afterwards no raw value is held but the last of a counter and of an urgent state.
 
         Args:
-            now_ms: wall time; windows of devices long silent end by it. None ends none.
+            now_ms: now, as `ms_of` tells it; windows of devices long silent end by it. None ends
+                none.
         """
         self._shaper.settle(None if now_ms is None else now_ms - LATE_MS)
         if now_ms is not None:
@@ -183,7 +198,7 @@ class Lane:
             gaps: declared holes that the batch carries.
             final: the lane will take nothing more: windows that have ended leave, those that have
                 not are dropped and counted.
-            now_ms: wall time, by which a final close tells the two apart.
+            now_ms: now, as `ms_of` tells it, by which a final close tells the two apart.
 
         Returns:
             At most `permit.max_readings` values, or None when nothing waits; the gaps are then

@@ -36,6 +36,7 @@ Take: TypeAlias = Callable[[int, Sequence[Value]], None]
 # Instant, values in the order of the plan (the value itself when it has one attribute), arrival.
 _Row: TypeAlias = tuple[int, object, int]
 
+_NO_END: Final = 1 << 60  # ms; nobody waits for it
 MAX_SHAPES: Final = 1_024  # a gateway has some tens; at 1 kB each they cost a megabyte at most
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class Intake:
         permit: of the lane, or what stands for it on a screen.
         compiled: how each carried attribute is read.
         device_key: for the pseudonyms of devices.
-        epoch_begin_ms: first instant of the epoch.
+        epoch_begin_ms: first instant of the epoch; None where instants count from the boot: then
+            neither a yes nor an epoch can be held against them.
         dropped: where what stays is counted.
     """
 
@@ -69,7 +71,7 @@ class Intake:
         permit: Permit | Rehearsal,
         compiled: Mapping[str, Compiled],
         device_key: bytes,
-        epoch_begin_ms: int,
+        epoch_begin_ms: int | None,
         dropped: Counter[DropReason],
     ) -> None:
         self.pending = 0
@@ -79,9 +81,11 @@ class Intake:
         self._compiled = compiled
         self._device_key = device_key
         self._dropped = dropped
-        self._epoch_begin = epoch_begin_ms
-        self._epoch_end = epoch_begin_ms + permit.epoch_ms
-        self.begin_ms = max(permit.not_before_ms, self._epoch_begin)
+        self._by_boot = epoch_begin_ms is None
+        self._epoch_begin = epoch_begin_ms or 0
+        self._epoch_end = _NO_END if self._by_boot else self._epoch_begin + permit.epoch_ms
+        self._not_before = 0 if self._by_boot else permit.not_before_ms
+        self.begin_ms = max(self._not_before, self._epoch_begin)
         """First instant that may leave."""
         self.amend(permit)
         self._oldest_ms: int | None = None
@@ -93,7 +97,7 @@ class Intake:
     def amend(self, permit: Permit | Rehearsal) -> None:
         """Takes the end of the yes and what is urgent from a permit; see `Lane.amend`."""
         self._permit = permit
-        self._yes_end = permit.not_after_ms
+        self._yes_end = None if self._by_boot else permit.not_after_ms
         if self._yes_end is not None and self._yes_end <= first_second(self.begin_ms):
             self._yes_end = min(self._yes_end, self.begin_ms)
         end = self._epoch_end if self._yes_end is None else min(self._yes_end, self._epoch_end)
@@ -240,7 +244,7 @@ class Intake:
         return inside
 
     def _outside(self, ms: int) -> DropReason | None:
-        if ms < self._permit.not_before_ms:
+        if ms < self._not_before:
             return DropReason.BEFORE_YES
         if self._yes_end is not None and ms >= self._yes_end:
             return DropReason.AFTER_END

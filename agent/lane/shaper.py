@@ -33,17 +33,20 @@ class Shaper:
         scope: what is carried, from when, until when.
         secret: of the pseudonyms, 32 bytes.
         epoch: number of the pseudonym epoch.
+        by_boot: whether instants count from the boot, and the epoch is a name and no time.
 
     Raises:
         PolicyError: a transform does not fit its attribute.
         ValueError: a secret of another length.
     """
 
-    def __init__(self, scope: Permit | Rehearsal, secret: bytes, epoch: int) -> None:
+    def __init__(
+        self, scope: Permit | Rehearsal, secret: bytes, epoch: int, *, by_boot: bool = False
+    ) -> None:
         self.dropped: Counter[DropReason] = Counter()
         """How many values stayed, and why."""
         self._scope = scope
-        self._epoch_begin = epoch * scope.epoch_ms
+        self._epoch_begin = None if by_boot else epoch * scope.epoch_ms
         self._device_key = pseudonym_key(secret, DEVICE_KIND, epoch)
         self._compiled = {
             carried.name: compile_transform(carried, secret, epoch) for carried in scope.carried

@@ -26,8 +26,9 @@ from typing import Final
 from agent.fence import Carrier, Outcome, pass_fence, unhindered
 from agent.floor import Mark
 from agent.journal import Journal
-from agent.path import Permit, Refusal
+from agent.path import Refusal, Verdict
 from agent.pipeline.courtesy import Courtesy
+from agent.pipeline.door import Door
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.keeping import Keeping
 from agent.pipeline.mailroom import Mailroom
@@ -43,12 +44,6 @@ from firmware_bridge.clock import Clock
 from firmware_bridge.health import Health
 from firmware_bridge.sample import Instant, Sample
 
-# Lists of samples that wait for the owner; what one read of a source gave is cut into such lists,
-# because an act is heard between two of them.
-_WAITING_LISTS: Final = 16
-_LIST: Final = 256  # some 4 ms of work; 64 cost a tenth of the whole path
-# A source that waits at the door looks this often whether the house is closing.
-_PATIENCE_S: Final = 0.2
 # Withdrawals come through the door; ages, ends and epochs may be this late, or as late as a turn
 # is long when nothing stands there.
 _LOOK_AROUND_MS: Final = 250
@@ -76,7 +71,7 @@ class Pipeline:
         self.site = site
         self.spool = spool
         self.clock = clock
-        self.verdicts: dict[str, Permit | Refusal] = {}
+        self.verdicts: dict[str, Verdict] = {}
         self._mailroom = Mailroom(spool)
         self.rejected = self._mailroom.rejected
         """Messages from below that were not believed, by reason."""
@@ -86,19 +81,18 @@ class Pipeline:
         """Puts the policy that was kept in force; set by who judges forms. False: it could not."""
         journal = Journal(site.settings.state / JOURNAL, site.keys.journal_key, spool.id)
         telling = Telling(spool, site.settings.state)
-        self.running = Running(spool, Keeping(journal, site.settings.commit_ms), telling)
+        keeping = Keeping(journal, site.settings.commit_ms, clock.boot_id)
+        self.running = Running(spool, keeping, telling)
         self._courtesy = Courtesy(spool)
-        self._door: queue.Queue[list[Sample]] = queue.Queue(_WAITING_LISTS)
+        self._door = Door()
         self._acts: queue.SimpleQueue[Act] = queue.SimpleQueue()
         self._hardware = Hardware(clock, self.deliver)
         self._watch = Watch()
         self._started = False
-        self._closing = False
         self._is_decided = False
         self._carrier = carrier
         self._answered = 0
         self._look_again_ms = 0
-        self._clock_was_trusted = False
         self._trouble: str | None = None
         self._tended: tuple[tuple[int, int], Mark | None] | None = None
         self._tended_site: Site | None = None
@@ -110,21 +104,12 @@ class Pipeline:
             samples: what one read of a source gave.
             ended: set when the source is to be closed: then nothing is waited for any more.
         """
-        for first in range(0, len(samples), _LIST):
-            part = samples[first : first + _LIST]
-            while not (self._closing or (ended and ended.is_set())):
-                try:
-                    self._door.put(part, timeout=_PATIENCE_S)
-                except queue.Full:
-                    continue
-                break
+        self._door.hand_over(samples, ended)
 
     def act(self, work: Act) -> None:
         """Has the owner do something between two lists of samples; called by other threads."""
         self._acts.put(work)
-        # Wakes the owner who waits at the door; where that is full, there is no need to.
-        with contextlib.suppress(queue.Full):
-            self._door.put_nowait([])
+        self._door.knock()
 
     def turn(self, timeout_s: float) -> None:
         """One turn of the owner: what stands at the door, then what time asks for.
@@ -158,15 +143,14 @@ class Pipeline:
         """
         now = self.clock.now()
         self._is_decided = False
-        self._clock_was_trusted = now.trusted
         self.site.floor.note(now, self.site.ends())
-        self.verdicts = self._verdicts()
+        self.verdicts = self._verdicts(now)
         if not self._started:
             self.running.end_refused(self.site, self.verdicts)
             self.running.purging.all()
         else:
             self.running.follow(self.site, self.verdicts, now)
-            if not self._closing:
+            if not self._door.is_closing:
                 self._follow()
         self._tell_floor()
         self._is_decided = True
@@ -181,7 +165,7 @@ class Pipeline:
             How the uplink took it; only after `SILENT` something may still leave.
         """
         self._is_decided = False
-        doomed = self.running.doomed(self.site, self._verdicts())
+        doomed = self.running.doomed(self.site, self._verdicts(self.clock.now()))
         for flow in doomed:
             self._close_row(flow)
         outcome = self._pass_fence() if doomed else Outcome.ANSWERED
@@ -221,7 +205,7 @@ class Pipeline:
             self._watch.see(self._door.get_nowait())
         before = self._watch.devices
         seen = self._watch.look(viewer, devices, self.clock.now().mono_ms)
-        if not self._closing and self._watch.devices != before:
+        if not self._door.is_closing and self._watch.devices != before:
             self._follow()
         return seen
 
@@ -238,7 +222,7 @@ class Pipeline:
 
         What was to be deleted is deleted, or by the next start where the disk refuses.
         """
-        self._closing = True
+        self._door.is_closing = True
         self._hardware.stop()
         while not self._door.empty():
             self._open_door(0)
@@ -258,8 +242,8 @@ class Pipeline:
     def _follow(self) -> None:
         self._hardware.follow(self.site.settings, self.running.wanted(), self._watch.devices)
 
-    def _verdicts(self) -> dict[str, Permit | Refusal]:
-        verdicts = self.site.verdicts(self.clock.now())
+    def _verdicts(self, now: Instant) -> dict[str, Verdict]:
+        verdicts = self.site.verdicts(now)
         return {
             flow: verdict
             for flow, verdict in verdicts.items()
@@ -281,24 +265,37 @@ class Pipeline:
     def _open_door(self, timeout_s: float) -> None:
         with contextlib.suppress(queue.Empty):
             samples = self._door.get(timeout=timeout_s)
-            if samples:
+            now = self.clock.now()
+            if self.running.reckoning.differs(now):
+                self._turn_over(samples, now)
+            elif samples:
                 self._watch.see(samples)
                 self.running.take(samples)
+
+    def _turn_over(self, samples: list[Sample], now: Instant) -> None:
+        """Takes what came by the clock of before; then decides by the one of now, and goes on."""
+        samples = samples + self._door.all()
+        self._watch.see(samples)
+        before, after = self.running.reckoning.parted(samples, now)
+        self.running.take(before)
+        self.settle()
+        self.running.take(after)
 
     def _hear(self) -> None:
         while not self._acts.empty():
             self._acts.get_nowait()()
 
     def _look_around(self, now: Instant) -> None:
-        flipped = now.trusted != self._clock_was_trusted
         shut = self.running.shut_by_others
         site = self.site
         site.floor.note(now, site.ends())
         is_outdated = self.running.is_outdated(now, site.floor.past_ms(now))
-        if shut or flipped or not self._is_decided or is_outdated:
+        if shut or not self._is_decided or is_outdated:
             self.denied |= shut
             shut.clear()
             self.settle()
+        if self.running.reckoning.differs(now):
+            self._turn_over([], now)
         if self._watch.end_old(now.mono_ms):
             self._follow()
         self.running.close_due(now)
@@ -327,10 +324,13 @@ class Pipeline:
             self.spool.set_floor(kept.at_ms, kept.boot_ms)
 
     def _keep_house(self, now: Instant) -> None:
-        if now.trusted:
+        if now.trusted and not self.running.reckoning.is_in_doubt(now):
             self.spool.expire(now.wall_ms)
         running = self.running
-        running.telling.look(now, running.lanes(), self._hardware, self.site.settings)
+        if now.trusted:
+            running.telling.look(now, running.lanes(), self._hardware, self.site.settings)
+        else:
+            self.spool.expire_held(self.clock.boot_id, now.mono_ms)
         # Taken before the work: what is written meanwhile, by us too, is another state.
         state, site, kept = self.spool.state(), self.site, self.site.floor.kept
         if (state, kept) == self._tended and site is self._tended_site:
@@ -343,6 +343,6 @@ class Pipeline:
         self._tended, self._tended_site = (state, kept), site
 
 
-def _is_no(verdict: Permit | Refusal) -> bool:
+def _is_no(verdict: Verdict) -> bool:
     """Whether the gate itself says no for good, so that its reason can be told."""
     return isinstance(verdict, Refusal) and not is_pause(verdict)

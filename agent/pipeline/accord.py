@@ -5,7 +5,8 @@ Law:
   - what waits rests on a basis: terms, attributes and the start of the unbroken yes. On another
     basis nothing of it may leave;
   - on the same basis and the same record a lane goes on in its stream, whatever the policy now says
-    of batches, of its own end, or in prose; an epoch or an end that has come ends it.
+    of batches, of its own end, or in prose; an epoch or an end that has come ends it;
+  - a lane that counts from the boot knows no epoch and no end.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 
 from agent.lane import Lane
+from agent.lane.seconds import SECOND_MS
 from agent.path import Permit
 from firmware_bridge.sample import Instant
 
@@ -23,6 +25,15 @@ def basis(permit: Permit) -> bytes:
     # lived to carry out, what was taken before must not leave under the yes that came since.
     parts = [*sorted(carried.name for carried in permit.carried), str(permit.not_before_ms)]
     return hashlib.sha256(permit.terms_hash + "\0".join(parts).encode()).digest()
+
+
+def reach(permit: Permit) -> int:
+    """How long after its instant, in ms, a value that a permit carries may still tell of something.
+
+    An instant leaves as a whole second, a window is stamped at its start.
+    """
+    windows = [int(carried.transform.duration or 0) for carried in permit.carried]
+    return max([SECOND_MS, *windows])
 
 
 def is_the_same(lane: Lane, permit: Permit, now: Instant) -> bool:
@@ -37,6 +48,8 @@ def is_amended(lane: Lane, permit: Permit, now: Instant) -> bool:
 
 
 def _is_in_time(lane: Lane, permit: Permit, now: Instant) -> bool:
+    if lane.is_by_boot:
+        return True
     end_ms = permit.not_after_ms
     return lane.epoch_of(now.wall_ms) == lane.epoch and (end_ms is None or now.wall_ms < end_ms)
 

@@ -38,16 +38,19 @@ class Keeping:
     Args:
         journal: of this gateway.
         every_ms: a commit interval.
+        boot_id: names this boot.
 
     Attributes:
         every_ms: a commit interval; may be changed.
+        boot_id: names this boot.
         trouble: why the journal could not be written the last time, or None.
         damaged_ms: when one was written last that could not be read, or None.
         left: streams of an earlier life that are not taken up yet.
     """
 
-    def __init__(self, journal: Journal, every_ms: int) -> None:
+    def __init__(self, journal: Journal, every_ms: int, boot_id: str) -> None:
         self.every_ms = every_ms
+        self.boot_id = boot_id
         self.trouble: str | None = None
         self.damaged_ms = journal.damaged_ms
         self.left = set(journal.streams)
@@ -172,7 +175,7 @@ class Keeping:
                 lane.stream,
                 lane.epoch,
                 int(lane.clock),
-                "",
+                self.boot_id if lane.is_by_boot else "",
                 basis(lane.permit),
             )
         rows = columns.encode(told.tables) if told.tables else b""

@@ -106,8 +106,11 @@ class Outgoing:
         """What a batch declares now.
 
         While nobody is reached it declares the ends of streams alone, so that the drops of a week
-        grow into one gap: a gap that a batch carries does not grow any more.
+        grow into one gap: a gap that a batch carries does not grow any more. A batch that waits for
+        the time declares nothing.
         """
+        if lane.is_by_boot:
+            return ()
         gaps = self._spool.gaps_for(lane.permit.flow)
         link = self._spool.health().get(lane.permit.recipient) if gaps else None
         if link is not None and link.state is LinkState.CONNECTED:
@@ -149,7 +152,9 @@ class Outgoing:
         first = part[0].sealed
         row = self._spool.lanes().get(first.flow)
         found = (row.state, row.stream, row.next_sequence) if row else None
-        if found == (LaneState.OPEN, first.stream, first.sequence):
+        if found in {
+            (state, first.stream, first.sequence) for state in (LaneState.OPEN, LaneState.HELD)
+        }:
             return True
         self.lost[first.flow] += sum(one.sealed.readings for one in part)
         self.shut_by_others.add(first.flow)

@@ -19,16 +19,16 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from agent.journal import Part, State
-from agent.path import Permit, Reason, Refusal
+from agent.path import Pending, Permit, Reason, Refusal, Verdict, permit_of
 from agent.pipeline.accord import basis
 from agent.pipeline.keeping import Keeping
 from agent.spool import LaneState, LaneView, Spool
 from assent.errors import WireError
+from assent.header import GapCause
 from assent.policy.model import Policy
+from firmware_bridge.sample import Instant
 
-PAUSES: Final = frozenset(
-    {Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.CLOCK_UNTRUSTED, Reason.NOT_ENROLLED}
-)
+PAUSES: Final = frozenset({Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.NOT_ENROLLED})
 """Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
 
 # A reading may stand at the door for a moment before a lane has it, and a device takes a moment to
@@ -37,7 +37,7 @@ _EDGE_MS: Final = 2_000
 
 log = logging.getLogger(__name__)
 
-Verdicts = Mapping[str, Permit | Refusal]
+Verdicts = Mapping[str, Verdict]
 
 
 class Missing(NamedTuple):
@@ -65,6 +65,8 @@ class Found(NamedTuple):
         """Since when readings of it may be missing."""
         if self.state is not None:
             first_ms = self.state.at_ms
+        elif self.part.head.boot:  # its instants are no dates
+            first_ms = self.part.at_ms - self.permit.max_age_ms
         else:
             try:
                 first_ms = self.part.oldest_ms
@@ -89,14 +91,53 @@ def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing
     """
     missing = []
     for flow, row in spool.lanes().items():
-        if row.state is LaneState.OPEN and row.stream is not None:
+        if row.state in {LaneState.OPEN, LaneState.HELD} and row.stream is not None:
             known = policy.flows.get(flow) if policy else None
             age_ms = int(known.batch.age) if known else 0
             missing.append(Missing(flow, row.stream, max(0, damaged_ms - age_ms - _EDGE_MS)))
     return missing
 
 
-def is_pause(verdict: Permit | Refusal | None) -> bool:
+class Missed:
+    """What a crash may have taken, until it is declared; owned by the lanes' thread.
+
+    Args:
+        spool: where it is declared.
+        keeping: says whether a journal could not be read.
+    """
+
+    def __init__(self, spool: Spool, keeping: Keeping) -> None:
+        self._spool = spool
+        self._damaged_ms = keeping.damaged_ms
+        self._undeclared: list[Missing] = []
+
+    def look(self, policy: Policy | None) -> None:
+        """Takes in once what a journal that cannot be read may have held."""
+        if self._damaged_ms is not None:
+            self._undeclared += unread(self._damaged_ms, self._spool, policy)
+            self._damaged_ms = None
+
+    def add(self, missing: Missing) -> None:
+        """Takes in what is missing of a lane."""
+        self._undeclared.append(missing)
+
+    def declare(self, now: Instant) -> None:
+        """Declares it all, once the time is known."""
+        last_ms = last_of_gap_ms(now.wall_ms)
+        while self._undeclared and now.trusted:
+            one = self._undeclared[-1]
+            self._spool.add_gap(
+                one.flow,
+                one.stream,
+                GapCause.CRASH,
+                first_ms=min(one.first_ms, last_ms),
+                last_ms=last_ms,
+                readings=0,
+            )
+            self._undeclared.pop()
+
+
+def is_pause(verdict: Verdict | None) -> bool:
     """Whether a flow is off and nobody took anything back."""
     return isinstance(verdict, Refusal) and verdict.reason in PAUSES
 
@@ -138,9 +179,9 @@ def recover(keeping: Keeping, spool: Spool, verdicts: Verdicts, *, has_policy: b
     left = erase_refused(keeping, spool, verdicts, has_policy=has_policy)
     rows = spool.lanes()
     found = [
-        Found(permit, part, _number_of(part, rows.get(permit.flow), keeping, spool))
+        Found(permit_of(verdict), part, _number_of(part, rows.get(part.head.flow), keeping, spool))
         for part in left
-        if isinstance(permit := verdicts.get(part.head.flow), Permit)
+        if isinstance(verdict := verdicts.get(part.head.flow), Permit | Pending)
     ]
     if not found:
         return []
@@ -154,15 +195,15 @@ def recover(keeping: Keeping, spool: Spool, verdicts: Verdicts, *, has_policy: b
 def _is_refused(
     part: Part,
     rows: Mapping[str, LaneView],
-    verdict: Permit | Refusal | None,
+    verdict: Verdict | None,
     *,
     has_policy: bool,
 ) -> bool:
     row = rows.get(part.head.flow)
     if row is not None and row.state is LaneState.CLOSED:
         return True
-    if isinstance(verdict, Permit):
-        return basis(verdict) != part.head.basis
+    if isinstance(verdict, Permit | Pending):
+        return basis(permit_of(verdict)) != part.head.basis
     return has_policy and not is_pause(verdict)
 
 

@@ -5,8 +5,10 @@ Law:
   - a lane runs only for the permit the gate gives now, in the epoch of now;
   - a no, an end, wider terms: the lane row is closed first, then the open batch is forgotten, then
     what waits is purged;
-  - a pause (broken form, unusable policy, clock) closes the batch into the spool and lets nothing
-    out: nobody took anything back;
+  - a pause (broken form, unusable policy) closes the batch into the spool and lets nothing out:
+    nobody took anything back;
+  - without a trusted clock a lane runs by the boot and is held; when time is known, what it held is
+    resolved and judged before anything of its flow leaves;
   - narrower terms or attributes purge what waits under the wider ones; a renewed yes does not;
   - what a crash left in the journal is taken up again before a lane is opened, in its stream, or is
     out of it (`recovery`);
@@ -20,33 +22,30 @@ import secrets
 from collections.abc import Iterable, Mapping
 
 from agent.lane import Lane, Snapshot
-from agent.path import Permit, Refusal
+from agent.path import Pending, Permit, Verdict, permit_of
 from agent.pipeline.accord import basis, has_ended, is_amended, is_the_same
 from agent.pipeline.courtesy import targets_of
+from agent.pipeline.holding import dated, release
 from agent.pipeline.keeping import Keeping
-from agent.pipeline.outgoing import Outgoing
-from agent.pipeline.parcel import Parcel
-from agent.pipeline.purging import Purging
+from agent.pipeline.lanes import Lanes
 from agent.pipeline.recovery import (
-    Missing,
+    Missed,
     erase_refused,
     is_pause,
-    last_of_gap_ms,
     recover,
-    unread,
 )
 from agent.pipeline.telling import Telling
 from agent.router import Router
 from agent.site import Site
-from agent.spool import LaneState, Purged, Spool
-from assent.envelope import ClockQuality, GapCause
-from firmware_bridge.sample import Instant, Sample
+from agent.spool import Boot, LaneState, Purged, Spool
+from assent.envelope import ClockQuality
+from firmware_bridge.sample import Instant
 
 log = logging.getLogger(__name__)
 
 
-class Running:
-    """The running lanes with their router and sealer; one thread owns it.
+class Running(Lanes):
+    """The running lanes as the gate has them; one thread owns it.
 
     Args:
         spool: the collecting side's end of the spool.
@@ -55,67 +54,39 @@ class Running:
     """
 
     def __init__(self, spool: Spool, keeping: Keeping, telling: Telling) -> None:
-        self.keeping = keeping
-        self.telling = telling
-        self._outgoing = Outgoing(spool, keeping.stored, telling.unsealed)
-        self.tallies = self._outgoing.tallies
-        self.lost = self._outgoing.lost
-        """Readings that could not be sealed or stored, by flow."""
-        self.shut_by_others = self._outgoing.shut_by_others
-        """Flows whose lane row is not as it was left: somebody without the lock said no."""
-        self.purging = Purging(spool)
-        self._spool = spool
-        self._lanes: dict[str, Lane] = {}
-        self._router = Router(())
+        super().__init__(spool, keeping, telling)
         self._clock = ClockQuality.TRUSTED
-        self._undeclared: list[Missing] = []
-        self._is_unread = keeping.damaged_ms is not None
+        self._missed = Missed(spool, keeping)
 
-    def wanted(self) -> frozenset[str]:
-        """Names of the attributes that any running flow carries."""
-        return self._router.wanted()
-
-    def lanes(self) -> Mapping[str, Lane]:
-        """The running lanes by flow."""
-        return self._lanes
-
-    def follow(self, site: Site, verdicts: Mapping[str, Permit | Refusal], now: Instant) -> None:
+    def follow(self, site: Site, verdicts: Mapping[str, Verdict], now: Instant) -> None:
         """Makes the lanes what the gate says; durable when this returns."""
+        self._boot = Boot(self._boot.id, max(0, site.floor.past_ms(now) - now.mono_ms))
+        if self.reckoning.has_stepped(now):
+            self._cut(self.reckoning.at(now))
         self._take_up(site, verdicts, now)
         rows = self._spool.lanes()
         for flow in sorted(rows.keys() | self._lanes.keys()):
             verdict = verdicts.get(flow)
             lane = self._lanes.get(flow)
-            if isinstance(verdict, Permit):
-                if lane is not None and not is_the_same(lane, verdict, now):
-                    self._change(lane, verdict, now)
+            if isinstance(verdict, Permit | Pending):
+                if lane is not None:
+                    self._go_on(lane, verdict, now)
             elif site.policy is None or is_pause(verdict):
                 self._pause(flow, now)
             elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow, now)
         self._outgoing.seal_for(site)
         self._clock = ClockQuality.SYSTEM if site.settings.clock_is_system else ClockQuality.TRUSTED
-        for permit in verdicts.values():
-            if isinstance(permit, Permit) and permit.flow not in self._lanes:
-                self._open(site, permit, now)
+        if now.trusted:
+            self._spool.resolve(self._boot.id, now.wall_ms - now.mono_ms)
+        for flow, verdict in verdicts.items():
+            if isinstance(verdict, Permit | Pending) and flow not in self._lanes:
+                self._open(site, verdict, now)
         self._router = Router(self._lanes.values())
         self._spool.set_targets(targets_of(site))
-        self._declare(now)
+        self._missed.declare(now)
         self.keep(now)
-
-    def keep(self, now: Instant) -> None:
-        """Tells the journal what is new; durable when this returns, unless the disk refuses."""
-        lanes = self._lanes.values()
-        if not self.keeping.commit(lanes, self._outgoing.number, now):
-            self.flush()  # an open batch has outgrown the journal
-            self.keeping.commit(lanes, self._outgoing.number, now)
-
-    def take(self, samples: list[Sample]) -> None:
-        """Routes samples to the lanes; closes the batches that are due by them."""
-        due = self._router.route(samples)
-        while due:
-            self._close(due)
-            due = self._router.route(())
+        self.reckoning = self.reckoning.after(now)
 
     def is_outdated(self, now: Instant, past_ms: int) -> bool:
         """Whether an end of an epoch, or of consent by what is past, came since the gate spoke."""
@@ -124,23 +95,7 @@ class Running:
             for lane in self._lanes.values()
         )
 
-    def close_due(self, now: Instant) -> None:
-        """Closes the batches that are old."""
-        self._close([lane for lane in self._lanes.values() if lane.due(now.wall_ms)])
-
-    def flush(self) -> None:
-        """Closes the open batches into the spool; windows that have not ended stay open."""
-        self._close(self._lanes.values())
-
-    def finish(self, now: Instant) -> None:
-        """Closes every lane's last batch into the spool; the lanes take nothing more."""
-        for lane in self._lanes.values():
-            self._drain(lane, now)
-        self.telling.finish(self._lanes, now)
-        if not self._outgoing.has_unstored():
-            self.keeping.clean()
-
-    def end_refused(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> None:
+    def end_refused(self, site: Site, verdicts: Mapping[str, Verdict]) -> None:
         """Ends what the gate refuses, and opens nothing: for a command while no agent runs.
 
         What a permit no longer covers goes too, before another permit covers it again.
@@ -148,22 +103,22 @@ class Running:
         erase_refused(self.keeping, self._spool, verdicts, has_policy=site.policy is not None)
         for flow, row in self._spool.lanes().items():
             verdict = verdicts.get(flow)
-            if isinstance(verdict, Permit):
-                self._trim(verdict)
+            if isinstance(verdict, Permit | Pending):
+                self._trim(permit_of(verdict))
                 continue
             if site.policy is None or is_pause(verdict):
                 continue
             if row.state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow)
 
-    def doomed(self, site: Site, verdicts: Mapping[str, Permit | Refusal]) -> list[str]:
+    def doomed(self, site: Site, verdicts: Mapping[str, Verdict]) -> list[str]:
         """Names the flows that the gate refuses, and whose rows are not closed yet."""
         return [
             flow
             for flow, row in self._spool.lanes().items()
             if site.policy is not None
             and row.state is not LaneState.CLOSED
-            and not isinstance(verdict := verdicts.get(flow), Permit)
+            and not isinstance(verdict := verdicts.get(flow), Permit | Pending)
             and not is_pause(verdict)
         ]
 
@@ -176,20 +131,12 @@ class Running:
             self._router = Router(self._lanes.values())
             log.warning("stream forked, begun anew flow=%s", lane.permit.flow)
 
-    def is_stuck(self) -> bool:
-        """Whether the disk refuses so much that nothing more should be taken."""
-        return self._outgoing.is_stuck()
+    def _take_up(self, site: Site, verdicts: Mapping[str, Verdict], now: Instant) -> None:
+        """Goes on in the lanes of an earlier life; `_go_on` ends those that count by another clock.
 
-    def store_again(self) -> None:
-        """Tries once more to store what the disk refused."""
-        self._outgoing.store([])
-
-    def _take_up(self, site: Site, verdicts: Mapping[str, Permit | Refusal], now: Instant) -> None:
-        """Goes on in the lanes of an earlier life."""
-        if self._is_unread and self.keeping.damaged_ms is not None:
-            policy = site.policy.policy if site.policy else None
-            self._undeclared += unread(self.keeping.damaged_ms, self._spool, policy)
-            self._is_unread = False
+        Those of another boot have ended: what they held is put where it belongs, in their streams.
+        """
+        self._missed.look(site.policy.policy if site.policy else None)
         has_policy = site.policy is not None
         found = recover(self.keeping, self._spool, verdicts, has_policy=has_policy)
         if found and not self._lanes:
@@ -200,25 +147,14 @@ class Running:
                 secret = site.keys.flow_secret(one.permit.recipient, one.permit.flow)
                 lane = Lane(one.permit, secret, head.stream, head.epoch, ClockQuality(head.clock))
                 lane.take_up(Snapshot(one.state.tables(), tuple(one.state.memory.values())))
-                self._enter(lane)
-                self.telling.opened(lane, now)
+                self._enter(lane, held=isinstance(verdicts.get(head.flow), Pending))
+                if now.trusted:
+                    self.telling.opened(lane, now)
                 log.info("lane taken up flow=%s readings=%d", head.flow, lane.readings)
-            self._undeclared.append(one.missing)
-
-    def _declare(self, now: Instant) -> None:
-        """Declares what may be missing of the lanes that a crash ended."""
-        last_ms = last_of_gap_ms(now.wall_ms)
-        while self._undeclared and now.trusted:
-            one = self._undeclared[-1]
-            self._spool.add_gap(
-                one.flow,
-                one.stream,
-                GapCause.CRASH,
-                first_ms=min(one.first_ms, last_ms),
-                last_ms=last_ms,
-                readings=0,
-            )
-            self._undeclared.pop()
+                if head.boot not in {"", self._boot.id}:
+                    self._drain(lane, Instant(0, 0, trusted=False))
+                    self._forget(lane)
+            self._missed.add(one.missing)
 
     def _trim(self, permit: Permit) -> None:
         purged = self._spool.trim_lane(
@@ -232,31 +168,26 @@ class Running:
         waiting = self._spool.waiting().get(flow)
         return flow not in self.purging and waiting is not None and waiting.batches > 0
 
-    def _open(self, site: Site, permit: Permit, now: Instant) -> None:
+    def _open(self, site: Site, verdict: Permit | Pending, now: Instant) -> None:
+        permit = permit_of(verdict)
         secret = site.keys.flow_secret(permit.recipient, permit.flow)
         stream = secrets.randbits(64)
-        epoch = now.wall_ms // permit.epoch_ms
-        lane = Lane(permit, secret, stream, epoch, self._clock)
+        if isinstance(verdict, Pending):
+            self._enter(Lane(verdict, secret, stream))
+            log.info("lane held flow=%s recipient=%s", permit.flow, permit.recipient)
+            return
+        lane = Lane(permit, secret, stream, now.wall_ms // permit.epoch_ms, self._clock)
+        self._outgoing.add_purged(permit.flow, release(self._spool, permit))
         opening = self.telling.opening(site, permit, now)
         self._enter(lane, opening.off)
         self.telling.opened(lane, now, opening)
         log.info("lane opened flow=%s recipient=%s", permit.flow, permit.recipient)
 
-    def _enter(self, lane: Lane, off: tuple[int, int] | None = None) -> None:
-        permit = lane.permit
-        sequence = self._spool.open_lane(
-            permit.flow,
-            permit.recipient,
-            lane.stream,
-            permit.not_after_ms,
-            core=permit.core,
-            basis=basis(permit),
-            not_before_ms=permit.not_before_ms,
-            off=off,
-        )
-        self._outgoing.enter(lane.stream, sequence)
-        self._lanes[permit.flow] = lane
-        self.purging.cancel(permit.flow)  # a lane that was closed is emptied as it is opened
+    def _go_on(self, lane: Lane, verdict: Permit | Pending, now: Instant) -> None:
+        if lane.is_by_boot is not isinstance(verdict, Pending):
+            self._leave(lane.permit.flow, now)  # it counts in another way from now on
+        elif not is_the_same(lane, permit_of(verdict), now):
+            self._change(lane, permit_of(verdict), now)
 
     def _change(self, lane: Lane, permit: Permit, now: Instant) -> None:
         """Ends a lane whose permit or epoch is another now; what waits stays if it may."""
@@ -278,14 +209,26 @@ class Running:
             return
         self._forget(lane)
 
+    def _cut(self, then: Instant) -> None:
+        """Ends every stream where the clock was set: no two times stand in one."""
+        for lane in list(self._lanes.values()):
+            self._drain(lane, then)
+            self._forget(lane)
+        log.info("lanes cut, the clock was set")
+
     def _pause(self, flow: str, now: Instant) -> None:
+        if self._leave(flow, now):
+            self.telling.stopped(flow, dated(now, self._boot))
+            log.info("lane paused flow=%s", flow)
+
+    def _leave(self, flow: str, now: Instant) -> bool:
+        """Closes the batch of a lane into the spool and lets nothing out; whether it ran."""
         lane = self._lanes.get(flow)
         if lane is not None:
             self._drain(lane, now)
             self._forget(lane)
-            self.telling.stopped(flow, now)
-            log.info("lane paused flow=%s", flow)
         self._spool.pause_lane(flow)
+        return lane is not None
 
     def end(self, flow: str, now: Instant | None = None) -> Purged:
         """Ends a flow: lane row closed, open batch forgotten, what waits to be purged after.
@@ -300,7 +243,8 @@ class Running:
         self._spool.close_lane(flow)
         lane = self._lanes.get(flow)
         if now is not None:
-            self.telling.ended(flow, lane, now)
+            counted = None if lane is None or lane.is_by_boot else lane
+            self.telling.ended(flow, counted, dated(now, self._boot))
         waited = 0
         if lane is not None:
             waited = lane.readings + lane.absorbed
@@ -313,32 +257,3 @@ class Running:
         self._outgoing.add_purged(flow, purged)
         log.info("lane closed flow=%s purged_batches=%d", flow, purged.batches)
         return purged
-
-    def _forget(self, lane: Lane, *, by_choice: bool = False) -> None:
-        flow = lane.permit.flow
-        self._lanes.pop(flow, None)
-        # What it held is behind no route any more, whatever happens next.
-        self._router = Router(self._lanes.values())
-        self._outgoing.forget(flow, lane.stream, by_choice=by_choice)
-        self.keeping.end(lane.stream)
-
-    def _drain(self, lane: Lane, now: Instant) -> None:
-        sealed: list[Parcel] = []
-        while True:
-            batch = lane.close(self._outgoing.gaps_for(lane), final=True, now_ms=now.wall_ms)
-            if batch is None:
-                break
-            sealed += self._outgoing.seal(batch)
-        self.keeping.turn_over([lane], self._outgoing.number)
-        self._outgoing.store(sealed)
-
-    def _close(self, lanes: Iterable[Lane]) -> None:
-        sealed: list[Parcel] = []
-        closed: list[Lane] = []
-        for lane in lanes:
-            batch = lane.close(self._outgoing.gaps_for(lane))
-            if batch is not None:
-                closed.append(lane)
-                sealed += self._outgoing.seal(batch)
-        self.keeping.turn_over(closed, self._outgoing.number)
-        self._outgoing.store(sealed)

@@ -21,12 +21,15 @@ from pathlib import Path
 
 from agent.spool.absence import Absences
 from agent.spool.gaps import Gaps
+from agent.spool.held import Holding
 from agent.spool.log import SentLog
 from agent.spool.queue import Queue
 from agent.spool.records import (
     Acknowledged,
+    Boot,
     Dropped,
     Health,
+    Held,
     Inbound,
     LaneState,
     LaneView,
@@ -44,8 +47,10 @@ from agent.spool.twin import Counted
 
 __all__ = [
     "Acknowledged",
+    "Boot",
     "Dropped",
     "Health",
+    "Held",
     "HeldError",
     "Inbound",
     "LaneState",
@@ -60,11 +65,11 @@ __all__ = [
 ]
 
 
-class Spool(Queue, Gaps, Absences, Counted, SentLog, Refusals, Resting):
+class Spool(Queue, Holding, Gaps, Absences, Counted, SentLog, Refusals, Resting):
     """The spool through one connection; one thread uses it at a time.
 
-    The collecting side calls what `Lanes`, `Queue`, `Gaps`, `Absences`, `Counted`, `SentLog`,
-    `Refusals` and `Mail` offer, the uplink what `Resting` and `Carrier` offer.
+    The collecting side calls what `Lanes`, `Queue`, `Holding`, `Gaps`, `Absences`, `Counted`,
+    `SentLog`, `Refusals` and `Mail` offer, the uplink what `Resting` and `Carrier` offer.
 
     Attributes:
         path: the file.

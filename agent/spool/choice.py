@@ -14,12 +14,20 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from agent.spool.boots import IS_UNRESOLVED
 from assent.header import GapCause
 
 KEPT_BACK: Final = 2
 """What `carried` is of a gap that is told to nobody before a later yes."""
 # Instants of gaps are no finer than those of batches (docs/decisions/0007).
 _SECOND: Final = 1_000
+
+# Ends of streams and what was held back have no instant of their own, boots began before any yes,
+# and in a stream that counts from an unknown boot an instant is no time.
+_HAS_A_TIME: Final = (
+    f"cause NOT IN ({GapCause.ENDED.value}, {GapCause.PURGE.value}, {GapCause.BOOT.value})"  # noqa: S608 - no input
+    " AND stream NOT IN (SELECT id FROM held WHERE high IS NULL)"
+)
 
 _ADD: Final = "INSERT INTO gap VALUES (NULL, ?, ?, ?, ?, ?, 0, ?, ?, ?)"
 
@@ -84,19 +92,19 @@ def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> N
     (flow,) = db.execute("SELECT flow FROM lane WHERE id=?", (lane,)).fetchone()
     _, begins_ms = whole_seconds((0, not_before_ms))
     db.execute(
-        "UPDATE gap SET first=?1, readings=0 WHERE flow=?2 AND first<?1 AND last>?1 AND low=high"
-        " AND carried=0 AND cause NOT IN (?3, ?4)",
-        (begins_ms, flow, GapCause.ENDED, GapCause.PURGE),
+        "UPDATE gap SET first=?1, readings=0 WHERE flow=?2 AND first<?1 AND last>?1 AND low=high"  # noqa: S608 - no input
+        f" AND carried=0 AND {_HAS_A_TIME}",
+        (begins_ms, flow),
     )
     early = db.execute(
-        "SELECT DISTINCT stream.id FROM batch JOIN stream ON stream.number = batch.id >> 32"
-        " WHERE batch.lane=?1 AND first<?2"
-        " UNION SELECT stream FROM gap WHERE flow=?3 AND first<?2 AND cause NOT IN (?4, ?5)",
-        (lane, not_before_ms, flow, GapCause.ENDED, GapCause.PURGE),
+        "SELECT DISTINCT stream.id FROM batch JOIN stream ON stream.number = batch.id >> 32"  # noqa: S608 - no input
+        f" WHERE batch.lane=?1 AND first<?2 AND NOT {IS_UNRESOLVED}"
+        f" UNION SELECT stream FROM gap WHERE flow=?3 AND first<?2 AND {_HAS_A_TIME}",
+        (lane, not_before_ms, flow),
     ).fetchall()
     db.execute(
-        "DELETE FROM gap WHERE flow=? AND first<? AND cause NOT IN (?, ?)",
-        (flow, not_before_ms, GapCause.ENDED, GapCause.PURGE),
+        f"DELETE FROM gap WHERE flow=? AND first<? AND {_HAS_A_TIME}",  # noqa: S608 - no input
+        (flow, not_before_ms),
     )
     db.executemany(
         _ADD, [(flow, stream, GapCause.PURGE, 0, 0, KEPT_BACK, 0, 0) for (stream,) in early]

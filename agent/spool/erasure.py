@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
+from agent.spool.boots import IS_UNRESOLVED
 from agent.spool.choice import keep_back, keep_back_before
 from agent.spool.records import Purged
 from agent.spool.schema import STREAM_SHIFT
@@ -98,7 +99,8 @@ def delete_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> Purg
     """
     keep_back_before(db, lane, not_before_ms)
     rows = db.execute(
-        "DELETE FROM batch WHERE lane=? AND first<? RETURNING id, readings, bytes",
+        f"DELETE FROM batch WHERE lane=? AND first<? AND NOT {IS_UNRESOLVED}"  # noqa: S608 - no input
+        " RETURNING id, readings, bytes",
         (lane, not_before_ms),
     ).fetchall()
     if not rows:
@@ -158,6 +160,7 @@ def empty(db: sqlite3.Connection, lane: int, flow: str) -> Purged:
         db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
     keep_back(db, lane, flow)
     db.execute("DELETE FROM stream WHERE lane=?", (lane,))
+    db.execute("DELETE FROM held WHERE lane=?", (lane,))
     db.execute(
         "UPDATE lane SET stream=NULL, next=0, batches=0, readings=0, bytes=0,"
         " generation=generation+1 WHERE id=?",

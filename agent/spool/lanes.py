@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import sqlite3
 
+from agent.spool.boots import drop_unjudged
 from agent.spool.choice import tell_choice
 from agent.spool.erasure import delete_before, empty, empty_in_part, fits
-from agent.spool.records import LaneState, LaneView, Purged
-from agent.spool.schema import STREAM_SHIFT, forget_damaged
+from agent.spool.records import Boot, LaneState, LaneView, Purged
+from agent.spool.schema import forget_damaged
 from agent.spool.store import Store
 from agent.spool.streams import enter_stream, signed, unsigned
 from assent.errors import SpoolError
@@ -41,6 +42,7 @@ class Lanes(Store):
         basis: bytes = b"",
         not_before_ms: int = 0,
         off: tuple[int, int] | None = None,
+        boot: Boot | None = None,
     ) -> int:
         """Opens the lane of a flow, or goes on in it; durable when this returns.
 
@@ -59,6 +61,8 @@ class Lanes(Store):
             not_before_ms: start of the unbroken yes in ms since 1970; nothing older may leave.
             off: since when and until when nothing was collected by choice, in ms since 1970, where
                 that is still to be told.
+            boot: from which the stream counts, while nobody knows the time: then what enters is
+                held, and nothing leaves. A lane that opens is rid of what `judge` did not release.
 
         Returns:
             The sequence the next batch must have.
@@ -67,23 +71,17 @@ class Lanes(Store):
             SpoolError: the stream ended earlier, or belongs to another lane.
         """
         with self._writing(rings=True) as db:
-            row = db.execute(
-                "SELECT id, recipient, state, basis FROM lane WHERE flow=?", (flow,)
-            ).fetchone()
-            if row is None:
-                lane = _new_lane(db, flow, recipient)
-            else:
-                lane, old_recipient, state, old_basis = row
-                if state == LaneState.CLOSED or (old_recipient, old_basis) != (recipient, basis):
-                    empty(db, lane, flow)
-                else:
-                    delete_before(db, lane, not_before_ms)
+            lane = _rid_of_the_rest(db, flow, (recipient, basis), not_before_ms)
             db.execute(
                 "UPDATE lane SET recipient=?, state=?, core=?, not_after=?, basis=?, not_before=?"
                 " WHERE id=?",
                 (recipient, LaneState.OPEN, core, not_after_ms, basis, not_before_ms, lane),
             )
-            following = enter_stream(db, lane, flow, signed(stream))
+            if boot is None:
+                drop_unjudged(db, lane)
+            else:
+                shut(db, flow, LaneState.HELD)
+            following = enter_stream(db, lane, flow, signed(stream), boot)
             if off is not None:
                 tell_choice(db, flow, signed(stream), off)
             return following
@@ -223,26 +221,6 @@ class Lanes(Store):
                 for flow, recipient, state, core, end, generation, stream, following, begin in rows
             }
 
-    def unacknowledged(self, recipient: str, limit: int) -> tuple[int, ...]:
-        """Names streams of which batches were sent and not acknowledged.
-
-        Args:
-            recipient: id of the recipient.
-            limit: how many at most.
-
-        Returns:
-            Stream ids, ascending.
-        """
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT stream.id FROM stream JOIN lane ON lane.id = stream.lane"
-                " WHERE recipient=?1 AND EXISTS (SELECT 1 FROM batch WHERE attempts > 0"
-                " AND batch.id BETWEEN stream.number << ?2 AND (stream.number + 1 << ?2) - 1)"
-                " LIMIT ?3",
-                (recipient, STREAM_SHIFT, limit),
-            ).fetchall()
-        return tuple(sorted(unsigned(stream) for (stream,) in rows))
-
     def fence(self) -> int:
         """Names the newest moment at which something had to stop.
 
@@ -265,6 +243,23 @@ class Lanes(Store):
             return bool(db.execute("SELECT answered >= ? FROM spool", (fence,)).fetchone()[0])
 
 
+def _rid_of_the_rest(
+    db: sqlite3.Connection, flow: str, wanted: tuple[str, bytes], not_before_ms: int
+) -> int:
+    """The lane of a flow, less what may not leave by it any more."""
+    row = db.execute(
+        "SELECT id, recipient, state, basis FROM lane WHERE flow=?", (flow,)
+    ).fetchone()
+    if row is None:
+        return _new_lane(db, flow, wanted[0])
+    lane, recipient, state, basis = row
+    if state == LaneState.CLOSED or (recipient, basis) != wanted:
+        empty(db, lane, flow)
+    else:
+        delete_before(db, lane, not_before_ms)
+    return int(lane)
+
+
 def shut(db: sqlite3.Connection, flow: str, state: LaneState) -> None:
     """Pauses or closes a lane; one that is shut as much already stays as it is.
 
@@ -278,7 +273,7 @@ def shut(db: sqlite3.Connection, flow: str, state: LaneState) -> None:
         if state is LaneState.CLOSED:
             _new_lane(db, flow, "")
         return
-    if row[0] >= state:
+    if row[0] in {state, LaneState.CLOSED}:
         return
     db.execute("UPDATE lane SET state=?, generation=generation+1 WHERE flow=?", (state, flow))
     db.execute("UPDATE spool SET fence=fence+1")

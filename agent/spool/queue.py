@@ -23,7 +23,7 @@ from agent.spool.erasure import Room, drop_if_empty
 from agent.spool.records import Acknowledged, LaneState, Waiting
 from agent.spool.retention import Retention, oldest_ms, subtract
 from agent.spool.schema import LAST_SEQUENCE, NEVER, STREAM_SHIFT
-from agent.spool.streams import signed
+from agent.spool.streams import signed, unsigned
 from assent.errors import SpoolError
 from assent.header import Gap, GapCause
 
@@ -148,6 +148,26 @@ class Queue(Retention):
                 for flow, lane, batches, readings, size, acknowledged in rows
             }
 
+    def unacknowledged(self, recipient: str, limit: int) -> tuple[int, ...]:
+        """Names streams of which batches were sent and not acknowledged.
+
+        Args:
+            recipient: id of the recipient.
+            limit: how many at most.
+
+        Returns:
+            Stream ids, ascending.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT stream.id FROM stream JOIN lane ON lane.id = stream.lane"
+                " WHERE recipient=?1 AND EXISTS (SELECT 1 FROM batch WHERE attempts > 0"
+                " AND batch.id BETWEEN stream.number << ?2 AND (stream.number + 1 << ?2) - 1)"
+                " LIMIT ?3",
+                (recipient, STREAM_SHIFT, limit),
+            ).fetchall()
+        return tuple(sorted(unsigned(stream) for (stream,) in rows))
+
 
 class _Ticket:
     """What one put needs to know of a lane, and adds to it."""
@@ -158,7 +178,7 @@ class _Ticket:
             " LEFT JOIN stream ON stream.number = lane.stream WHERE flow=?",
             (flow,),
         ).fetchone()
-        if row is None or row[2] != LaneState.OPEN:
+        if row is None or row[2] not in {LaneState.OPEN, LaneState.HELD}:
             raise SpoolError("the lane is not open; its batches do not enter")
         self.lane: int = row[0]
         self._recipient, self._stream, self._next = row[1], row[4], row[5]

@@ -17,6 +17,8 @@ class LaneState(enum.IntEnum):
     """Nothing enters, nothing leaves, what waits stays: nobody took anything back."""
     CLOSED = 2
     """A no: nothing enters, nothing leaves, and what waits never leaves again."""
+    HELD = 3
+    """Batches enter that count from the boot; nothing leaves before the time is known."""
 
 
 class LinkState(enum.Enum):
@@ -32,6 +34,18 @@ class LinkState(enum.Enum):
     """Connected, but the broker does not take messages now; one is tried from time to time."""
     WAITING = "waiting"
     """Not connected; the next attempt comes after a while."""
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """The boot from which a held stream counts.
+
+    Attributes:
+        id: its name.
+        low_ms: it did not begin earlier, in ms since 1970.
+    """
+
+    id: str
+    low_ms: int
 
 
 class LaneView(msgspec.Struct, frozen=True):
@@ -58,6 +72,20 @@ class LaneView(msgspec.Struct, frozen=True):
     stream: int | None
     next_sequence: int
     not_before_ms: int = 0
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What waits of one flow for the time to be known.
+
+    Attributes:
+        batches: how many batches.
+        readings: how many values they hold.
+        unresolved: how many of the batches count from a boot of which nobody knows when it was.
+    """
+
+    batches: int
+    readings: int
+    unresolved: int
 
 
 class Waiting(msgspec.Struct, frozen=True):

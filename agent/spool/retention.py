@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from agent.spool import gaps as declared
+from agent.spool.boots import IS_UNRESOLVED
 from agent.spool.erasure import PART, Room, drop_if_empty
 from agent.spool.lanes import Lanes
 from agent.spool.records import Dropped
@@ -34,9 +35,11 @@ _CHUNK: Final = 20
 # Parts of one call. With four calls a second it drops faster than a machine can put.
 _PARTS: Final = 4
 
-_COLUMNS: Final = "id, readings, bytes, first, last"
+COLUMNS: Final = "id, readings, bytes, first, last"
+"""What `drop` needs to know of a batch."""
 _Row: TypeAlias = tuple[int, int, int, int, int]
-_Sums: TypeAlias = list[int]  # batches, readings, bytes
+Sums: TypeAlias = list[int]
+"""Batches, readings, bytes."""
 
 
 class Retention(Lanes):
@@ -63,21 +66,23 @@ class Retention(Lanes):
             if self._uncut:
                 self._shrink()
             return ()
-        dropped: dict[str, _Sums] = {}
+        dropped: dict[str, Sums] = {}
         for _ in range(_PARTS):
             with self._writing() as db:
                 old = db.execute(
-                    f"SELECT {_COLUMNS} FROM batch WHERE expires <= ?"  # noqa: S608 - no input
+                    f"SELECT {COLUMNS} FROM batch WHERE expires <= ? AND NOT {IS_UNRESOLVED}"  # noqa: S608 - no input
                     f" ORDER BY expires LIMIT {PART}",
                     (now_ms,),
                 )
-                _drop(db, Room().take(old.fetchall()), GapCause.AGE, dropped)
-                soonest = db.execute("SELECT min(expires) FROM batch").fetchone()[0]
+                drop(db, Room().take(old.fetchall()), GapCause.AGE, dropped)
+                soonest = db.execute(
+                    f"SELECT min(expires) FROM batch WHERE NOT {IS_UNRESOLVED}"  # noqa: S608 - no input
+                ).fetchone()[0]
             self._next_expiry = NEVER if soonest is None else int(soonest)
             if self._next_expiry > now_ms:
                 break
         self._shrink()
-        return _told(dropped)
+        return told(dropped)
 
     def enforce_quota(self, max_bytes: int) -> tuple[Dropped, ...]:
         """Drops the oldest of the flow most over an equal share until all fits; core flows last.
@@ -93,17 +98,17 @@ class Retention(Lanes):
         Raises:
             SpoolError: the disk refuses.
         """
-        dropped: dict[str, _Sums] = {}
+        dropped: dict[str, Sums] = {}
         for _ in range(_PARTS):
             with self._reading() as db:
                 if sum(size for _, _, size in _held(db)) <= max_bytes:
                     break
             with self._writing() as db:
                 doomed = _over_quota(db, max_bytes)
-                _drop(db, Room().take(doomed), GapCause.QUOTA, dropped)
+                drop(db, Room().take(doomed), GapCause.QUOTA, dropped)
         if dropped:
             self._shrink()
-        return _told(dropped)
+        return told(dropped)
 
     def _expires(self, expires_ms: int) -> None:
         if self._next_expiry is not None:
@@ -135,9 +140,17 @@ def _over_quota(db: sqlite3.Connection, max_bytes: int) -> Iterator[_Row]:
         yield row
 
 
-def _drop(
-    db: sqlite3.Connection, rows: Sequence[_Row], cause: GapCause, dropped: dict[str, _Sums]
+def drop(
+    db: sqlite3.Connection, rows: Sequence[_Row], cause: GapCause, dropped: dict[str, Sums]
 ) -> None:
+    """Deletes batches and declares the gaps.
+
+    Args:
+        db: inside a transaction.
+        rows: their `COLUMNS`.
+        cause: why.
+        dropped: where to add them up, by flow.
+    """
     keys = [(row[0],) for row in rows]
     db.executemany("DELETE FROM batch WHERE id=?", keys)
     db.executemany("DELETE FROM payload WHERE id=?", keys)
@@ -175,7 +188,8 @@ def _declare(db: sqlite3.Connection, same: tuple[str, int, GapCause], rows: Sequ
         )
 
 
-def _told(dropped: dict[str, _Sums]) -> tuple[Dropped, ...]:
+def told(dropped: dict[str, Sums]) -> tuple[Dropped, ...]:
+    """Tells what was added up, by flow."""
     return tuple(Dropped(flow, *sums) for flow, sums in sorted(dropped.items()))
 
 
@@ -200,7 +214,7 @@ def _from_oldest(db: sqlite3.Connection, lane: int, chunk: int = _CHUNK) -> Iter
     for (number,) in streams.fetchall():
         after, end = (number << STREAM_SHIFT) - 1, (number + 1) << STREAM_SHIFT
         while rows := db.execute(
-            f"SELECT {_COLUMNS} FROM batch WHERE id > ? AND id < ? ORDER BY id LIMIT {chunk}",  # noqa: S608 - no input
+            f"SELECT {COLUMNS} FROM batch WHERE id > ? AND id < ? ORDER BY id LIMIT {chunk}",  # noqa: S608 - no input
             (after, end),
         ).fetchall():
             yield from rows
@@ -215,6 +229,13 @@ def oldest_ms(db: sqlite3.Connection, lane: int) -> int | None:
         lane: row of the lane.
 
     Returns:
-        Milliseconds since 1970, or None when nothing waits.
+        Milliseconds since 1970, or None when nothing waits; of what counts from a boot of which
+        nobody knows when it was, the earliest that it can be.
     """
-    return next((row[3] for row in _from_oldest(db, lane, chunk=1)), None)
+    row = next(_from_oldest(db, lane, chunk=1), None)
+    if row is None:
+        return None
+    held = db.execute(
+        "SELECT low FROM held WHERE number=? AND high IS NULL", (row[0] >> STREAM_SHIFT,)
+    ).fetchone()
+    return row[3] + (held[0] if held else 0)

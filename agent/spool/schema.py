@@ -51,6 +51,10 @@ _TABLES: Final = """
 CREATE TABLE spool (
   id BLOB NOT NULL, fence INTEGER NOT NULL, answered INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE held (
+  number INTEGER PRIMARY KEY, id INTEGER NOT NULL, lane INTEGER NOT NULL, boot TEXT NOT NULL,
+  low INTEGER NOT NULL, high INTEGER
+) STRICT;
 CREATE TABLE floor (at INTEGER NOT NULL, boot INTEGER NOT NULL) STRICT;
 CREATE TABLE lane (
   id INTEGER PRIMARY KEY, flow TEXT NOT NULL UNIQUE, recipient TEXT NOT NULL,
@@ -216,7 +220,8 @@ def bring_up(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        wanted = ["batch_expires", "TABLE gap", "gap_flow", "absence", "twin", "TABLE target"]
+        wanted = ["batch_expires", "TABLE gap", "gap_flow", "absence", "twin"]
+        wanted += ["TABLE target", "TABLE held"]
         db.execute("DROP TABLE target")
         db.execute("DROP INDEX gap_flow")
         db.execute("ALTER TABLE gap RENAME TO gap_before")

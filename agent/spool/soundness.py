@@ -39,6 +39,7 @@ _TEXTS: Final = (
     "SELECT flow, recipient FROM lane",
     "SELECT flow FROM gap",
     "SELECT flow FROM absence",
+    "SELECT boot FROM held",
     "SELECT DISTINCT flow, recipient FROM sent",
     "SELECT DISTINCT flow, recipient FROM handed",
     "SELECT flow FROM refusal",
@@ -58,6 +59,8 @@ _STRANGE: Final = {
     " OR EXISTS (SELECT 1 FROM sent WHERE at NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM handed WHERE at NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM refusal WHERE said NOT BETWEEN 0 AND :last)"
+    " OR EXISTS (SELECT 1 FROM held WHERE low NOT BETWEEN 0 AND :last"
+    " OR high NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM floor WHERE at NOT BETWEEN 0 AND :last OR boot<0)"
     " OR EXISTS (SELECT 1 FROM inbox WHERE received NOT BETWEEN 0 AND :last)"
     " OR EXISTS (SELECT 1 FROM health WHERE since NOT BETWEEN 0 AND :last)"

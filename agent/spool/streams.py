@@ -11,8 +11,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from agent.spool.boots import begin_stream
 from agent.spool.choice import end_stream
 from agent.spool.erasure import drop_if_empty
+from agent.spool.records import Boot
 from assent.errors import SpoolError
 
 _UNSIGNED: Final = 1 << 64
@@ -48,7 +50,9 @@ def unsigned(stored: int) -> int:
     return stored % _UNSIGNED
 
 
-def enter_stream(db: sqlite3.Connection, lane: int, flow: str, stream: int) -> int:
+def enter_stream(
+    db: sqlite3.Connection, lane: int, flow: str, stream: int, boot: Boot | None = None
+) -> int:
     """Makes a stream the present one of its lane, or goes on in it; the one before it ends.
 
     Args:
@@ -56,6 +60,7 @@ def enter_stream(db: sqlite3.Connection, lane: int, flow: str, stream: int) -> i
         lane: row of the lane.
         flow: id of its flow.
         stream: id of the stream, signed.
+        boot: from which it counts, while nobody knows the time.
 
     Returns:
         The sequence the next batch must have.
@@ -76,4 +81,6 @@ def enter_stream(db: sqlite3.Connection, lane: int, flow: str, stream: int) -> i
         "INSERT INTO stream VALUES (NULL, ?, ?) RETURNING number", (stream, lane)
     ).fetchall()[0]
     db.execute("UPDATE lane SET stream=?, next=0 WHERE id=?", (number, lane))
+    if boot is not None:
+        begin_stream(db, lane, boot)
     return 0

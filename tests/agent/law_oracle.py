@@ -11,7 +11,10 @@ Law, as it is read here:
   - a flow is open while the newest word about exactly this flow is a yes of the owner that has not
     ended, was said to the terms in force or to wider ones, and leaves something of them; the policy
     that lies there is usable; the clock is trusted; and no broken form lies there, unless the flow
-    is core;
+    is core. Where only the clock is missing it is held;
+  - what a held flow took lies where its boot lies: once a clock is trusted in that boot, there; if
+    none ever was, somewhere between the latest that was past before it and the boot that knows the
+    time. It may leave when it lies in the yes wherever it may lie;
   - a form acts once; within it a no always acts; after a no only a yes with an instant of its own
     acts that is later than the no; nothing said before a ledger was lost acts again;
   - a reading may leave while its flow is open, if its instant lies in the unbroken yes, what it
@@ -133,6 +136,12 @@ class Reading:
     moment: int
     live: bool
     """Whether its instant is when it came; else a device handed it over late."""
+    boot: str | None = None
+    """The boot it counts from, where nobody knew the time when it came."""
+    mono_ms: int = 0
+    """How long after that boot it came."""
+    low_ms: int = 0
+    """That boot did not begin earlier."""
 
 
 @dataclasses.dataclass
@@ -153,8 +162,12 @@ class Oracle:
     moment: int = 0
     floor_ms: int = 0
     """The latest that a trusted clock ever said, and the time since."""
-    taken: dict[tuple[str, int], Terms] = dataclasses.field(default_factory=dict)
-    """Under which terms a flow took a reading."""
+    boot: str = ""
+    boot_ms: int = 0
+    taken: dict[tuple[str, int], tuple[Terms, Reading]] = dataclasses.field(default_factory=dict)
+    """Under which terms a flow took a reading, and as what."""
+    bounds: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """Between which two instants a boot began, once a clock was trusted in it or after it."""
     unsealed: dict[str, list[Reading]] = dataclasses.field(default_factory=dict)
     waiting: dict[str, list[Reading]] = dataclasses.field(default_factory=dict)
     """Readings that have to be there, by flow: nothing that happened took them away."""
@@ -279,12 +292,17 @@ class Oracle:
         self.unsealed.clear()
 
     def take(self, reading: Reading) -> None:
-        """A reading comes to every open flow."""
-        for flow in self.open_flows():
+        """A reading comes to every flow that is open or held."""
+        if not self.trusted:
+            low_ms = max(0, self.floor_ms - self.boot_ms)
+            reading = dataclasses.replace(
+                reading, boot=self.boot, mono_ms=self.boot_ms, low_ms=low_ms
+            )
+        for flow in self.open_flows() | self.held_flows():
             terms = self.agreed(flow)
             assert terms is not None
-            self.taken[flow, reading.number] = terms
-            if reading.live and self.is_in_the_yes(flow, reading):
+            self.taken[flow, reading.number] = terms, reading
+            if reading.boot or (reading.live and self.is_in_the_yes(flow, reading)):
                 self.unsealed.setdefault(flow, []).append(reading)
 
     def seal(self) -> None:
@@ -300,26 +318,76 @@ class Oracle:
             if self.is_paused(flow):
                 self.waiting.setdefault(flow, []).extend(self.unsealed.pop(flow, []))
                 continue
-            terms = self.agreed(flow) if flow in self.open_flows() else None
+            unsealed = self.unsealed.pop(flow, [])
+            drained = [one for one in unsealed if (one.boot is None) is not self.trusted]
+            self.waiting.setdefault(flow, []).extend(drained)
+            self.unsealed[flow] = [one for one in unsealed if one not in drained]
+            runs = flow in self.open_flows() | self.held_flows()
+            terms = self.agreed(flow) if runs else None
             if terms is None or terms != self.basis.get(flow, terms):
                 self.waiting.pop(flow, None)
                 self.unsealed.pop(flow, None)
                 self.basis.pop(flow, None)
-        for flow in self.open_flows():
+        for flow in self.open_flows() | self.held_flows():
             terms = self.agreed(flow)
             assert terms is not None
             self.basis[flow] = terms
+        if self.trusted:
+            self._resolve()
         for places in (self.waiting, self.unsealed):
             for flow in places.keys() & self.open_flows():
                 # An end may have come, or a no been said, while nobody was at home.
-                kept = [one for one in places[flow] if self.is_in_the_yes(flow, one)]
+                kept = [one for one in places[flow] if self._has_to_stay(flow, one)]
                 places[flow] = [one for one in kept if not self._is_too_old(one)]
+
+    def _resolve(self) -> None:
+        """A trusted clock tells when this boot began, and that every other one had ended by then."""
+        began_ms = self.now_ms - self.boot_ms
+        taken = {reading for _, reading in self.taken.values() if reading.boot is not None}
+        for boot in {one.boot for one in taken} - self.bounds.keys():
+            assert boot is not None
+            mine = [one for one in taken if one.boot == boot]
+            if boot == self.boot:
+                self.bounds[boot] = began_ms, began_ms
+            else:
+                lasted_ms = max(one.mono_ms for one in mine) // 1_000 * 1_000
+                self.bounds[boot] = min(one.low_ms for one in mine), began_ms - lasted_ms
+
+    def _has_to_stay(self, flow: str, reading: Reading) -> bool:
+        """Whether nothing gives a reason to let it go.
+
+        Of what was held nobody can say without knowing what was sealed with what: here the whole
+        boot has to lie in the yes, with the longest window to spare.
+        """
+        if reading.boot is None:
+            return self.is_in_the_yes(flow, reading)
+        low_ms, high_ms = self.bounds[reading.boot]
+        is_sound = low_ms <= high_ms
+        mine = [
+            one.mono_ms
+            for (whose, _), (_, one) in self.taken.items()
+            if whose == flow and one.boot == reading.boot
+        ]
+        if reading.boot != self.boot:
+            high_ms = max(high_ms, self.now_ms - self.boot_ms)
+        first, last = low_ms + min(mine) - 1_000, high_ms + max(mine) + 120_000
+        exact = dataclasses.replace(reading, boot=None)
+        return is_sound and all(
+            self.is_in_the_yes(flow, dataclasses.replace(exact, at_ms=at)) for at in (first, last)
+        )
 
     # -- what follows --------------------------------------------------------------------------
 
     def open_flows(self) -> set[str]:
         """The flows that may run now."""
-        if self.policy is None or not self.trusted:
+        return self._running() if self.trusted else set()
+
+    def held_flows(self) -> set[str]:
+        """The flows that nothing but the time stands against."""
+        return set() if self.trusted else self._running()
+
+    def _running(self) -> set[str]:
+        if self.policy is None:
             return set()
         return {
             flow
@@ -341,9 +409,6 @@ class Oracle:
         """Whether it is off though nobody took anything back: what waits is kept."""
         if self.policy is None:
             return True
-        if not self.trusted:
-            newest = self.newest(flow)
-            return newest is not None and newest.yes and self.agreed(flow) is not None
         return self.agreed(flow) is not None and self._is_held_by_the_form(flow)
 
     def agreed(self, flow: str) -> Terms | None:
@@ -372,8 +437,11 @@ class Oracle:
         taken = self.taken.get((flow, reading.number))
         if taken is None:
             return "the flow was not open when it came"
-        if not agreed.covers(taken):
+        terms, reading = taken
+        if not agreed.covers(terms):
             return "it was taken under wider terms"
+        if reading.boot is not None and reading.boot not in self.bounds:
+            return "nobody knows when it was"
         if not self.is_in_the_yes(flow, reading):
             return "it lies outside the unbroken yes"
         return None
@@ -384,9 +452,12 @@ class Oracle:
         if not run:
             return False
         first, last = run[-1], run[0]
+        early_ms = late_ms = reading.at_ms
+        if reading.boot is not None:
+            early_ms, late_ms = (one + reading.mono_ms for one in self.bounds[reading.boot])
         return (
-            first.at_ms <= reading.at_ms
-            and (last.until_ms is None or reading.at_ms < last.until_ms)
+            first.at_ms <= early_ms
+            and (last.until_ms is None or late_ms < last.until_ms)
             and (not reading.live or self._order_begins(flow) < reading.moment)
         )
 
@@ -499,4 +570,7 @@ class Oracle:
         return self.form_is_broken and self.policy.flows[flow].function != "core"
 
     def _is_too_old(self, reading: Reading) -> bool:
-        return reading.at_ms + KEPT_DAYS * DAY <= self.now_ms
+        at_ms = reading.at_ms
+        if reading.boot is not None:
+            at_ms = self.bounds[reading.boot][1] + reading.mono_ms - 1_000
+        return at_ms + KEPT_DAYS * DAY <= self.now_ms

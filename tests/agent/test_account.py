@@ -202,7 +202,7 @@ def test_uplinks_are_told_while_the_agent_runs(house: House) -> None:
     [
         ("system", True, "trusted as it is (clock.trust = system)"),
         ("synchronised", True, "trusted"),
-        ("synchronised", False, "not trusted yet: nothing is collected"),
+        ("synchronised", False, "not trusted yet: what comes is held here, sealed, until it is"),
     ],
 )
 def test_what_the_clock_is_worth_is_told(

@@ -19,7 +19,7 @@ from agent.floor import Floor
 from agent.gate import decide
 from agent.keys import Keys
 from agent.lane import Lane
-from agent.path import Permit, Reason, Refusal
+from agent.path import Permit, Reason, Refusal, Verdict
 from agent.pipeline import Pipeline
 from agent.records import State
 from agent.router import Router
@@ -211,7 +211,7 @@ def test_the_twin_without_a_no_everything_leaves(house: House) -> None:
     assert house.leaves("maker").keys() == {CORE, DIAGNOSIS}
 
 
-def verdicts(of: Policy, *, accepted: bool) -> dict[str, Permit | Refusal]:
+def verdicts(of: Policy, *, accepted: bool) -> dict[str, Verdict]:
     """What the gate says of a policy to whose core flow somebody said yes, or of one in silence."""
     ledger = ledger_in_memory(NOON - 100 * DAY)
     if accepted:

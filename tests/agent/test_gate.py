@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent.gate import decide
 from agent.ledger import Ledger
-from agent.path import Permit, Reason, Refusal
+from agent.path import Pending, Permit, Reason, Refusal, Verdict
 from agent.records import Decision, State
 from assent.policy.expressions import parse as transform
 from assent.policy.model import Policy
@@ -62,7 +62,7 @@ def judged(
     unknown_since_ms: int | None = None,
     ledger: Ledger | None = None,
     **more: Any,
-) -> dict[str, Permit | Refusal]:
+) -> dict[str, Verdict]:
     circumstances: dict[str, Any] = {
         "form_broken": False,
         "admitted": EVERYBODY,
@@ -76,12 +76,14 @@ def judged(
     return decide(signed(of) if of else None, trouble, ledger, **circumstances)
 
 
-def verdict(*words: Word, flow: str = DIAGNOSIS, **more: Any) -> Permit | Refusal:
+def verdict(*words: Word, flow: str = DIAGNOSIS, **more: Any) -> Verdict:
     return judged(*words, **more)[flow]
 
 
 def reason(*words: Word, flow: str = DIAGNOSIS, **more: Any) -> Reason | None:
     found = verdict(*words, flow=flow, **more)
+    if isinstance(found, Pending):
+        return Reason.HELD
     return found.reason if isinstance(found, Refusal) else None
 
 
@@ -209,7 +211,7 @@ CASES: list[tuple[str, dict[str, Any], Reason | None]] = [
     # time
     ("an end in the future runs", {"records": [record(until_ms=NOON + 1)]}, None),
     ("an end that is now has come", {"records": [record(until_ms=NOON)]}, Reason.EXPIRED),
-    ("an untrusted clock permits nothing", {"records": [YES], "clock_trusted": False}, Reason.CLOCK_UNTRUSTED),
+    ("an untrusted clock permits nothing: the flow is held", {"records": [YES], "clock_trusted": False}, Reason.HELD),
     (
         "an end before the floor has come on an untrusted clock, too",
         {"records": [record(until_ms=HOUR)], "clock_trusted": False, "floor_ms": HOUR},
@@ -218,12 +220,12 @@ CASES: list[tuple[str, dict[str, Any], Reason | None]] = [
     (
         "an end after the floor cannot be judged on an untrusted clock",
         {"records": [record(until_ms=HOUR + 1)], "clock_trusted": False, "floor_ms": HOUR},
-        Reason.CLOCK_UNTRUSTED,
+        Reason.HELD,
     ),
     (
         "an untrusted clock that is ahead ends nothing",
         {"records": [record(until_ms=NOON - 1)], "clock_trusted": False},
-        Reason.CLOCK_UNTRUSTED,
+        Reason.HELD,
     ),
     (
         "an end before the floor has come when the clock goes back",
@@ -485,7 +487,7 @@ class Case:
         ]
         return ledger_of(*words, unknown_since_ms=NOON if self.unknown else None)
 
-    def verdict(self) -> Permit | Refusal:
+    def verdict(self) -> Verdict:
         return verdict(
             ledger=self.ledger,
             flow=self.flow,

@@ -47,7 +47,7 @@ from hypothesis.stateful import (
 import agent.enrol
 from agent.floor import Mark
 from agent.letterbox import SETTLE_MS
-from agent.path import Permit
+from agent.path import Pending, Permit
 from agent.records import FormRead, PolicyInForce, Start
 from agent.records.wire import decode_entry
 from agent.site import FLOOR, LEDGER, POLICY, SIGNATURE
@@ -56,7 +56,7 @@ from agent.spool.schema import beside
 from agent.storage import previous
 from agent.witness import witness_of
 from assent.cosekey import SigningKey
-from assent.envelope import Opened
+from assent.envelope import ClockQuality, Opened
 from assent.errors import AssentError, ConfigError, RefusedError, UsageError
 from firmware_bridge.sample import Instant, Sample
 from tests.agent.installed import MAKER, WASHER, House, copied, install
@@ -303,6 +303,7 @@ class LawClock(ManualClock):
     def restart(self, wall_ms: int, mono_ms: int) -> None:
         """The machine boots."""
         self._wall_ms, self._mono_ms = wall_ms, mono_ms
+        self.boot_id = f"{int(self.boot_id[-4:]) + 1:036}"
 
     def wait(self, duration_ms: int, event: threading.Event | None = None) -> bool:
         self.uplink()
@@ -390,6 +391,7 @@ class LawMachine(RuleBasedStateMachine):
         for oracle in oracles or self.oracles:
             oracle.now_ms, oracle.trusted = self.now_ms, self.clock.trusted
             oracle.floor_ms = self.floor.later(self.boot_ms)
+            oracle.boot, oracle.boot_ms = self.clock.boot_id, self.boot_ms
 
     def observe(self) -> None:
         """A running agent looks at the clock."""
@@ -825,6 +827,10 @@ class LawMachine(RuleBasedStateMachine):
         lanes = self.house.spool.lanes()
         return {flow for flow, lane in lanes.items() if lane.state is LaneState.OPEN}
 
+    def held_lanes(self) -> set[str]:
+        lanes = self.home.spool.lanes()
+        return {flow for flow, lane in lanes.items() if lane.state is LaneState.HELD}
+
     def is_broken(self) -> bool:
         return self.house is not None and self.house.site.form_trouble is not None
 
@@ -915,6 +921,25 @@ class LawMachine(RuleBasedStateMachine):
         if self.house is not None:
             self.what_can_leave_may_leave()
         self.reload(kill)  # as the service does when it sees the clock flip
+
+    @up
+    @rule(count=st.integers(1, 2), boots=st.booleans(), knows=st.booleans())
+    def a_while_without_the_time(self, count: int, boots: bool, knows: bool) -> None:
+        """What comes is held; then the time is known, in this boot or in a later one."""
+        self.clock.trusted = False
+        self.look()
+        self.reload(None)
+        self.readings_come(count=count, late=0, seal=True)
+        if boots:
+            self.stop()
+            self.the_power_comes_back(20 * MINUTE, trusted=False)
+            if self.house is None:
+                self.begin(None)
+            self.readings_come(count=1, late=0, seal=True)
+        if knows:
+            self.clock.trusted = True
+            self.look()
+            self.reload(None)
 
     # --- the process
 
@@ -1214,6 +1239,9 @@ class LawMachine(RuleBasedStateMachine):
                         left.add((flow, column.attribute, reading.number))
                         why = oracle.may_leave(flow, column.attribute, reading)
                         assert why is None, (flow, column.attribute, reading, why)
+                        reading = oracle.taken[flow, reading.number][1]
+                        by_boot = batch.header.clock is ClockQuality.UNTRUSTED
+                        assert by_boot is (reading.boot is not None)
                         self.is_as_coarse_as_agreed(flow, column.attribute, reading, ms, value)
         for flow in oracle.open_flows():
             agreed = oracle.agreed(flow)
@@ -1229,15 +1257,18 @@ class LawMachine(RuleBasedStateMachine):
         agreed = self.oracle.agreed(flow)
         assert agreed is not None
         grain = agreed.attributes[name]
+        held = reading.boot is not None
+        at_ms = reading.mono_ms if held else reading.at_ms
+        begins_ms = 0 if held else self.oracle.begins_ms(flow)
         if grain.way == "round":
-            second_ms = reading.at_ms // SECOND * SECOND
+            second_ms = at_ms // SECOND * SECOND
             # The second in which a yes began had begun before it.
-            assert ms == second_ms + SECOND * (second_ms < self.oracle.begins_ms(flow))
+            assert ms == second_ms + SECOND * (second_ms < begins_ms)
             assert value % grain.size == 0
         else:
             assert ms % (grain.size * MINUTE) == 0
-            assert ms <= reading.at_ms < ms + grain.size * MINUTE
-            assert ms >= self.oracle.begins_ms(flow)
+            assert ms <= at_ms < ms + grain.size * MINUTE
+            assert ms >= begins_ms
 
     @invariant()
     def the_law_holds(self) -> None:
@@ -1257,6 +1288,9 @@ class LawMachine(RuleBasedStateMachine):
         )
         verdicts = self.home.pipeline.verdicts
         permits = {flow for flow, one in verdicts.items() if isinstance(one, Permit)}
+        pending = {flow for flow, one in verdicts.items() if isinstance(one, Pending)}
+        for held_now in (self.held_lanes(), pending):
+            assert held_now == oracle.held_flows()
         for open_now in (self.open_lanes(), permits):
             agreed = oracle.open_flows()
             assert open_now <= agreed, f"{open_now - agreed} should be shut"
@@ -1419,6 +1453,23 @@ def test_a_yes_has_ended_when_its_end_is_now(machine: LawMachine) -> None:
     assert machine.now_ms == newest.until_ms
     machine.the_law_holds()
     assert DIAGNOSIS not in machine.open_lanes()
+
+
+@pytest.mark.parametrize("boots", [False, True])
+def test_what_was_held_leaves_as_soon_as_the_time_is_known(
+    machine: LawMachine, boots: bool
+) -> None:
+    before = len(machine.leasable())
+    machine.a_while_without_the_time(count=2, boots=boots, knows=False)
+    machine.the_law_holds()
+    assert (machine.open_lanes(), machine.held_lanes()) == (set(), {SERVICE, DIAGNOSIS, ADVICE})
+    assert machine.leasable() == []
+    machine.trust_is_lost_or_comes_back(None)
+    machine.the_law_holds()
+    assert machine.open_lanes() == {SERVICE, DIAGNOSIS, ADVICE}
+    assert len(machine.leasable()) > before
+    held = [one for _, one in machine.leasable() if one.header.clock is ClockQuality.UNTRUSTED]
+    assert {one.header.flow for one in held} >= {SERVICE, DIAGNOSIS}
 
 
 def test_the_twin_what_waits_survives_a_cut_a_night_and_a_renewed_yes(machine: LawMachine) -> None:

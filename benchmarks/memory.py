@@ -139,7 +139,7 @@ def grown(household: Household, *, two: bool) -> list[tuple[float, float]]:
     household.devices(speed=0)
     running = Running(household, two=two)
     try:
-        points = []
+        points: list[tuple[float, float]] = []
         end = time.monotonic() + _GROW_PATIENCE_S
         while not points or points[-1][0] < _GROW_MILLIONS:
             if time.monotonic() > end:

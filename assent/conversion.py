@@ -21,6 +21,17 @@ from msgspec import inspect as shape
 
 from assent.nearest import nearest
 from assent.places import Path
+from assent.wording import (
+    AnyList,
+    came,
+    cut,
+    described,
+    expected_of,
+    near,
+    noun,
+    parser_of,
+    words_of,
+)
 
 
 class Mistake(msgspec.Struct, frozen=True):
@@ -39,14 +50,12 @@ class _Bad(enum.Enum):
 
 BAD: Final = _Bad.BAD
 
-_Sequence = shape.ListType | shape.VarTupleType | shape.SetType | shape.FrozenSetType
 _MAKERS: Final[dict[type[shape.Type], Callable[[list[object]], object]]] = {
     shape.ListType: list,
     shape.VarTupleType: tuple,
     shape.SetType: set,
     shape.FrozenSetType: frozenset,
 }
-_SHOWN: Final = 40  # characters of a value that a message repeats
 
 
 class Converter:
@@ -80,7 +89,7 @@ class Converter:
                 made = self._any(value, inner, path, schema.get("description", expected))
             case shape.UnionType():
                 made = self._union(value, kind, path, expected)
-            case shape.StructType(cls=cls) | shape.CustomType(cls=cls) if _parser(cls):
+            case shape.StructType(cls=cls) | shape.CustomType(cls=cls) if parser_of(cls):
                 made = self._parsed(value, cls, path)
             case shape.StructType():
                 made = self._struct(value, kind, path)
@@ -89,15 +98,15 @@ class Converter:
             case shape.ListType() | shape.VarTupleType() | shape.SetType() | shape.FrozenSetType():
                 made = self._sequence(value, kind, path)
             case _:
-                made = self._leaf(value, kind, path, expected or _expected(kind))
+                made = self._leaf(value, kind, path, expected or expected_of(kind))
         return made
 
     def _leaf(self, value: object, kind: shape.Type, path: Path, expected: str) -> object:
         made = _plain(value, kind)
         if made is not BAD and _within(made, kind):
             return made
-        message = f"expected {expected}, got {_came(value)}"
-        return self._note(path, message, _near(value, kind))
+        message = f"expected {expected}, got {came(value)}"
+        return self._note(path, message, near(value, kind))
 
     def _union(
         self, value: object, kind: shape.UnionType, path: Path, expected: str | None
@@ -106,13 +115,13 @@ class Converter:
         for member in members:
             if len(members) == 1 or _takes(value, member):
                 return self._any(value, member, path, expected)
-        known = " or ".join(expected or _expected(member) for member in members)
-        return self._note(path, f"expected {known}, got {_came(value)}")
+        known = " or ".join(expected or expected_of(member) for member in members)
+        return self._note(path, f"expected {known}, got {came(value)}")
 
     def _parsed(self, value: object, cls: type, path: Path) -> object:
-        parser = _parser(cls)
+        parser = parser_of(cls)
         if parser is None or not isinstance(value, str):
-            return self._note(path, f"expected {_noun(cls)}, got {_came(value)}")
+            return self._note(path, f"expected {noun(cls)}, got {came(value)}")
         try:
             return parser(value)
         except ValueError as exc:
@@ -120,7 +129,7 @@ class Converter:
 
     def _struct(self, value: object, kind: shape.StructType, path: Path) -> object:
         if not isinstance(value, dict):
-            return self._note(path, f"expected a table, got {_came(value)}")
+            return self._note(path, f"expected a table, got {came(value)}")
         fields = {field.encode_name: field for field in kind.fields}
         before = len(self.mistakes)
         for key in value:
@@ -131,7 +140,7 @@ class Converter:
             if key in value:
                 made[field.name] = self._any(value[key], field.type, (*path, key), None)
             elif field.required:
-                self._note(path, f"missing key {key!r}: expected {_described(field.type)}")
+                self._note(path, f"missing key {key!r}: expected {described(field.type)}")
         if len(self.mistakes) > before:
             return BAD
         try:
@@ -141,22 +150,22 @@ class Converter:
 
     def _unknown(self, path: Path, key: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        message = f"unknown key {_cut(key)!r}, expected one of {', '.join(names)}"
+        message = f"unknown key {cut(key)!r}, expected one of {', '.join(names)}"
         self._note(path, message, nearest(key, names))
 
     def _dict(self, value: object, kind: shape.DictType, path: Path) -> object:
         if not isinstance(value, dict):
-            return self._note(path, f"expected a table, got {_came(value)}")
+            return self._note(path, f"expected a table, got {came(value)}")
         made = {}
         for key, inner in value.items():
             name = self._any(key, kind.key_type, (*path, key), None)
             made[name] = self._any(inner, kind.value_type, (*path, key), None)
         return self._counted(made, kind, path)
 
-    def _sequence(self, value: object, kind: _Sequence, path: Path) -> object:
+    def _sequence(self, value: object, kind: AnyList, path: Path) -> object:
         if not isinstance(value, list):
             hint = f"[[{path[-1]}]], in double brackets" if isinstance(value, dict) else None
-            return self._note(path, f"expected {_expected(kind)}, got {_came(value)}", hint)
+            return self._note(path, f"expected {expected_of(kind)}, got {came(value)}", hint)
         made = [
             self._any(inner, kind.item_type, (*path, index), None)
             for index, inner in enumerate(value)
@@ -167,7 +176,7 @@ class Converter:
     def _counted(
         self,
         made: dict[object, object] | list[object],
-        kind: _Sequence | shape.DictType,
+        kind: AnyList | shape.DictType,
         path: Path,
     ) -> object:
         least, most = kind.min_length or 0, kind.max_length
@@ -180,22 +189,18 @@ class Converter:
 _describe = functools.cache(shape.type_info)
 
 
-def _parser(cls: type) -> Callable[[str], object] | None:
-    return getattr(cls, "parse", None)
-
-
 def _takes(value: object, kind: shape.Type) -> bool:
     """Says whether a value is of the sort that a member of a union is written in."""
     if isinstance(kind, shape.Metadata):
         return _takes(value, kind.type)
-    if isinstance(kind, shape.StructType | shape.CustomType) and _parser(kind.cls):
+    if isinstance(kind, shape.StructType | shape.CustomType) and parser_of(kind.cls):
         return isinstance(value, str)
     if isinstance(kind, shape.StructType | shape.DictType):
         return isinstance(value, dict)
-    if isinstance(kind, _Sequence):
+    if isinstance(kind, AnyList):
         return isinstance(value, list)
     if isinstance(kind, shape.LiteralType | shape.EnumType):
-        return isinstance(value, str) and any(isinstance(word, str) for word in _words(kind))
+        return isinstance(value, str) and any(isinstance(word, str) for word in words_of(kind))
     return _plain(value, kind) is not BAD
 
 
@@ -265,84 +270,3 @@ def _within(value: object, kind: shape.Type) -> bool:
     if isinstance(kind, shape.DateTimeType) and isinstance(value, dt.datetime):
         return kind.tz is None or (value.tzinfo is not None) == kind.tz
     return True
-
-
-def _words(kind: shape.Type) -> tuple[object, ...]:
-    if isinstance(kind, shape.LiteralType):
-        return kind.values
-    if isinstance(kind, shape.EnumType):
-        return tuple(member.value for member in kind.cls)
-    return ()
-
-
-def _near(value: object, kind: shape.Type) -> str | None:
-    known = [word for word in _words(kind) if isinstance(word, str)]
-    return nearest(value, known) if isinstance(value, str) else None
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-_EXPECTED: Final[dict[type[shape.Type], str]] = {
-    shape.StrType: "a text in quotes",
-    shape.IntType: "a whole number",
-    shape.FloatType: "a number",
-    shape.BoolType: "true or false",
-    shape.DateType: "a date such as 2027-11-30",
-    shape.DateTimeType: "a date and time with its offset such as 2026-11-22T10:15:00+08:00",
-    shape.TimeType: "a time of day such as 10:15:00",
-    shape.StructType: "a table",
-    shape.DictType: "a table",
-}
-
-
-def _expected(kind: shape.Type) -> str:
-    words = _words(kind)
-    if words:
-        return f"one of {', '.join(repr(word) for word in words)}"
-    if isinstance(kind, shape.CustomType | shape.StructType) and _parser(kind.cls):
-        return _noun(kind.cls)
-    if isinstance(kind, _Sequence):
-        return "a list in square brackets"
-    limits = [f"{word} {limit}" for word, limit in _limits(kind) if limit is not None]
-    return " ".join([_EXPECTED.get(type(kind), "a text in quotes"), *limits[:2]])
-
-
-def _noun(cls: type) -> str:
-    example = f" such as '{cls.EXAMPLE}'" if hasattr(cls, "EXAMPLE") else ""
-    return f"a {cls.__name__.lower()} in quotes{example}"
-
-
-def _limits(kind: shape.Type) -> tuple[tuple[str, object], ...]:
-    if isinstance(kind, shape.IntType | shape.FloatType):
-        over = ("from", kind.ge), ("over", kind.gt)
-        return (*over, ("up to", kind.le), ("under", kind.lt))
-    return ()
-
-
-def _described(kind: shape.Type) -> str:
-    """What a missing key should have held, in words."""
-    if isinstance(kind, shape.Metadata):
-        schema = kind.extra_json_schema or {}
-        return str(schema.get("description") or _described(kind.type))
-    if isinstance(kind, shape.UnionType):
-        members = [member for member in kind.types if not isinstance(member, shape.NoneType)]
-        return " or ".join(_described(member) for member in members)
-    return _expected(kind)
-
-
-def _came(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return f"the text {_cut(value)!r}"
-        case int() | float():
-            return f"the number {_cut(str(value))}"
-        case dict():
-            return "a table"
-        case list():
-            return "a list"
-        case _:
-            return f"the {type(value).__name__} {value}"

@@ -49,6 +49,7 @@ FIELDS = [
     Field("a.bit", "bits", table="input", address=23, bit=3),
     Field("a.event", "bits", table="input", address=24, events={"0": "on", "15": "off"}),
     Field("a.name", "uint16", table="input", address=25, names={"0": "none", "1": "one"}),
+    Field("a.power", "uint64", table="input", address=26, exponent=30),
 ]
 
 
@@ -125,7 +126,10 @@ DECODERS: dict[str, tuple[Decode, Sequence[bytes]]] = {
         [b"c03115", b"a020d3", b"0010"],
     ),
     "recording.block": (_recording(), [b"1.5,17,true,cotton,31.2 121.4", b"-1,,0,,"]),
-    "modbus.registers": (_registers(), [bytes(range(52)), b"\x7f\xc0" * 26, b"TEST-001" * 7]),
+    "modbus.registers": (
+        _registers(),
+        [bytes(range(60)) + b"\0\x0a", b"\x7f\xc0" * 26, b"TEST-001" * 7 + b"\xff\xf6\0\0\xff\xf6"],
+    ),
     "modbus.rtu_answer": (
         _frames(frames.rtu_answer),
         [bytes.fromhex("010304000100022a32"), bytes.fromhex("018302c0f1")],

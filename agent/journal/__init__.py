@@ -76,7 +76,7 @@ class Journal:
             self._areas.forget()
         self.damaged_ms = self._areas.damaged_ms
         for part in parts.values():
-            self._note(whole([part]))
+            self._note(whole([part], hurried=True))
 
     @property
     def streams(self) -> Mapping[int, str]:
@@ -148,7 +148,7 @@ class Journal:
         left = self._left()
         for stream, number in states.items():
             left[stream].states = {number: left[stream].states[number]}
-        self._begin(left, ())
+        self._begin(left, (), hurried=True)
         self._areas.wipe(whole=True)
 
     def stored(self, stream: int, number: int) -> None:
@@ -171,7 +171,7 @@ class Journal:
         mine = {stream for stream, told in self._told.items() if told.flow in flows}
         self._ended |= mine
         if mine:
-            self._begin(self._left(), ())
+            self._begin(self._left(), (), hurried=True)
         if not self._areas.is_wiped:
             self._areas.wipe(whole=True)
 
@@ -192,9 +192,11 @@ class Journal:
                 part.states = later or {number: State(part.at_ms)}
         return {stream: part for stream, part in parts.items() if stream not in self._ended}
 
-    def _begin(self, parts: Mapping[int, Part], news: Sequence[News]) -> None:
+    def _begin(
+        self, parts: Mapping[int, Part], news: Sequence[News], *, hurried: bool = False
+    ) -> None:
         """Begins a generation with what is left and what is new; the old one is to be wiped."""
-        everything = [*whole(parts.values()), *news]
+        everything = [*whole(parts.values(), hurried=hurried), *news]
         self._areas.begin(encode(self._spool, everything))
         self._told.clear()
         self._stored.clear()

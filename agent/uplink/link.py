@@ -73,7 +73,8 @@ class Link:
         self._since = 0.0
         self._not_before = 0.0
         self._keepalive_s = world.keepalive_s
-        self._refused_with: tuple[tuple[int, int], ...] | None = None
+        self._dialled_with = certificate_state(target)
+        self._is_refused = False
         self._backoff = Backoff(world.rng)
         self._version = Version.V5
         self._proven = False
@@ -141,8 +142,8 @@ class Link:
             self._lose_patience(self._connection, now)
 
     def _see_new_certificate(self, now: float) -> None:
-        if self._refused_with not in {None, certificate_state(self.target)}:
-            self._refused_with = None
+        if self._is_refused and self._dialled_with != certificate_state(self.target):
+            self._is_refused = False
             self._not_before = now
 
     def _lose_patience(self, connection: Connection, now: float) -> None:
@@ -189,6 +190,7 @@ class Link:
             self._tell(LinkState.CONNECTING)  # not at every attempt: each report is a write
         self._since = now
         self._keepalive_s = self._world.keepalive_s
+        self._dialled_with = certificate_state(self.target)
         self._connection = Connection(
             self.target,
             self._version,
@@ -267,7 +269,7 @@ class Link:
         lived_s = now - self._since if self._answered else 0.0
         taken_over = self._answered and event.reason == Reason.SESSION_TAKEN_OVER
         wait_s = self._backoff.failed(lived_s, taken_over=taken_over, refused=event.refused)
-        self._refused_with = certificate_state(self.target) if event.refused else None
+        self._is_refused = event.refused
         if not self._answered and event.dialled:
             wait_s = self._change_version(event, wait_s)
         wordless = event.hung_up and self._version is Version.V311

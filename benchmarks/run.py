@@ -14,7 +14,11 @@ from benchmarks import (
     memory,
     modbus,
     path,
+    recovery,
+    spool,
     start,
+    wear,
+    week,
     wire,
     withdrawal,
 )
@@ -24,7 +28,8 @@ def main() -> int:
     """Prints the figures and keeps them; exit code 1 when one of them breaks its promise."""
     benches = (wire.main, day.main, path.main, live.main, likeness.main)
     programs = (withdrawal.main, start.main, commands.main, memory.main, modbus.main, devices.main)
-    return max([main() for main in benches + programs])
+    outages = (spool.main, recovery.main, wear.main, week.main)
+    return max([main() for main in benches + programs + outages])
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def starts(path: Path) -> list[float]:
     """Milliseconds of some starts."""
     took = []
     for _ in range(_STARTS):
-        _forget_pages(path)
+        forget_pages(path)
         began = time.monotonic()
         spool = Spool.open(path)
         took.append((time.monotonic() - began) * 1e3)
@@ -172,7 +172,8 @@ def starts(path: Path) -> list[float]:
     return took
 
 
-def _forget_pages(path: Path) -> None:
+def forget_pages(path: Path) -> None:
+    """Takes a file out of the page cache, so that a start reads it from the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from agent.cli.office import office
@@ -57,13 +58,13 @@ def _flows(flows: list[dict[str, Any]]) -> list[str]:
             [
                 flow["flow"],
                 flow["recipient"],
-                state + (f" ({flow['detail']})" if flow["detail"] else ""),
+                state,
                 _waiting(waiting),
                 flow["last_acknowledged"] or "never",
             ]
         )
     head, *body = table(rows)
-    return [emphasised(head), *body, *_stayed(flows)]
+    return [emphasised(head), *body, *_details(flows, "flow"), *_stayed(flows)]
 
 
 def _state(reason: str) -> str:
@@ -98,12 +99,12 @@ def _devices(devices: list[dict[str, Any]]) -> list[str]:
             [
                 device["id"],
                 device["kind"],
-                device["state"] + (f" ({device['detail']})" if device["detail"] else ""),
+                device["state"],
                 "never" if age is None else f"{age:.0f} s ago",
             ]
         )
     head, *body = table(rows)
-    return [emphasised(head), *body]
+    return [emphasised(head), *body, *_details(devices, "id")]
 
 
 def _uplinks(uplinks: list[dict[str, Any]]) -> list[str]:
@@ -111,10 +112,15 @@ def _uplinks(uplinks: list[dict[str, Any]]) -> list[str]:
     rows += [
         [
             uplink["recipient"],
-            uplink["state"] + (f" ({uplink['detail']})" if uplink["detail"] else ""),
+            uplink["state"],
             uplink["since"] or "",
         ]
         for uplink in uplinks
     ]
     head, *body = table(rows)
-    return [emphasised(head), *body]
+    return [emphasised(head), *body, *_details(uplinks, "recipient")]
+
+
+def _details(rows: Sequence[dict[str, Any]], name: str) -> list[str]:
+    """Sentences below a table: in a column they would push the next one off a narrow screen."""
+    return [f"  {row[name]}: {row['detail']}" for row in rows if row["detail"]]

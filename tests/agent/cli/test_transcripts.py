@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.main import main
+from agent.cli.status import _lines
 from agent.cli.verbs import VERBS
 from agent.settings import load_settings
 from agent.site import make_state
@@ -18,6 +19,7 @@ from tests.agent.installed import filled_in
 from tests.agent.sealed import sealed
 from tests.test_house import REPO
 
+WAITING = {"batches": 0, "readings": 0, "bytes": 0}
 AGENT = """\
 [gateway]
 state = "state"
@@ -213,6 +215,32 @@ def test_what_is_to_be_typed_next_is_told_with_its_place(
     said = out + err
     assert (named is None) or named in said
     assert ("each with: --config DIR" in said) == (named is not None)
+
+
+def test_a_long_reason_stands_below_the_table_of_the_status() -> None:
+    why = "unit 1 does not answer; check power, wiring, unit_id, baud rate and parity"
+    devices = [
+        {
+            "id": "meter-1",
+            "kind": "electricity-meter",
+            "state": "failed",
+            "age_s": 3,
+            "detail": why,
+        },
+        {"id": "gateway", "kind": "gateway", "state": "running", "age_s": 1, "detail": None},
+    ]
+    uplinks = [{"recipient": "maker", "state": "waiting", "since": "now", "detail": "no route"}]
+    flow = {"flow": "service", "recipient": "maker", "on": False, "reason": "not decided"}
+    flow |= {"detail": "", "last_acknowledged": None, "dropped": {}, "lost": 0, "waiting": WAITING}
+    status = {"running": False, "policy": None, "policy_trouble": "none is there", "clock": "right"}
+    status |= {"notices": [], "rejected": {}, "flows": [flow], "devices": devices}
+    told = _lines(status | {"uplinks": uplinks})
+    assert told[told.index(f"  meter-1: {why}") - 2 :][:2] == [
+        "meter-1  electricity-meter  failed   3 s ago",
+        "gateway  gateway            running  1 s ago",
+    ]
+    assert told[-1] == "  maker: no route"
+    assert [line for line in told if why in line] == [f"  meter-1: {why}"]
 
 
 def test_check_holds_a_form_against_the_policy(

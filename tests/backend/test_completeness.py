@@ -154,7 +154,8 @@ def test_a_lost_spool_explains_ends_that_were_not_told_and_no_number_in_between(
 ) -> None:
     lost = gap(GapCause.LOST, 2, last_ms=START_MS + 8 * STEP_MS)
     store.put([batch(1, 0, START_MS), batch(1, 2, START_MS + STEP_MS)])
-    store.put([batch(2, 0, START_MS + 9 * STEP_MS, [lost])])
+    store.put([batch(3, n, START_MS + (3 + n) * STEP_MS) for n in range(3)])
+    store.put([batch(2, 0, START_MS + 9 * STEP_MS, [lost, ended(3, 1)])])
     assert [(hole.cause, hole.stream, hole.numbers) for hole in missing(store)] == [
         (GapCause.LOST, None, None),
         (None, 1, (1, 2)),

@@ -149,6 +149,17 @@ def holes(chain: Chain) -> list[Hole]:
     return [*dict.fromkeys(found), *_endless(chain, taken)]
 
 
+def _is_lost(chain: Chain, stream: int, strand: Strand) -> bool:
+    """Whether a spool that was lost, or put back, explains what its end does not tell."""
+    return any(
+        gap.cause is GapCause.LOST
+        and gap.stream != stream
+        and strand.last_ms is not None
+        and strand.last_ms <= gap.last_ms
+        for gap in chain.gaps
+    )
+
+
 def days(found: Iterable[Hole], span: Span) -> list[Day]:
     """Divides holes by the days they touch.
 
@@ -195,7 +206,7 @@ def _unexplained(
     end = strand.following if strand.end is None else strand.end
     for missing in _without(strand.lacks(0, end), explained):
         yield Hole(None, chain.around(stream, missing), None, stream, missing)
-    if strand.following > end:
+    if strand.following > end and not _is_lost(chain, stream, strand):
         # More came than its gateway says it ever gave: that was an old copy of it.
         yield Hole(None, (strand.last_ms, None), None, stream, (end, None))
 
@@ -219,10 +230,8 @@ def _endless(chain: Chain, taken: set[int]) -> Iterator[Hole]:
         for stream, strand in chain.strands.items()
         if strand.end is None and strand.last_ms is not None
     )
-    lost = [gap for gap in chain.gaps if gap.cause is GapCause.LOST]
     for at, (last_ms, _, stream) in enumerate(endless[:-1]):
-        explained = any(gap.stream != stream and last_ms <= gap.last_ms for gap in lost)
-        if stream not in taken and not explained:
+        if stream not in taken and not _is_lost(chain, stream, chain.strands[stream]):
             until = endless[at + 1][1]
             span = (last_ms, max(last_ms, until))
             yield Hole(None, span, None, stream, (chain.strands[stream].following, None))

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backend can prove: complete, or a hole with its cause, or a hole that nobody explains."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.stage import Stage, wait_until
+from tests.journeys.parts import fast
+from tests.journeys.test_meter import DEVICE, PROFILE
+from tests.simulators.meter import Meters, Washer
+
+pytestmark = pytest.mark.journey
+
+FLOW, SERVICE = "remote-diagnosis", "service"
+HOST = """
+[[device]]
+id = "gateway"
+kind = "gateway"
+source = "host"
+every = "500ms"
+"""
+# Without its fault: then the core flow carries nothing of the washing machine.
+_TABLE = "\n[[field]]\n"
+NO_FAULT = _TABLE.join(one for one in PROFILE.split(_TABLE) if "appliance.fault" not in one)
+DECISIONS = {SERVICE: '"accepted"', FLOW: '"given"', "partner-energy-advice": '"refused"'}
+
+
+class Place:
+    """A gateway with a washing machine on a line, one recipient, and what that one can prove."""
+
+    def __init__(self, stage: Stage, wire: Meters) -> None:
+        self.stage = stage
+        self.wire = wire
+        self.state = stage.gateway / "state"
+
+    def stored(self, flow: str = FLOW) -> int:
+        """How many batches of a flow the maker has."""
+        path = self.stage.backend_directory("maker") / "custody.db"
+        if not path.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            found = db.execute("SELECT count(*) FROM custody WHERE flow=?", (flow,)).fetchone()
+        return int(found[0])
+
+    def waits(self) -> int:
+        """How many batches of the flow wait on the gateway."""
+        return int(self.spool("SELECT batches FROM lane WHERE flow=?", FLOW)[0][0])
+
+    def spool(self, question: str, *values: Any) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self.state / "spool" / "spool.db")) as db:
+            return db.execute(question, values).fetchall()
+
+    def more(self, flow: str = FLOW) -> None:
+        """More of a flow arrives."""
+        before = self.stored(flow)
+        wait_until(lambda: self.stored(flow) > before + 1, f"more of {flow} arrives")
+
+    def gaps(self, flow: str = FLOW) -> tuple[int, list[dict[str, Any]]]:
+        """What the maker can prove of a flow: exit code, and a row for each day and hole."""
+        program = Path(sys.executable).with_name("assent-backend")
+        directory = self.stage.backend_directory("maker")
+        words = [str(program), "show", str(directory), "gaps", "--flow", flow, "--json"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        return done.returncode, json.loads(done.stdout)
+
+    def causes(self, flow: str = FLOW) -> Counter[str | None]:
+        """The causes of the holes of a flow; None for one that nothing explains."""
+        return Counter(row["cause"] for row in self.gaps(flow)[1] if row["state"] != "complete")
+
+    def is_single(self) -> bool:
+        """Whether no reading of the flow is stored twice: the line is read ten times a second."""
+        path = self.stage.backend_directory("maker") / "store.db"
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            most = db.execute(
+                "SELECT max(n) FROM (SELECT count(*) AS n FROM data WHERE attribute=?"
+                " GROUP BY time_ms / 1000)",
+                ("appliance.power",),
+            ).fetchone()[0]
+        return int(most) <= 11
+
+
+@pytest.fixture
+def place(recipients: Stage, tmp_path: Path) -> Iterator[Place]:
+    stage = recipients.copied(tmp_path / "stage")
+    bundle = stage.publish(fast)
+    device = DEVICE.format(port=tmp_path / "port") + 'fresh = "1s"\n'
+    stage.make_gateway(device + HOST)
+    (stage.gateway / "profiles").mkdir(exist_ok=True)
+    (stage.gateway / "profiles" / "washer-bus.toml").write_text(NO_FAULT)
+    stage.enrol(bundle)
+    with Meters(tmp_path / "port", [Washer(1, start=600)]) as wire:
+        stage.start_broker("maker")
+        stage.start_backend("maker")
+        yield Place(stage, wire)
+        stage.close()
+
+
+@pytest.fixture
+def running(place: Place) -> Place:
+    place.stage.decide(DECISIONS)
+    place.stage.start_agent()
+    place.more()
+    place.more(SERVICE)
+    return place
+
+
+def _is_told(place: Place, before: int, cause: str) -> None:
+    wait_until(lambda: sum(place.causes().values()) > before, f"{cause} is told")
+
+
+def test_a_device_that_says_nothing_is_told_in_the_flow_that_carries_it_and_in_no_other(
+    running: Place,
+) -> None:
+    wire = running.wire
+    for cause, goes, comes in (
+        ("silent", lambda: wire.unplugged.add(1), wire.unplugged.clear),
+        ("outage", wire.vanish, wire.appear),
+    ):
+        before = sum(running.causes().values())
+        goes()
+        wait_until(lambda: bool(running.spool("SELECT * FROM absence")), f"{cause} is noticed")
+        running.more(SERVICE)
+        assert {flow for flow, *_ in running.spool("SELECT * FROM absence")} == {FLOW}
+        comes()
+        running.more()
+        _is_told(running, before, cause)
+        running.more(SERVICE)
+    code, rows = running.gaps()
+    assert code == 0
+    holes = [row for row in rows if row["state"] == "declared"]
+    assert {row["cause"] for row in holes} <= {"silent", "outage"}
+    assert all(row["from"].endswith(".000Z") and row["to"].endswith(".000Z") for row in holes)
+    assert running.gaps(SERVICE)[0] == 0
+    assert running.causes(SERVICE) == Counter()
+
+
+@pytest.mark.parametrize("until", ["backend", "broker"])
+def test_a_broker_that_loses_its_store_costs_what_was_kept_for_it_only(
+    place: Place, until: str
+) -> None:
+    path = place.stage.gateway / "agent.toml"
+    uplink = (
+        f'[uplink.maker]\nbroker = "{place.stage.broker_url("maker")}"\nkeep_until = "{until}"\n'
+    )
+    path.write_text(path.read_text().replace("[[device]]", f"{uplink}\n[[device]]", 1))
+    place.stage.decide(DECISIONS)
+    place.stage.start_agent()
+    place.more()
+    place.stage.end("backend-maker", signal.SIGKILL)
+    sent = place.spool("SELECT count(*) FROM sent")[0][0]
+    wait_until(
+        lambda: place.spool("SELECT count(*) FROM sent")[0][0] > sent + 8, "the broker takes more"
+    )
+    assert (place.waits() > 3) == (until == "backend")
+    place.stage.end("broker-maker", signal.SIGKILL)
+    for store in (place.stage.root / "brokers" / "maker").rglob("mosquitto.db*"):
+        store.unlink()
+    place.stage.start_broker("maker")
+    place.stage.start_backend("maker")
+    place.more()
+    if until == "backend":
+        wait_until(lambda: place.gaps()[0] == 0, "all of it has come", patience_s=60)
+        assert place.causes() == Counter()
+    else:
+        place.more()
+        assert place.gaps()[0] == 1
+        assert set(place.causes()) == {None}
+    assert place.is_single()

@@ -236,6 +236,7 @@ def searched(house: House) -> bytes:
     return raw + b"".join(found.read())
 
 
+@pytest.mark.clause("C28")
 def test_a_withdrawal_erases_the_part_of_its_flow_before_it_returns(agreed: House) -> None:
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)

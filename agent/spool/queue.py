@@ -161,7 +161,8 @@ class Queue(Retention):
         with self._reading() as db:
             rows = db.execute(
                 "SELECT stream.id FROM stream JOIN lane ON lane.id = stream.lane"
-                " WHERE recipient=?1 AND EXISTS (SELECT 1 FROM batch WHERE attempts > 0"
+                " WHERE recipient=?1 AND EXISTS (SELECT 1 FROM batch WHERE batch.lane=lane.id"
+                " AND due > 0 AND attempts > 0"
                 " AND batch.id BETWEEN stream.number << ?2 AND (stream.number + 1 << ?2) - 1)"
                 " LIMIT ?3",
                 (recipient, STREAM_SHIFT, limit),

@@ -1154,6 +1154,7 @@ def test_ringing_never_waits_and_never_fails(spool: Spool, carrier: Spool, path:
         "SELECT count(*) FROM batch WHERE lane=1 AND due=7",
         "SELECT id, first FROM batch WHERE expires <= 5 ORDER BY expires LIMIT 500",
         "SELECT number FROM stream WHERE lane=1 ORDER BY number",
+        "SELECT 1 FROM batch WHERE lane=1 AND due > 0 AND attempts > 0 AND id BETWEEN 5 AND 9",
     ],
 )
 def test_no_statement_of_the_daily_path_reads_what_waits_or_sorts(
@@ -1196,6 +1197,7 @@ def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) ->
             steps(spool, lambda: spool.enforce_quota(10**12)),
             steps(spool, lambda: spool.enforce_quota(weight(spool) - 1)),
             steps(spool, spool.waiting),
+            steps(spool, lambda: spool.unacknowledged("maker", 9)),
             steps(spool, lambda: spool.acknowledge("maker", [StreamAck(STREAM, 5)])),
         ]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A broker that has stopped reading, with a megabyte of a flow on its way to it.
+"""A broker that has stopped reading, with as much of a flow on its way to it as there ever is.
 
 What the broker's machine had received when the call returned is counted at its door: not one byte
 more of that connection reaches it, also when it reads again.
@@ -16,15 +16,27 @@ import pytest
 
 from demo.stage import Stage, wait_until
 from tests.agent.test_fence import unsent
-from tests.journeys.killed import ENDED, FULL, OTHERS, Household, Point, Withdrawal
+from tests.journeys.killed import (
+    ENDED,
+    FULL,
+    OTHERS,
+    Household,
+    Point,
+    Withdrawal,
+    three_flows,
+)
 from tests.simulators.tap import Line, steady
 
 pytestmark = pytest.mark.journey
 
-# Of ciphertext, in the kernel of the gateway alone: eighteen messages of the flow.
-MUCH = 900_000
-# Some 7 bytes each, in batches of at most 10,000; the uplink's window holds twenty messages.
-READINGS = 180_000
+# Of ciphertext, in the kernel of the gateway alone: most of what the uplink has on its way at once
+# (`agent/uplink/protocol.py`).
+MUCH = 90_000
+# Some 7 bytes each, in batches of at most 900: twenty messages are what the uplink sends at once.
+READINGS = 36_000
+BATCH = """
+batch = { readings = 900, age = "10m" }
+"""
 
 TOGETHER = pytest.mark.parametrize(
     "together", [False, True], ids=["as two programs", "as one program"]
@@ -33,6 +45,11 @@ TOGETHER = pytest.mark.parametrize(
 
 class Laden(Household):
     """A household with large batches of one flow, and few of the others."""
+
+    @staticmethod
+    def policy(text: str) -> str:
+        carries = 'attributes = { "appliance.power" = "keep" }'
+        return three_flows(text).replace(carries, carries + BATCH.rstrip())
 
     @staticmethod
     def batches() -> Iterator[dict[str, list[float]]]:
@@ -53,10 +70,10 @@ def point(laden: Laden, tmp_path: Path, together: bool) -> Iterator[Point]:
 
 
 def stalled(point: Point) -> list[Line]:
-    """Starts everything; the lines on which a megabyte waits in vain."""
+    """Starts everything; the lines on which a window of messages waits in vain."""
     point.start()
     lines = steady(point.tap, FULL)
-    wait_until(lambda: held(point) > MUCH, "a megabyte is in flight", 10)
+    wait_until(lambda: held(point) > MUCH, "a window of it is in flight", 10)
     return lines
 
 

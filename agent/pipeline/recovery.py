@@ -170,8 +170,19 @@ def erase_refused(
     return [part for part in parts if part.head.flow not in refused]
 
 
-def recover(keeping: Keeping, spool: Spool, verdicts: Verdicts, *, has_policy: bool) -> list[Found]:
+def recover(
+    keeping: Keeping,
+    spool: Spool,
+    verdicts: Verdicts,
+    missed: Missed,
+    now: Instant,
+    *,
+    has_policy: bool,
+) -> list[Found]:
     """Finds what may be taken up now; what waits for the end of a pause stays where it is.
+
+    What is missing is declared before the journal forgets of it: another crash then finds one of
+    the two.
 
     Returns:
         One for each lane that was running, all others out of the journal.
@@ -185,10 +196,15 @@ def recover(keeping: Keeping, spool: Spool, verdicts: Verdicts, *, has_policy: b
     ]
     if not found:
         return []
+    for one in found:
+        missed.add(one.missing)
+    missed.declare(now)
     numbers = {one.part.head.stream: one.number for one in found}
     states = {stream: number for stream, number in numbers.items() if number is not None}
     if not keeping.choose(states, numbers.keys() - states.keys()):
         found = [one._replace(number=None) for one in found]
+        for one in found:
+            missed.add(one.missing)
     return found
 
 

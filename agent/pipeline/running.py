@@ -138,7 +138,9 @@ class Running(Lanes):
         """
         self._missed.look(site.policy.policy if site.policy else None)
         has_policy = site.policy is not None
-        found = recover(self.keeping, self._spool, verdicts, has_policy=has_policy)
+        found = recover(
+            self.keeping, self._spool, verdicts, self._missed, now, has_policy=has_policy
+        )
         if found and not self._lanes:
             self._outgoing.seal_for(site)  # nothing is open that was to be sealed as before
         for one in found:
@@ -154,7 +156,6 @@ class Running(Lanes):
                 if head.boot not in {"", self._boot.id}:
                     self._drain(lane, Instant(0, 0, trusted=False))
                     self._forget(lane)
-            self._missed.add(one.missing)
 
     def _trim(self, permit: Permit) -> None:
         purged = self._spool.trim_lane(
@@ -174,6 +175,7 @@ class Running(Lanes):
         stream = secrets.randbits(64)
         if isinstance(verdict, Pending):
             self._enter(Lane(verdict, secret, stream))
+            self.telling.held(permit.flow, now)
             log.info("lane held flow=%s recipient=%s", permit.flow, permit.recipient)
             return
         lane = Lane(permit, secret, stream, now.wall_ms // permit.epoch_ms, self._clock)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from agent.journal import Journal, areas
+from agent.pipeline.keeping import Keeping
 from agent.site import JOURNAL
 from agent.spool import LaneState, Spool
 from assent.envelope import GapCause
@@ -25,6 +26,7 @@ from tests.agent.installed import (
     DIAGNOSIS,
     ENERGY,
     MINUTE,
+    NOBODY,
     POWER,
     SECOND,
     WASHER,
@@ -40,6 +42,7 @@ from tests.agent.installed import (
     values,
 )
 from tests.simulators.clock import ManualClock
+from tests.simulators.power import PowerCut
 
 COMMIT = 5 * SECOND
 EPOCH = 30 * 24 * 60 * MINUTE
@@ -162,6 +165,36 @@ def test_a_crash_right_after_a_batch_was_put_doubles_nothing(agreed: House) -> N
         assert powers_of(again) == [1, 2, 3, 4, 5]
         sequences = [one.header.sequence for one in again.batches(DIAGNOSIS)]
         assert sequences == [0, 1]
+
+
+@pytest.mark.parametrize("is_put", [True, False], ids=["a batch was put", "a batch is open"])
+def test_a_crash_while_a_crash_is_looked_at_is_declared_once_more(
+    agreed: House, monkeypatch: pytest.MonkeyPatch, *, is_put: bool
+) -> None:
+    """Red where the journal forgets what it held before that is declared."""
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    committed = agreed.clock.now().wall_ms
+    if is_put:
+        agreed.pipeline.flush()
+    choose = Keeping.choose
+
+    def choose_and_die(*given: Any) -> None:
+        choose(*given)
+        raise PowerCut
+
+    gone(agreed)
+    agreed.clock.advance(30 * SECOND)
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeping, "choose", choose_and_die)
+        dying = House(agreed.directory, agreed.clock, NOBODY)
+        with pytest.raises(PowerCut):
+            dying.start()
+    with next_life(dying) as again:
+        found = crashes(again)
+        assert found.keys() == {CORE, DIAGNOSIS, ADVICE}
+        assert all(min(first for first, _ in spans) <= committed for spans in found.values())
+        assert powers_of(again) == [1, 2, 3]
 
 
 def test_a_crash_before_a_batch_was_put_loses_nothing_that_was_committed(agreed: House) -> None:

@@ -80,6 +80,8 @@ class Telling:
         self._twin = Twin(state / NAME, spool)
         self._silence = Silence(spool)
         self._owed: list[_Owed] = []
+        self._held_since_ms: dict[str, int] = {}
+        """Since when lanes are held, by the boot."""
         self._note_ms = 0
 
     def opening(self, site: Site, permit: Permit, now: Instant) -> Opening:
@@ -106,16 +108,23 @@ class Telling:
             SpoolError: the disk refuses.
         """
         flow, stream = lane.permit.flow, lane.stream
+        # While it was held it missed nothing: what was collected then is dated now.
+        began_ms = now.wall_ms - now.mono_ms + self._held_since_ms.pop(flow, now.mono_ms)
         for cause in (GapCause.OUTAGE, GapCause.SILENT):
-            self._spool.tell_absence(flow, cause, stream, now.wall_ms, is_over=True)
+            self._spool.tell_absence(flow, cause, stream, began_ms, is_over=True)
         self._silence.forget(flow)
-        if opening.missed_ms is not None:
-            self._add(flow, stream, GapCause.OUTAGE, (opening.missed_ms, now.wall_ms))
+        if opening.missed_ms is not None and began_ms > opening.missed_ms:
+            self._add(flow, stream, GapCause.OUTAGE, (opening.missed_ms, began_ms))
         lost_ms = self._twin.lost.get(flow)
         if lost_ms is not None:
-            self._add(flow, stream, GapCause.LOST, (min(lost_ms, now.wall_ms), now.wall_ms))
+            first_ms = max(lost_ms, lane.permit.not_before_ms)
+            self._add(flow, stream, GapCause.LOST, (min(first_ms, began_ms), began_ms))
             del self._twin.lost[flow]
         self._note_ms = 0
+
+    def held(self, flow: str, now: Instant) -> None:
+        """Notes that a lane is held from now on, until the time is known and it is opened."""
+        self._held_since_ms.setdefault(flow, now.mono_ms)
 
     def stopped(self, flow: str, now: Instant) -> None:
         """Notes that a flow that runs is not collected from now on."""

@@ -427,3 +427,23 @@ def test_what_the_disk_refused_until_its_stream_ended_is_declared_when_it_takes_
     agreed.pipeline.running.telling.pay()
     (gap,) = gaps(agreed, GapCause.UNSEALED)
     assert gap.readings == lost
+
+
+# Nobody knows the time.
+
+
+def test_what_is_held_until_the_time_is_known_is_no_outage(agreed: House) -> None:
+    """Red without `held`: the time is known after an hour, and the hour counts as missed."""
+    agreed.turn()
+    stopped_ms = agreed.clock.now().wall_ms
+    agreed.close()
+    agreed.clock.advance(HOUR)
+    agreed.clock.trusted = False
+    began_ms = agreed.clock.now().wall_ms
+    with living(agreed.directory, agreed.clock) as again:
+        again.turn(HOUR)
+        assert told(again) == []
+        again.clock.trusted = True
+        again.turn(SECOND)
+        assert (GapCause.OUTAGE, whole(stopped_ms), whole(began_ms, up=True)) in told(again)
+        assert {cause for cause, _, _ in told(again)} == {GapCause.OUTAGE}

@@ -2,8 +2,8 @@
 """An environment as a gateway has it: the wheel, what that depends on, and nothing else.
 
 A checkout's environment starts every Python with the finders of its development packages, and some
-of these are looked for and loaded by what we use: together 1.5 MiB and a tenth of a start's CPU
-that no gateway pays. Benchmarks of memory and start run themselves again in here.
+of these are loaded by what we use because they are there. No gateway pays for that. Benchmarks of
+memory and start run themselves again in here.
 """
 
 from __future__ import annotations

@@ -125,6 +125,8 @@ def household(place: Path, beside: str) -> Iterator[Stage]:
         profiles.mkdir(exist_ok=True)
         (profiles / "bench-meter.toml").write_text(profile())
         stage.enrol(bundle)
+        stage.start_agent()  # compiles what is not compiled yet, which leaves holes in memory
+        stage.end("agent")
         stage.decide({"diagnosis": '"given"'})
         stage.start_broker("maker")
         stage.start_backend("maker")
@@ -224,8 +226,6 @@ def measure(beside: str) -> list[Figure]:
         place = Path(name)
         keep_compiled(place)
         with household(place, beside) as stage:
-            stage.start_agent()  # compiles what is not compiled yet, which leaves holes
-            stage.end("agent")
             rates, sizes, threads = running(stage, _ROUNDS)
             starts = [1000 * starting(stage, place) for _ in range(_STARTS)]
     rate, start, size = statistics.median(rates), statistics.median(starts), max(sizes)

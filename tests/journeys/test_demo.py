@@ -24,7 +24,7 @@ pytestmark = pytest.mark.journey
 def house(tmp_path: Path) -> Path:
     """A copy of the house in which something can be broken."""
     for part in ("assent", "agent", "firmware_bridge", "demo", "config"):
-        ignore = shutil.ignore_patterns("__pycache__", "run")
+        ignore = shutil.ignore_patterns("__pycache__", "run", "practice")
         shutil.copytree(REPO / part, tmp_path / part, ignore=ignore)
     return tmp_path
 

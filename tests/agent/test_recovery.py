@@ -37,6 +37,7 @@ from tests.agent.installed import (
     form,
     install,
     living,
+    newer,
     read_only,
     readings,
     values,
@@ -167,16 +168,21 @@ def test_a_crash_right_after_a_batch_was_put_doubles_nothing(agreed: House) -> N
         assert sequences == [0, 1]
 
 
-@pytest.mark.parametrize("is_put", [True, False], ids=["a batch was put", "a batch is open"])
+@pytest.mark.parametrize("is_older", [True, False], ids=["an older journal", "its own journal"])
 def test_a_crash_while_a_crash_is_looked_at_is_declared_once_more(
-    agreed: House, monkeypatch: pytest.MonkeyPatch, *, is_put: bool
+    agreed: House, monkeypatch: pytest.MonkeyPatch, *, is_older: bool
 ) -> None:
     """Red where the journal forgets what it held before that is declared."""
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)
     committed = agreed.clock.now().wall_ms
-    if is_put:
+    path = agreed.directory / "state" / JOURNAL
+    before = path.read_bytes()
+    agreed.pipeline.flush()
+    if is_older:
+        agreed.powers(4)
         agreed.pipeline.flush()
+        path.write_bytes(before)
     choose = Keeping.choose
 
     def choose_and_die(*given: Any) -> None:
@@ -194,7 +200,7 @@ def test_a_crash_while_a_crash_is_looked_at_is_declared_once_more(
         found = crashes(again)
         assert found.keys() == {CORE, DIAGNOSIS, ADVICE}
         assert all(min(first for first, _ in spans) <= committed for spans in found.values())
-        assert powers_of(again) == [1, 2, 3]
+        assert powers_of(again) == [1, 2, 3, *([4] if is_older else [])]
 
 
 def test_a_crash_before_a_batch_was_put_loses_nothing_that_was_committed(agreed: House) -> None:
@@ -305,6 +311,24 @@ def test_a_no_that_was_said_to_a_dead_agent_erases_first(agreed: House, how: str
         assert powers_of(again) == []
 
 
+def test_a_narrowing_that_was_said_to_a_dead_agent_erases_what_it_no_longer_covers(
+    agreed: House,
+) -> None:
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream
+    gone(agreed)
+    command = House(agreed.directory, agreed.clock)  # a command, while no agent runs
+    agreed.clock.advance(SECOND)
+    narrow = '{ decision = "given", without = ["appliance.fault"] }'
+    command.decide({**YES, DIAGNOSIS: narrow})
+    assert stream not in journal(command).streams
+    gone(command)
+    with living(agreed.directory, agreed.clock) as again:
+        again.powers(4)
+        assert powers_of(again) == [4]
+
+
 def test_no_identifier_of_a_device_is_in_the_journal(agreed: House) -> None:
     agreed.bring({POWER: 1.0, ENERGY: 100})
     agreed.turn(COMMIT)
@@ -369,6 +393,36 @@ def test_a_journal_that_cannot_be_read_stops_nothing_and_is_told(agreed: House, 
             assert powers_of(third) == [4]
 
 
+def small(text: str) -> str:
+    """A newer policy in which the advice travels in batches of two."""
+    return newer(text).replace('batch = { age = "1m" }', 'batch = { readings = 2, age = "1m" }')
+
+
+def test_a_window_that_has_ended_and_did_not_fit_into_its_batch_is_not_lost(agreed: House) -> None:
+    agreed.publish(small)
+    agreed.reload()
+    start = agreed.clock.now().wall_ms // MINUTE * MINUTE + MINUTE
+    agreed.clock.advance(start - agreed.clock.now().wall_ms)
+    agreed.bring({POWER: 10.0}, {POWER: 20.0})
+    agreed.bring(*({ENERGY: 100 + at} for at in range(5)))  # full batches, each to its end
+    agreed.turn(COMMIT)
+    agreed.pipeline.flush()
+    agreed.turn(COMMIT)
+    agreed.bring(*({ENERGY: 105 + at} for at in range(4)))
+    agreed.turn(COMMIT)
+    agreed.clock.advance(MINUTE)
+    # In one go: four increases, and the reading that ends the window.
+    now = agreed.clock.now()
+    energies = [Sample(WASHER, now, (ENERGY,), (110 + at,)) for at in range(4)]
+    agreed.pipeline.deliver([*energies, Sample(WASHER, now, (POWER,), (30.0,))])
+    agreed.pipeline.turn(0)
+    with next_life(agreed, SECOND) as again:
+        again.pipeline.flush()
+        found = readings(again.batches(ADVICE), POWER)
+        assert [(one.ms, one.value) for one in found] == [(start, 15.0)]
+        assert sum(values(again.batches(ADVICE), ENERGY)) == 13
+
+
 # While the disk refuses.
 
 
@@ -390,6 +444,29 @@ def test_a_journal_that_cannot_be_written_is_told_once_and_tried_again(
     assert not any("journal" in one for one in agreed.desk.status()["notices"])
     with next_life(agreed) as again:
         assert powers_of(again) == [1, 2, 3, 4]
+
+
+def test_what_a_journal_missed_while_it_refused_is_told_whole(
+    agreed: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    start = agreed.clock.now().wall_ms // MINUTE * MINUTE + MINUTE
+    agreed.clock.advance(start - agreed.clock.now().wall_ms)
+    agreed.bring({POWER: 10.0, ENERGY: 1}, {ENERGY: 2})
+    agreed.turn(COMMIT)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        agreed.pipeline.flush()
+        assert values(agreed.batches(ADVICE), ENERGY) == [1]
+    agreed.turn(COMMIT)
+    with next_life(agreed, SECOND) as again:
+        again.bring({POWER: 20.0})
+        again.turn(2 * 60 * MINUTE)
+        again.pipeline.flush()
+        found = readings(again.batches(ADVICE), POWER)
+        assert [(one.ms, one.value) for one in found] == [(start, 15.0)]
 
 
 def test_an_open_batch_that_outgrows_the_journal_is_closed(

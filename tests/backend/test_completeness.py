@@ -170,6 +170,11 @@ def test_a_gap_of_another_gateway_or_another_flow_explains_nothing(store: Store)
     assert [(hole.cause, hole.numbers) for hole in holes(mine)] == [(None, (1, 2))]
 
 
+def test_the_word_about_a_boot_is_no_hole(store: Store) -> None:
+    store.put([batch(1, 0, START_MS, [gap(GapCause.BOOT, 7)])])
+    assert missing(store) == []
+
+
 def test_days_are_cut_at_midnight_and_count_readings_once() -> None:
     midnight = START_MS + DAY_MS
     hole = Hole(GapCause.SILENT, (midnight - 1_000, midnight + DAY_MS), 7)

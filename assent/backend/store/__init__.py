@@ -34,6 +34,7 @@ from assent.backend.store.chains import Chains
 from assent.backend.store.custody import Custody, Kept, Quarantined
 from assent.backend.store.positions import MAX_RANGES, Position
 from assent.backend.store.readings import Bundle, Readings
+from assent.envelope import ClockQuality
 from assent.errors import StoreError
 
 _BUSY_S: Final = 10.0  # `admit` holds the lock for milliseconds; a backup may take seconds
@@ -243,6 +244,7 @@ class Store:
         if len(after.ranges) > MAX_RANGES:
             return self._refuse(accepted.rejected(Reason.TOO_MANY_HOLES), taken)
         reference = secrets.token_bytes(16)
+        is_dated = header.clock is not ClockQuality.UNTRUSTED
         kept = Kept(
             signer=signer,
             mailbox=accepted.mailbox,
@@ -252,8 +254,10 @@ class Store:
             readings=accepted.readings,
             size=len(taken.data),
             received_ms=taken.received_ms,
-            first_ms=min(min(table.times) for table in accepted.opened.tables),
-            last_ms=max(max(table.times) for table in accepted.opened.tables),
+            first_ms=min(min(table.times) for table in accepted.opened.tables)
+            if is_dated
+            else None,
+            last_ms=max(max(table.times) for table in accepted.opened.tables) if is_dated else None,
         )
         self.custody.keep(kept, after)
         self.readings.put(Bundle(reference, header.flow, header.terms, accepted.opened.tables))

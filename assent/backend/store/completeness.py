@@ -29,6 +29,8 @@ Span = tuple[int | None, int | None]
 """Since when and until when, in ms since 1970 UTC, as far as that is known."""
 
 _DAY_MS: Final = 86_400_000
+# What travels as a gap and tells of a stream.
+_NO_HOLES: Final = frozenset({GapCause.ENDED, GapCause.BOOT})
 _NOTHING: Final = Position()
 
 
@@ -138,7 +140,8 @@ def holes(chain: Chain) -> list[Hole]:
     Returns:
         What is explained first, then what nothing explains.
     """
-    found = [hole for gap in sorted(chain.gaps, key=_place) for hole in _declared(chain, gap)]
+    told = sorted((gap for gap in chain.gaps if gap.cause not in _NO_HOLES), key=_place)
+    found = [hole for gap in told for hole in _declared(chain, gap)]
     explained: dict[int, list[Range]] = {}
     for gap in chain.gaps:
         explained.setdefault(gap.stream, []).append((gap.begin, gap.end))

@@ -101,8 +101,8 @@ class Kept:
         readings: how many values it held.
         size: of the sealed bytes.
         received_ms: when it was taken.
-        first_ms: earliest instant in it.
-        last_ms: latest instant in it.
+        first_ms: earliest instant in it, or None where it counts from a boot.
+        last_ms: latest instant in it, likewise.
     """
 
     signer: bytes
@@ -113,8 +113,8 @@ class Kept:
     readings: int
     size: int
     received_ms: int
-    first_ms: int
-    last_ms: int
+    first_ms: int | None
+    last_ms: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -93,8 +93,10 @@ class Keeping:
             news = [self._news(lane, snapshot, at) for lane, snapshot, _, at in told]
             is_written = self._tried(lambda: self._journal.commit(news))
         except (FullError, TooLargeError):
+            self.trouble = "the lanes hold more than it does"
             return False
-        self._next_ms = now.mono_ms + self.every_ms
+        finally:
+            self._next_ms = now.mono_ms + self.every_ms
         if is_written:
             self._at_ms = now.wall_ms
             for lane, *_ in told:

@@ -67,8 +67,12 @@ def status_of(
         "form_trouble": site.form_trouble,
         "clock": _clock(site, now),
         "clock_trusted": site.settings.clock_is_system or now.trusted,
-        "notices": [*_of_the_clock(site, now), *notices_of(site, spool), *endings.values()]
-        + running_lanes.keeping.notices(),
+        "notices": [
+            *_of_the_clock(site, now),
+            *notices_of(site, spool),
+            *endings.values(),
+            *running_lanes.keeping.notices(),
+        ],
         "certificates": [
             {"recipient": name, "ends": instant(end_ms), "due": endings.get(name)}
             for name, end_ms in ends_of(site).items()

@@ -5,9 +5,11 @@ Law:
   - a topic holds the format version, the mailbox and the direction, nothing else;
   - a body is read only in its one encoding, and every list in it is bounded;
   - control is harmless when it comes twice or late: an acknowledgement only ever adds to what is
-    known to be stored, a request only asks for one, a status only reports.
+    known to be stored, a request only asks for one, a status only reports, and a time answers one
+    question that was asked a moment ago, or nothing.
 
-Standards: docs/wire.md, CDDL `acknowledgement`, `request`, `status`; MQTT 5.0 §4.7 (topics).
+Standards: docs/wire.md, CDDL `acknowledgement`, `request`, `status`, `time`; MQTT 5.0 §4.7
+(topics).
 
 Security: a body is decoded after its signature held (`assent.envelope`); limits hold nevertheless,
 because a recipient is trusted with what it was sent and with nothing of the gateway's.
@@ -37,6 +39,7 @@ MAX_REFUSED: Final = 1_024
 """Refused sequences of one stream."""
 REQUEST_ID_BYTES: Final = 16
 _MAX_POLICY_ID: Final = 64
+_LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999, the last a calendar here knows
 _ROOT: Final = f"assent/{FORMAT}"
 _LEAVES: Final = {"up": Direction.UP, "down": Direction.DOWN}
 
@@ -151,6 +154,8 @@ class Verb(enum.IntEnum):
 
     ACKNOWLEDGE = 0
     """Acknowledge these streams again."""
+    TIME = 1
+    """Tell what time it is; names no streams, and the answer bears its id."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -173,6 +178,26 @@ class Request(msgspec.Struct, frozen=True):
             WireError: something a reader would refuse.
         """
         return _checked([self.id, int(self.verb), list(self.streams)], _request)
+
+
+class Time(msgspec.Struct, frozen=True):
+    """What time it is, for one who asked; signed by the recipient's ack key, sent down.
+
+    Attributes:
+        nonce: id of the request it answers.
+        at_ms: the recipient's clock when it was signed, ms since 1970 UTC.
+    """
+
+    nonce: bytes
+    at_ms: int
+
+    def encode(self) -> bytes:
+        """Writes the body.
+
+        Raises:
+            WireError: something a reader would refuse.
+        """
+        return _checked([self.nonce, self.at_ms], _time)
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -213,6 +238,15 @@ def decode_request(body: bytes) -> Request:
         WireError: not the CDDL of docs/wire.md, or over its limits.
     """
     return _request(cbor.decode(body, max_bytes=MAX_MESSAGE))
+
+
+def decode_time(body: bytes) -> Time:
+    """Reads the body of a time.
+
+    Raises:
+        WireError: not the CDDL of docs/wire.md, or over its limits.
+    """
+    return _time(cbor.decode(body, max_bytes=MAX_MESSAGE))
 
 
 def decode_status(body: bytes) -> Status:
@@ -279,10 +313,19 @@ def _request(value: CborValue) -> Request:
         for item in shapes.array(streams, "streams", most=MAX_STREAMS)
     )
     _ascending(asked, "streams")
+    what = shapes.member(verb, "verb", Verb)
+    if what is Verb.TIME and asked:
+        raise MalformedError("a question for the time names no streams")
     return Request(
-        shapes.octets(number, "the id of a request", size=REQUEST_ID_BYTES),
-        shapes.member(verb, "verb", Verb),
-        asked,
+        shapes.octets(number, "the id of a request", size=REQUEST_ID_BYTES), what, asked
+    )
+
+
+def _time(value: CborValue) -> Time:
+    nonce, at = shapes.array(value, "a time", count=2)
+    return Time(
+        shapes.octets(nonce, "the id it answers", size=REQUEST_ID_BYTES),
+        shapes.integer(at, "the time", high=_LAST_MS),
     )
 
 

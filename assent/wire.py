@@ -40,11 +40,12 @@ class Kind(enum.IntEnum):
     REQUEST = 2
     STATUS = 3
     POLICY = 4
+    TIME = 5
 
     @property
     def direction(self) -> Direction:
         """The one way this kind travels."""
-        comes_down = self in {Kind.ACKNOWLEDGEMENT, Kind.POLICY}
+        comes_down = self in {Kind.ACKNOWLEDGEMENT, Kind.POLICY, Kind.TIME}
         return Direction.DOWN if comes_down else Direction.UP
 
 

@@ -331,7 +331,7 @@ def test_what_went_up_does_not_come_down() -> None:
         assert verify_message(signed, ACK.public, MAILBOX, Direction.UP) == (kind, b"body")
         with pytest.raises(BadSignatureError):
             verify_message(signed, ACK.public, MAILBOX, Direction.DOWN)
-    for kind in (Kind.ACKNOWLEDGEMENT, Kind.POLICY):
+    for kind in (Kind.ACKNOWLEDGEMENT, Kind.POLICY, Kind.TIME):
         signed = sign_message(kind, b"body", ACK, MAILBOX)
         assert verify_message(signed, ACK.public, MAILBOX, Direction.DOWN) == (kind, b"body")
         with pytest.raises(BadSignatureError):
@@ -583,7 +583,7 @@ BAD_SIGNATURES: list[tuple[str, Callable[[], bytes], type[WireError]]] = [
         TooLargeError,
     ),
     ("a gap of five", lambda: signed_with(fields(f9=[[1, 2, 0, 10, 20]])), MalformedError),
-    ("an unknown cause", lambda: signed_with(gap(f2=11)), MalformedError),
+    ("an unknown cause", lambda: signed_with(gap(f2=12)), MalformedError),
     ("a gap that ends before it begins", lambda: signed_with(gap(f4=9)), MalformedError),
     ("a gap whose numbers end early", lambda: signed_with(gap(f7=2)), MalformedError),
     ("a gap of minus one reading", lambda: signed_with(gap(f5=-1)), MalformedError),

@@ -33,6 +33,7 @@ from assent.messages import (
     decode_acknowledgement,
     decode_request,
     decode_status,
+    decode_time,
     down_topic,
     mailbox_of,
     new_mailbox,
@@ -197,7 +198,12 @@ BAD_BODIES: list[tuple[str, Reader, Any, type[WireError]]] = [
     ("too many refused", decode_acknowledgement, stream(1, 3, [], [[4, 0, True]] * (MAX_REFUSED + 1)), TooLargeError),
     ("a request of two", decode_request, [bytes(16), 0], MalformedError),
     ("a short id", decode_request, [bytes(15), 0, []], MalformedError),
-    ("an unknown verb", decode_request, [bytes(16), 1, []], MalformedError),
+    ("an unknown verb", decode_request, [bytes(16), 2, []], MalformedError),
+    ("the time of a stream", decode_request, [bytes(16), 1, [1]], MalformedError),
+    ("a time of three", decode_time, [bytes(16), 1, 1], MalformedError),
+    ("a time with a short id", decode_time, [bytes(15), 1], MalformedError),
+    ("a time before 1970", decode_time, [bytes(16), -1], MalformedError),
+    ("a time after all calendars", decode_time, [bytes(16), 253_402_300_800_000], MalformedError),
     ("verb false", decode_request, [bytes(16), False, []], MalformedError),
     ("a stream asked twice", decode_request, [bytes(16), 0, [1, 1]], MalformedError),
     ("too many asked", decode_request, [bytes(16), 0, list(range(MAX_STREAMS + 1))], TooLargeError),
@@ -225,6 +231,8 @@ def test_the_twins_of_the_refused_shapes_are_read() -> None:
         decode_acknowledgement(cbor2.dumps(body, canonical=True))
     decode_request(cbor2.dumps([bytes(16), 0, [1, 2]], canonical=True))
     decode_status(cbor2.dumps(["x" * 64, 0, 2], canonical=True))
+    decode_request(cbor2.dumps([bytes(16), 1, []], canonical=True))
+    decode_time(cbor2.dumps([bytes(16), 253_402_300_799_999], canonical=True))
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ READERS: dict[str, Callable[[bytes, str], object]] = {
     "acknowledgement": lambda data, _: messages.decode_acknowledgement(data),
     "request": lambda data, _: messages.decode_request(data),
     "status": lambda data, _: messages.decode_status(data),
+    "time": lambda data, _: messages.decode_time(data),
     "bundle": lambda data, _: enrolment.decode_bundle(data),
     "enrol-request": lambda data, _: enrolment.decode_request(data),
     "admission": lambda data, _: enrolment.decode_admission(data, signer("ack").public),
@@ -118,6 +119,7 @@ def test_the_bodies_read_as_they_were_written() -> None:
     assert read == generate.ACKNOWLEDGEMENT
     assert messages.decode_request(bodies["request"]) == generate.REQUEST
     assert messages.decode_status(bodies["status"]) == generate.STATUS
+    assert messages.decode_time(bodies["time"]) == generate.TIME
     assert enrolment.decode_bundle(bodies["policy"]) == generate.bundle()
 
 

@@ -108,6 +108,7 @@ ACKNOWLEDGEMENT = messages.Acknowledgement(
 )
 REQUEST = messages.Request(seed("request")[:16], messages.Verb.ACKNOWLEDGE, (HEADER.stream,))
 STATUS = messages.Status("example-appliances", 17)
+TIME = messages.Time(seed("request")[:16], 1_795_313_700_000)
 
 
 def ephemeral(name: str) -> X25519PrivateKey:
@@ -224,6 +225,7 @@ def positive(old: dict[str, Vector]) -> list[Vector]:
         ("acknowledgement", Kind.ACKNOWLEDGEMENT, ACKNOWLEDGEMENT.encode(), "ack", "gateway-classical"),
         ("request", Kind.REQUEST, REQUEST.encode(), "gateway", "recipient-classical"),
         ("status", Kind.STATUS, STATUS.encode(), "gateway", "recipient-classical"),
+        ("time", Kind.TIME, TIME.encode(), "ack", "gateway-classical"),
         ("policy", Kind.POLICY, enrolment.encode_bundle(bundle()), "ack", "gateway-classical"),
     ]  # fmt: skip
     for name, kind, body, signer, reader in bodies:

@@ -178,7 +178,7 @@ def signatures() -> list[Bad]:
         ("another flow than signed", "bad-signature", altered(lambda p: p.__setitem__(0, claims))),
         ("crit in the signed header", "malformed", signed(fields() | {2: [TERMS]})),
         ("no header of ours", "malformed", signed({})),
-        ("kind 5", "unknown-suite", signed({TERMS: [5]})),
+        ("kind 6", "unknown-suite", signed({TERMS: [6]})),
         ("a policy going up", "unknown-suite", signed({TERMS: [4]}, payload=b"\x80")),
         ("an acknowledgement going up", "unknown-suite", signed({TERMS: [1]}, payload=b"\x80")),
         ("a batch without fields", "malformed", signed({TERMS: [0]})),
@@ -192,7 +192,7 @@ def signatures() -> list[Bad]:
         ("an epoch as float", "malformed", signed(fields(f7=680.0))),
         ("clock quality 3", "malformed", signed(fields(f8=3))),
         ("65 gaps", "too-large", signed(fields(f9=[[1, 2, 0, 1, 2, 0, 0, 0]] * 65))),
-        ("gap cause 11", "malformed", signed(gap(f2=11))),
+        ("gap cause 12", "malformed", signed(gap(f2=12))),
         ("a gap that ends before it begins", "malformed", signed(gap(f4=0))),
         ("a gap whose numbers end before they begin", "malformed", signed(gap(f7=11))),
     ]  # fmt: skip
@@ -215,14 +215,20 @@ def bodies() -> list[Bad]:
     ]
     request = [
         ("a request id of 15 bytes", "malformed", [bytes(15), 0, []]),
-        ("verb 1", "malformed", [bytes(16), 1, []]),
+        ("verb 2", "malformed", [bytes(16), 2, []]),
+        ("the time of a stream", "malformed", [bytes(16), 1, [7]]),
         ("streams asked for going down", "malformed", [bytes(16), 0, [2, 1]]),
     ]
     status = [
         ("an empty policy id", "malformed", ["", 17, 1]),
         ("format 0", "malformed", ["example-appliances", 17, 0]),
     ]
-    made_of = [("acknowledgement", ack), ("request", request), ("status", status)]
+    time = [
+        ("a time that answers 15 bytes", "malformed", [bytes(15), 1]),
+        ("a time before 1970", "malformed", [bytes(16), -1]),
+        ("a time after the year 9999", "malformed", [bytes(16), 253_402_300_800_000]),
+    ]
+    made_of = [("acknowledgement", ack), ("request", request), ("status", status), ("time", time)]
     return [
         Bad(name, code, dumps(value), read) for read, rows in made_of for name, code, value in rows
     ] + [

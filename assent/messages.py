@@ -316,9 +316,7 @@ def _request(value: CborValue) -> Request:
     what = shapes.member(verb, "verb", Verb)
     if what is Verb.TIME and asked:
         raise MalformedError("a question for the time names no streams")
-    return Request(
-        shapes.octets(number, "the id of a request", size=REQUEST_ID_BYTES), what, asked
-    )
+    return Request(shapes.octets(number, "the id of a request", size=REQUEST_ID_BYTES), what, asked)
 
 
 def _time(value: CborValue) -> Time:

@@ -7,7 +7,8 @@ Law:
   - series by series, each in the order of time; memory does not grow with what is stored.
 
 Limits: instants are RFC 3339 in UTC; a pseudonym is hexadecimal; a position is `latitude
-longitude` in degrees in CSV, a list of the two in JSON.
+longitude` in degrees in CSV, a list of the two in JSON. An instant may be up to `within_ms` later:
+0 but for what was taken while nobody could tell the gateway the time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from assent.backend.report import Json, shown_time
 from assent.backend.store.readings import Reading, Readings
 from assent.policy.terms import decode_terms
 
-HEAD: Final = ("time", "pseudonym", "attribute", "value", "unit", "terms", "batch")
+HEAD: Final = ("time", "pseudonym", "attribute", "value", "unit", "terms", "batch", "within_ms")
 """The fields of a line, in their order."""
 
 
@@ -83,6 +84,7 @@ def _fields(readings: Readings, flow: str) -> Iterator[tuple[Json, ...]]:
             units.get((one.terms, one.attribute)),
             one.terms.hex(),
             one.batch_ref.hex(),
+            one.within_ms,
         )
 
 

@@ -6,8 +6,8 @@ Law, in this order; the first that fails is the reason:
   - the topic names a mailbox, and the mailbox an admitted gateway;
   - the message is sealed to a key of ours, bound to this mailbox, and opens;
   - it is signed by the key of this very gateway, for this mailbox;
-  - a batch is for our recipient, its terms are published for its very flow, its instants are
-    resolved, and its columns stay within the terms (`assent.backend.offers`);
+  - a batch is for our recipient, its terms are published for its very flow, and its columns stay
+    within the terms (`assent.backend.offers`);
   - a request or a status has its one shape;
   - whatever else happens is a mistake of ours: refused, logged, and the next message is judged.
 
@@ -29,7 +29,6 @@ from assent.cosekey import SealPrivateKey
 from assent.envelope import (
     MAX_MESSAGE,
     BatchHeader,
-    ClockQuality,
     Control,
     Kind,
     Opened,
@@ -122,8 +121,6 @@ def _batch(opened: Opened, gateway: Gateway, desk: Desk) -> Outcome:
     offer = desk.offers.get((header.flow, header.terms))
     if offer is None:
         return accepted.rejected(Reason.TERMS_NOT_PUBLISHED)
-    if header.clock is ClockQuality.UNTRUSTED:
-        return accepted.rejected(Reason.CLOCK_UNTRUSTED)
     objection = offer.objection(opened.tables)
     return accepted.rejected(*objection) if objection else accepted
 

@@ -44,8 +44,6 @@ class Reason(enum.Enum):
     """The gateway signed it for another recipient."""
     TERMS_NOT_PUBLISHED = "terms-not-published"
     """No published policy has these terms for this flow (policy C03)."""
-    CLOCK_UNTRUSTED = "clock-untrusted"
-    """Its instants are milliseconds of a boot, which this backend does not resolve."""
     UNDECLARED_ATTRIBUTE = "undeclared-attribute"
     """It carries an attribute that its terms do not have."""
     WRONG_KIND = "wrong-kind"
@@ -83,7 +81,6 @@ _TOLD: Final[Mapping[Reason, tuple[RefusalReason, bool]]] = {
     Reason.TOO_LARGE: (RefusalReason.TOO_LARGE, False),
     Reason.TOO_MANY_HOLES: (RefusalReason.STORE, True),
     Reason.UNSTORABLE: (RefusalReason.STORE, False),
-    Reason.CLOCK_UNTRUSTED: (RefusalReason.OTHER, True),
     Reason.INTERNAL: (RefusalReason.OTHER, True),
 }
 

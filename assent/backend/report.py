@@ -102,8 +102,18 @@ def data(store: Store, flow: str | None, limit: int) -> Report:
             value = list(one.value)
         else:
             value = one.value
-        rows.append((shown_time(one.time_ms), one.pseudonym.hex(), one.attribute, value))
-    return Report(("time", "pseudonym", "attribute", "value"), rows)
+        when = shown_time(one.time_ms)
+        rows.append((when, one.pseudonym.hex(), one.attribute, value, one.within_ms))
+    return Report(("time", "pseudonym", "attribute", "value", "within_ms"), rows)
+
+
+def held(store: Store, flow: str | None, _limit: int) -> Report:
+    """Counts what waits for its gateway to tell when it was."""
+    rows = [
+        (box, name, batches, readings, shown_time(since_ms))
+        for box, name, batches, readings, since_ms in store.waiting.counted(flow)
+    ]
+    return Report(("mailbox", "flow", "batches", "readings", "since"), rows)
 
 
 def counters(store: Store, _flow: str | None, _limit: int) -> Report:
@@ -133,6 +143,7 @@ REPORTS: Final[Mapping[str, Callable[[Store, str | None, int], Report]]] = {
     "quarantine": quarantine,
     "gateways": gateways,
     "data": data,
+    "held": held,
     "counters": counters,
     "gaps": gaps,
 }

@@ -25,7 +25,7 @@ from assent.backend.subscriber.connection import Broker as Address
 from assent.cosekey import SealPublicKey
 from assent.enrolment import decode_admission
 from assent.envelope import Kind, open_down
-from assent.messages import StreamAck, down_topic
+from assent.messages import StreamAck, Time, decode_time, down_topic
 from tests.backend.parts import Hand
 from tests.simulators import broker as simulated
 from tests.simulators.certificates import Pair
@@ -130,10 +130,17 @@ class Post:
 
     def sent_policy(self) -> bytes:
         """Waits for a policy; opens and verifies the message, not what is in it."""
+        return self._sent(Kind.POLICY)
+
+    def told_time(self) -> Time:
+        """Waits for the answer to a question for the time; opens and verifies it."""
+        return decode_time(self._sent(Kind.TIME))
+
+    def _sent(self, kind: Kind) -> bytes:
         data = self.inbox.get(timeout=PATIENCE_S)
         box, key = self.hand.mailbox, self.hand.seal
         control = open_down(data, key=key, signer=self._ack_key, mailbox=box)
-        assert control.kind is Kind.POLICY
+        assert control.kind is kind
         return control.body
 
     def close(self) -> None:

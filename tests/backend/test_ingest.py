@@ -16,8 +16,8 @@ from assent.backend.ingest import Desk, judge
 from assent.backend.outcomes import Accepted, Asked, Gateway, Reason, Rejected, Told
 from assent.columns import Column, Kind, Quantum, Table
 from assent.cosekey import SealPrivateKey, SigningKey
-from assent.envelope import ClockQuality, seal, sign_batch, sign_message
 from assent.envelope import Kind as MessageKind
+from assent.envelope import seal, sign_batch, sign_message
 from assent.messages import (
     Acknowledgement,
     RefusalReason,
@@ -198,13 +198,6 @@ SIGNED: list[tuple[str, Callable[[], bytes], Reason, RefusalReason, bool]] = [
         Reason.OTHER_RECIPIENT,
         RefusalReason.OTHER,
         False,
-    ),
-    (
-        "instants of a boot",
-        lambda: HAND.batch(OURS.public, power(), clock=ClockQuality.UNTRUSTED),
-        Reason.CLOCK_UNTRUSTED,
-        RefusalReason.OTHER,
-        True,
     ),
     (
         "an attribute that is not in the terms",

@@ -331,7 +331,7 @@ def test_readings_whose_custody_was_not_committed_are_taken_back(
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from assent.backend import store as room
+    from assent.backend.store import files as room
     from assent.backend.store import Store
     from tests.backend import test_store as t
 
@@ -347,8 +347,8 @@ KILLED = """
     real = room.sqlite3.connect
     store._custody_db.close()
     room.sqlite3.connect = lambda *a, **k: real(*a, factory=Killed, **k)
-    store._custody_db = room._connect(root / "custody.db")
-    store.custody._db = store._custody_db
+    store._custody_db = room.connect(root / "custody.db")
+    store.custody._db = store.waiting._db = store._custody_db
     KILL.touch()
     store.put([t.taken((root / "batch").read_bytes(), t.HAND)])
 """

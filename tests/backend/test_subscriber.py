@@ -26,6 +26,7 @@ from assent.backend.store import Settled, Store, Taken
 from assent.backend.subscriber import Subscriber
 from assent.backend.subscriber.connection import Connection, Message
 from assent.columns import Column, Kind, Table
+from assent.envelope import ClockQuality, Gap, GapCause
 from assent.envelope import Kind as MessageKind
 from assent.errors import StoreError, UplinkError
 from assent.messages import (
@@ -233,6 +234,39 @@ def newer_bundle(directory: Directory, root: Path) -> Path:
     publishing.sign_policy(policy, directory.key("policy.key.cose"), root, NOW.date())
     bundle.write_bytes(publishing.bundle(policy, directory.key("policy.pub.cose"), root))
     return bundle
+
+
+def test_who_asks_for_the_time_is_told_it_at_once(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        before_ms = time.time_ns() // 1_000_000
+        asked = Request(bytes(range(16)), Verb.TIME, ())
+        post.send(post.hand.control(key, MessageKind.REQUEST, asked.encode()))
+        told = post.told_time()
+        assert told.nonce == asked.id
+        assert before_ms <= told.at_ms <= time.time_ns() // 1_000_000
+
+
+def test_what_was_held_is_stored_when_a_later_batch_tells_when_it_was(
+    tmp_path: Path, sites: Sites, broker: Broker
+) -> None:
+    maker = sites["maker"]
+    key = public_key(maker)
+    clock = ClockQuality.UNTRUSTED
+    boot = Gap(1, 7, GapCause.BOOT, START_MS - 60_000, START_MS - 60_000, 0)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        for sequence in range(20):
+            tables = power(1, first_ms=1_000 * sequence)
+            batch = post.hand.batch(key, tables, stream=7, sequence=sequence, clock=clock)
+            post.send(batch)
+        post.told_until(20)
+        assert values(maker) == []
+        post.send(post.hand.batch(key, power(1), stream=8, gaps=(boot,)))
+        until(lambda: len(values(maker)) == 21, "what was held is in the data")
+    assert counters(maker) == {"held": 20, "stored": 21}
 
 
 def test_a_policy_is_sent_to_who_says_it_runs_an_older_one(

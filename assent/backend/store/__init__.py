@@ -7,6 +7,8 @@ Law:
   - two files have to agree, and SQLite cannot commit both at once: readings are committed first and
     named unsettled, then custody; readings that custody does not know are deleted before anything
     else happens. So a batch is in both or in neither, and nothing is stored twice;
+  - a batch that counts from a boot is in custody at once, sealed, and in the readings when its
+    gateway has told when that boot began (`assent.backend.store.waiting`);
   - a message that cannot be stored goes to quarantine and takes no other with it; a disk that
     cannot be written raises, and nothing of the group is stored.
 
@@ -32,12 +34,14 @@ from assent.backend.offers import Offer
 from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
 from assent.backend.store.chains import Chains
 from assent.backend.store.custody import Custody, Kept, Quarantined
+from assent.backend.store.files import connect, is_closed, look, transaction
 from assent.backend.store.positions import MAX_RANGES, Position
 from assent.backend.store.readings import Bundle, Readings
+from assent.backend.store.waiting import Due, Waiting
+from assent.columns import Table
 from assent.envelope import ClockQuality
 from assent.errors import StoreError
 
-_BUSY_S: Final = 10.0  # `admit` holds the lock for milliseconds; a backup may take seconds
 # Trouble with one message; every other error of SQLite is the disk's, and the same message works
 # later. OverflowError: SQLite's integers have 64 bits.
 _POISON: Final = (
@@ -47,8 +51,6 @@ _POISON: Final = (
     sqlite3.ProgrammingError,
 )
 _DAMAGED: Final = "a damaged store is not moved aside: bring back a backup of both files"
-# SQLite's words for a file or directory that this account may not open or write.
-_CLOSED: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 
 class Verdict(enum.Enum):
@@ -56,6 +58,8 @@ class Verdict(enum.Enum):
 
     STORED = "stored"
     """Its readings are durable."""
+    HELD = "held"
+    """It is durable, and waits for its gateway to tell when it was."""
     DUPLICATE = "duplicate"
     """They were before; it is acknowledged again."""
     REFUSED = "refused"
@@ -110,16 +114,17 @@ class Store:
             raise StoreError(
                 f"{root} holds no store yet", hint="admit a gateway, or run the subscriber first"
             )
-        connect = _connect if writable else _look
+        opened = connect if writable else look
         try:
             self._torn = False
             for name in () if writable else ("store.db", "custody.db"):
                 (root / name).open("rb").close()  # SQLite does not say which is closed to us
-            self._readings_db = connect(root / "store.db")
-            self._custody_db = connect(root / "custody.db")
+            self._readings_db = opened(root / "store.db")
+            self._custody_db = opened(root / "custody.db")
             self.readings = Readings(self._readings_db)
             self.custody = Custody(self._custody_db)
             self.chains = Chains(self._custody_db)
+            self.waiting = Waiting(self._custody_db)
             if writable:
                 self.readings.prepare()
                 self.custody.prepare()
@@ -133,7 +138,7 @@ class Store:
         except sqlite3.Error as exc:
             raise StoreError(
                 f"the store in {root} cannot be opened: {exc}",
-                hint=owner_hint(root) if _is_closed(exc) else _DAMAGED,
+                hint=owner_hint(root) if is_closed(exc) else _DAMAGED,
             ) from exc
 
     def close(self) -> None:
@@ -169,12 +174,42 @@ class Store:
         Raises:
             StoreError: the disk refuses.
         """
-        with self._ours(), _transaction(self._readings_db):
+        with self._ours(), transaction(self._readings_db):
             for offer in offers:
                 terms = offer.terms
                 self.readings.publish(
                     offer.flow, terms.hash, terms.encode(), offer.version, offer.serial
                 )
+
+    def release(self, due: Due, accepted: Accepted) -> bool:
+        """Puts a batch that waited into the data; durable when this returns.
+
+        Args:
+            due: of `waiting.due`.
+            accepted: what its bytes say.
+
+        Returns:
+            False when the store does not take it, for what it holds: it goes on waiting.
+
+        Raises:
+            StoreError: the disk refuses; it goes on waiting.
+        """
+        tables = due.bounds.place(accepted.opened.tables)
+        if tables is None:
+            return False
+        header = accepted.header
+        within_ms = due.bounds.high_ms - due.bounds.low_ms
+        bundle = Bundle(due.reference, header.flow, header.terms, tables, within_ms)
+        try:
+            with self._both():
+                if self.waiting.release(due.reference, *_span(tables)):
+                    self.readings.put(bundle)
+                    self.custody.count("stored")
+        except _POISON:
+            return False
+        except sqlite3.Error as exc:
+            raise StoreError(f"the store cannot be written: {exc}") from exc
+        return True
 
     def rest(self) -> None:
         """Forgets which batches the newest commit held; called when nothing is coming in.
@@ -193,24 +228,30 @@ class Store:
         Raises:
             StoreError: the disk refuses.
         """
-        with self._ours(), _transaction(self._custody_db):
+        with self._ours(), transaction(self._custody_db):
             yield self.custody
 
     def _put(self, group: Sequence[Taken]) -> list[Settled]:
+        with self._both():
+            settled = [self._take(taken) for taken in group]
+            if any(one.verdict is Verdict.REFUSED for one in settled):
+                self.custody.trim()
+        return settled
+
+    @contextlib.contextmanager
+    def _both(self) -> Iterator[None]:
+        """Writes both files; what a crash between their commits leaves is settled before."""
         if self._torn:
             self._settle()
         try:
             # Custody first: its lock keeps every other writer out until both are committed.
-            with _transaction(self._custody_db), _transaction(self._readings_db):
+            with transaction(self._custody_db), transaction(self._readings_db):
                 self.readings.settle(())
-                settled = [self._take(taken) for taken in group]
-                if any(one.verdict is Verdict.REFUSED for one in settled):
-                    self.custody.trim()
+                yield
         except BaseException:
             self.readings.forget_known()
             self._torn = True
             raise
-        return settled
 
     def _take(self, taken: Taken) -> Settled:
         outcome = taken.outcome
@@ -243,8 +284,9 @@ class Store:
         after = position.having(header.sequence)
         if len(after.ranges) > MAX_RANGES:
             return self._refuse(accepted.rejected(Reason.TOO_MANY_HOLES), taken)
+        self.waiting.learn(signer, header.gaps)
         reference = secrets.token_bytes(16)
-        is_dated = header.clock is not ClockQuality.UNTRUSTED
+        is_held = header.clock is ClockQuality.UNTRUSTED
         kept = Kept(
             signer=signer,
             mailbox=accepted.mailbox,
@@ -254,12 +296,13 @@ class Store:
             readings=accepted.readings,
             size=len(taken.data),
             received_ms=taken.received_ms,
-            first_ms=min(min(table.times) for table in accepted.opened.tables)
-            if is_dated
-            else None,
-            last_ms=max(max(table.times) for table in accepted.opened.tables) if is_dated else None,
+            span=None if is_held else _span(accepted.opened.tables),
         )
         self.custody.keep(kept, after)
+        if is_held:
+            self.waiting.keep(reference, signer, header.stream, taken.data)
+            self.custody.count("held")
+            return Settled(Verdict.HELD, accepted)
         self.readings.put(Bundle(reference, header.flow, header.terms, accepted.opened.tables))
         self.custody.count("stored")
         return Settled(Verdict.STORED, accepted)
@@ -278,7 +321,7 @@ class Store:
     def _settle(self) -> None:
         """Deletes readings whose batch never came into custody: a crash between two commits."""
         # Under custody's lock: another process may be between its two commits right now.
-        with _transaction(self._custody_db), _transaction(self._readings_db):
+        with transaction(self._custody_db), transaction(self._readings_db):
             unsettled = self.readings.unsettled()
             self.readings.settle([one for one in unsettled if not self.custody.knows(one)])
         self._torn = False
@@ -291,38 +334,9 @@ class Store:
             raise StoreError(f"the store refused: {exc}") from exc
 
 
-def _connect(path: pathlib.Path) -> sqlite3.Connection:
-    # Made beforehand: SQLite would give it the umask's mode, and its -wal and -shm after it.
-    path.touch(mode=0o600)
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk before it is acknowledged
-    connection.execute("PRAGMA cache_size = -32000")  # kB; the newest pages of some 10,000 series
-    return connection
-
-
-def _look(path: pathlib.Path) -> sqlite3.Connection:
-    uri = f"{path.resolve().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
-    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens it, now
-    return connection
-
-
-def _is_closed(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _CLOSED  # the low byte is the primary code
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+def _span(tables: Sequence[Table]) -> tuple[int, int]:
+    first_ms = min(min(table.times) for table in tables)
+    return first_ms, max(max(table.times) for table in tables)
 
 
 def _unstorable(taken: Taken, exc: Exception) -> Taken:

@@ -23,6 +23,7 @@ import json
 import sqlite3
 from typing import Final
 
+from assent.backend.store import waiting
 from assent.backend.store.positions import Position, Range
 from assent.envelope import MAX_MESSAGE, BatchHeader
 from assent.errors import RefusedError
@@ -31,6 +32,8 @@ from assent.header import GapCause, gap_fields
 # Enough to find out what went wrong; not enough to fill a disk (policy C20: no more than needed).
 MAX_QUARANTINED: Final = 10_000
 MAX_QUARANTINED_BYTES: Final = 64_000_000
+
+_NO_HOLES: Final = frozenset({GapCause.ENDED, GapCause.BOOT})
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS gateways (
@@ -101,8 +104,7 @@ class Kept:
         readings: how many values it held.
         size: of the sealed bytes.
         received_ms: when it was taken.
-        first_ms: earliest instant in it, or None where it counts from a boot.
-        last_ms: latest instant in it, likewise.
+        span: earliest and latest instant in it; None where they count from a boot.
     """
 
     signer: bytes
@@ -113,8 +115,7 @@ class Kept:
     readings: int
     size: int
     received_ms: int
-    first_ms: int | None
-    last_ms: int | None
+    span: tuple[int, int] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Custody:
 
     def prepare(self) -> None:
         """Makes the tables where they are not there yet, and what an older one lacks."""
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + waiting.SCHEMA)
         known = {row[1] for row in self._db.execute("PRAGMA table_info(custody)")}
         for column in sorted({"first_ms", "last_ms"} - known):
             self._db.execute(f"ALTER TABLE custody ADD COLUMN {column} INTEGER")
@@ -216,7 +217,7 @@ class Custody:
     def keep(self, kept: Kept, position: Position) -> None:
         """Takes a batch into custody, and its stream to a new position."""
         header, stream = kept.header, _stream(kept.header.stream)
-        gaps = [gap_fields(one) for one in header.gaps if one.cause is not GapCause.ENDED]
+        gaps = [gap_fields(one) for one in header.gaps if one.cause not in _NO_HOLES]
         self._end(kept)
         self._db.execute(
             "INSERT INTO custody VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -236,8 +237,7 @@ class Custody:
                 kept.readings,
                 kept.size,
                 kept.received_ms,
-                kept.first_ms,
-                kept.last_ms,
+                *(kept.span or (None, None)),
             ),
         )
         self._db.execute(
@@ -270,8 +270,12 @@ class Custody:
         return [Received(*row) for row in found]
 
     def knows(self, reference: bytes) -> bool:
-        """Says whether rows under this reference have a batch in custody."""
-        found = self._db.execute("SELECT 1 FROM custody WHERE batch_ref = ?", (reference,))
+        """Says whether rows under this reference have a batch in custody that does not wait."""
+        found = self._db.execute(
+            "SELECT 1 FROM custody WHERE batch_ref = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM waiting WHERE batch_ref = ?1)",
+            (reference,),
+        )
         return found.fetchone() is not None
 
     def quarantine(self, entry: Quarantined, data: bytes) -> None:

@@ -12,9 +12,10 @@ Law:
   - instants are whole seconds; readings of one series in one second keep their order in `again`,
     also across two batches that arrived in theirs.
 
-Read the view `data`: flow, pseudonym, terms, batch_ref, attribute, kind, quantum, time_ms, again
-and the typed value (number, text, bytes, truth, latitude, longitude). Numbers are in the
-attribute's unit.
+Read the view `data`: flow, pseudonym, terms, batch_ref, attribute, kind, quantum, time_ms, again,
+the typed value (number, text, bytes, truth, latitude, longitude) and within_ms. Numbers are in the
+attribute's unit. An instant is up to within_ms later than it says: 0 but for what a gateway took
+while nobody could tell it the time.
 
 Security: this file and `custody.db` are apart because SQLite grants no tables, only files: let the
 purpose's group read `store.db` (with its -wal and -shm), and nobody but the ingest `custody.db`.
@@ -59,10 +60,14 @@ CREATE TABLE IF NOT EXISTS reading (
 CREATE TABLE IF NOT EXISTS unsettled (
   batch_ref BLOB NOT NULL, spans TEXT NOT NULL, PRIMARY KEY (batch_ref)
 ) WITHOUT ROWID;
-CREATE VIEW IF NOT EXISTS data AS
+CREATE TABLE IF NOT EXISTS uncertain (
+  batch_ref BLOB NOT NULL, within_ms INTEGER NOT NULL, PRIMARY KEY (batch_ref)
+) WITHOUT ROWID;
+DROP VIEW IF EXISTS data;
+CREATE VIEW data AS
   SELECT flow, pseudonym, terms, batch_ref, attribute, kind, quantum, time_ms, again,
-         number, text, bytes, truth, latitude, longitude
-  FROM reading JOIN series USING (series);
+         number, text, bytes, truth, latitude, longitude, ifnull(within_ms, 0) AS within_ms
+  FROM reading JOIN series USING (series) LEFT JOIN uncertain USING (batch_ref);
 """
 
 _INTO: Final = "INSERT INTO reading (series, time_ms, batch_ref, again, "
@@ -90,12 +95,14 @@ class Bundle:
         flow: id of the flow.
         terms: SHA-256 of the terms.
         tables: the values.
+        within_ms: how much later than they say its instants may be.
     """
 
     reference: bytes
     flow: str
     terms: bytes
     tables: Sequence[Table]
+    within_ms: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ class Reading:
     value: int | float | str | bytes | bool | tuple[float, float]
     terms: bytes
     batch_ref: bytes
+    within_ms: int
 
 
 class Readings:
@@ -154,6 +162,10 @@ class Readings:
         self._db.execute(
             "INSERT INTO unsettled VALUES (?,?)", (bundle.reference, json.dumps(spans))
         )
+        if bundle.within_ms:
+            self._db.execute(
+                "INSERT INTO uncertain VALUES (?,?)", (bundle.reference, bundle.within_ms)
+            )
 
     def unsettled(self) -> list[bytes]:
         """Names the batches of the newest commit."""
@@ -170,6 +182,7 @@ class Readings:
                 " AND batch_ref = ?",
                 ((*span, reference) for span in json.loads(spans)),
             )
+            self._db.execute("DELETE FROM uncertain WHERE batch_ref = ?", (reference,))
         self._db.execute("DELETE FROM unsettled")
 
     def forget_known(self) -> None:
@@ -191,14 +204,13 @@ class Readings:
         """Gives a flow's readings, the latest instants first."""
         found = self._db.execute(
             "SELECT pseudonym, attribute, time_ms, kind, number, text, bytes, truth, latitude,"
-            " longitude, terms, batch_ref FROM data WHERE flow = ?"
+            " longitude, terms, batch_ref, within_ms FROM data WHERE flow = ?"
             " ORDER BY time_ms DESC, attribute, pseudonym, again DESC LIMIT ?",
             (flow, limit),
         )
-        for pseudonym, attribute, time_ms, kind, *values, terms, reference in found:
-            yield Reading(
-                flow, pseudonym, attribute, time_ms, _value(Kind(kind), values), terms, reference
-            )
+        for pseudonym, attribute, time_ms, kind, *values, terms, reference, within in found:
+            value = _value(Kind(kind), values)
+            yield Reading(flow, pseudonym, attribute, time_ms, value, terms, reference, within)
 
     def terms(self, flow: str) -> list[bytes]:
         """The terms of a flow under which rows may stand, as they were published."""
@@ -214,13 +226,15 @@ class Readings:
         ).fetchall()
         for number, pseudonym, attribute, kind, terms in series:
             found = self._db.execute(
-                "SELECT time_ms, batch_ref, number, text, bytes, truth, latitude, longitude"
-                " FROM reading WHERE series = ? ORDER BY time_ms, again, batch_ref",
+                "SELECT time_ms, batch_ref, ifnull(within_ms, 0),"
+                " number, text, bytes, truth, latitude, longitude"
+                " FROM reading LEFT JOIN uncertain USING (batch_ref)"
+                " WHERE series = ? ORDER BY time_ms, again, batch_ref",
                 (number,),
             )
-            for time_ms, reference, *values in found:
+            for time_ms, reference, within, *values in found:
                 value = _value(Kind(kind), values)
-                yield Reading(flow, pseudonym, attribute, time_ms, value, terms, reference)
+                yield Reading(flow, pseudonym, attribute, time_ms, value, terms, reference, within)
 
     def _there(self, series: int, time_ms: int, bundle: Bundle) -> list[Sequence[int]]:
         """Finds what earlier batches left of a series in the second in which this one begins."""

@@ -32,18 +32,21 @@ from assent.backend.acknowledge import Acknowledger
 from assent.backend.directory import Directory
 from assent.backend.ingest import Desk, judge, place_of
 from assent.backend.mailing import Mailing
-from assent.backend.outcomes import Accepted, Gateway, Rejected
+from assent.backend.outcomes import Accepted, Gateway, Outcome, Rejected
 from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
 from assent.backend.subscriber.connection import Broker, Connection, Message
 from assent.backend.subscriber.losses import STEADY_S, Losses
+from assent.backend.telling import Telling
 from assent.cosekey import decode_seal_public_key, decode_verifying_key
 from assent.errors import AssentError, UplinkError
+from assent.messages import up_topic
 
 GROUP: Final = 64  # messages per commit: two fsyncs shared by 64 cost each less than its signature
 GROUP_S: Final = 0.05  # a batch has waited minutes on the gateway
 _GAP_S: Final = 0.005  # nothing more within this: the broker waits for PUBACKs
 _IDLE_S: Final = 0.25  # how soon a stop is noticed
+_RELEASED: Final = 8  # held batches put into the data at a time: two commits each, some 50 ms
 _LOOK_S: Final = 2.0  # how soon a new policy is, while nothing comes up
 _BACKOFF_S: Final = (1.0, 60.0)
 
@@ -65,6 +68,9 @@ class Subscriber:
         self._keys = directory.seal_keys()
         self._acknowledger = Acknowledger(directory.ack_key(), self._position)
         self._mailing = Mailing(directory.ack_key(), self._gateway)
+        self._telling = Telling(directory.ack_key())
+        self._unopened: set[bytes] = set()
+        self._may_release = True
         self._connection = Connection(broker, directory.user)
         self._desk = self._publish()
         self._group: list[Message] = []
@@ -127,6 +133,8 @@ class Subscriber:
                 self._rested = True
             self._look()
             self._send()
+            if self._may_release:
+                self._release()
         if self._group:
             self._commit()
         self._send()
@@ -144,6 +152,8 @@ class Subscriber:
     def _patience(self) -> float:
         if self._group:
             return _GAP_S
+        if self._may_release:
+            return 0.0
         now = time.monotonic()
         due = [self._acknowledger.wait(now), self._mailing.wait(now)]
         return min([_IDLE_S, *(one for one in due if one is not None)])
@@ -167,8 +177,22 @@ class Subscriber:
             self._connection.acknowledge(message)
         self._acknowledger.note(settled)
         self._mailing.note(settled)
+        self._telling.note(settled)
         self._rested = False
+        self._may_release = True
         _tell(settled)
+
+    def _release(self) -> None:
+        """Puts into the data what waited for word of when it was; a part of it at a time."""
+        found = self._store.waiting.due(_RELEASED + len(self._unopened))
+        fresh = [one for one in found if one.reference not in self._unopened]
+        self._may_release = bool(fresh)
+        for due in fresh:
+            outcome = judge(up_topic(due.mailbox), due.data, self._desk)
+            if not isinstance(outcome, Accepted) or not self._store.release(due, outcome):
+                # It stays where it is: what was acknowledged is not thrown away.
+                self._unopened.add(due.reference)
+                _log.error("event=held-batch-stays reason=%s", _why(outcome))
 
     def _look(self) -> None:
         """Notices a policy that was published meanwhile."""
@@ -181,12 +205,16 @@ class Subscriber:
 
     def _send(self) -> None:
         now = time.monotonic()
-        for letter in itertools.chain(self._acknowledger.letters(now), self._mailing.letters(now)):
+        for letter in itertools.chain(
+            self._telling.letters(), self._acknowledger.letters(now), self._mailing.letters(now)
+        ):
             self._connection.publish(letter.topic, letter.data, letter.expires_s)
 
     def _publish(self) -> Desk:
         """Reads the published policies; what does not verify publishes nothing, and is logged."""
         self._policies = self._directory.fingerprint()
+        self._unopened.clear()
+        self._may_release = True
         published = self._directory.published()
         for trouble in published.troubles:
             _log.error("event=policy-not-published error=%r", trouble)
@@ -208,13 +236,18 @@ def _known(mailbox: str, sign_key: bytes, seal_key: bytes) -> Gateway:
     return Gateway(mailbox, decode_verifying_key(sign_key), decode_seal_public_key(seal_key))
 
 
+def _why(outcome: Outcome) -> str:
+    return outcome.reason.value if isinstance(outcome, Rejected) else "no-such-instant"
+
+
 def _tell(settled: Sequence[Settled]) -> None:
     """Logs what came in, once: counts and reasons."""
     verdicts = Counter(one.verdict for one in settled)
     stored = [one.outcome for one in settled if one.verdict is Verdict.STORED]
     _log.info(
-        "event=committed stored=%d readings=%d duplicates=%d refused=%d noted=%d",
+        "event=committed stored=%d held=%d readings=%d duplicates=%d refused=%d noted=%d",
         verdicts[Verdict.STORED],
+        verdicts[Verdict.HELD],
         sum(outcome.readings for outcome in stored if isinstance(outcome, Accepted)),
         verdicts[Verdict.DUPLICATE],
         verdicts[Verdict.REFUSED],

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store's two files as SQLite opens them."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Final
+
+_BUSY_S: Final = 10.0  # `admit` holds the lock for milliseconds; a backup may take seconds
+# SQLite's words for a file or directory that this account may not open or write.
+_CLOSED: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+
+
+def connect(path: pathlib.Path) -> sqlite3.Connection:
+    """Opens a file for writing, and makes it where it is missing."""
+    # Made beforehand: SQLite would give it the umask's mode, and its -wal and -shm after it.
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk before it is acknowledged
+    connection.execute("PRAGMA cache_size = -32000")  # kB; the newest pages of some 10,000 series
+    return connection
+
+
+def look(path: pathlib.Path) -> sqlite3.Connection:
+    """Opens a file that another may write meanwhile, and changes nothing."""
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens it, now
+    return connection
+
+
+def is_closed(error: sqlite3.Error) -> bool:
+    """Says whether this account may not open or write the file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _CLOSED  # the low byte is the primary code
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commits what the block does, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

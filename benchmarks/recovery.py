@@ -32,7 +32,7 @@ from agent.pipeline import Pipeline
 from agent.settings import load_settings
 from agent.site import JOURNAL, SPOOL, open_site
 from agent.spool import Spool
-from benchmarks.household import Household, keep_compiled
+from benchmarks.household import QUOTA, Household, keep_compiled
 from benchmarks.path import samples_from
 from benchmarks.report import Figure, write
 from benchmarks.spool import forget_pages
@@ -145,6 +145,8 @@ def measure(batches: int, rounds: int = _ROUNDS) -> list[Figure]:
         keep_compiled(Path(place))
         household = Household(Path(place), batch=_BATCH, flows=FLOWS, classical=True)
         household.devices(speed=None)
+        settings = household.stage.gateway / "agent.toml"
+        settings.write_text(settings.read_text().replace(f'"{QUOTA}"', '"10 GB"'))
         try:
             empty = [one_start(household) for _ in range(rounds + 1)][1:]
             words = [sys.executable, "-m", "benchmarks.recovery", "--crash"]

@@ -24,10 +24,11 @@ from typing import NamedTuple
 
 from benchmarks.report import Figure, write
 from demo.stage import REPO, Stage
-from tests.faults import rounds
+from tests.faults import rounds, traced
+from tests.faults.household import COMMIT_S
 from tests.faults.kinds import BACKEND, KINDS
 from tests.faults.rounds import Outcome
-from tests.faults.world import COMMIT_S, World
+from tests.faults.world import World
 from tests.simulators import lossy, steps
 
 RESULT = REPO / "benchmarks" / "results" / "faults.json"
@@ -63,7 +64,7 @@ class Job(NamedTuple):
 
 def refusals() -> dict[str, str]:
     """The sorts of rounds that this machine cannot have, and why."""
-    found = {}
+    found: dict[str, str] = {}
     if (why := steps.refusal()) is not None:
         found |= dict.fromkeys(("steps", "errors", "enrolment"), why)
     if (why := lossy.refusal()) is not None:
@@ -95,13 +96,13 @@ def run(job: Job, recipients: Stage, root: Path) -> Outcome:
                 rng.shuffle(kinds)
                 return rounds.mixed(world, str(job), rng, kinds)
             case "steps":
-                return rounds.steps(world, str(job), job.victim, job.chain)
+                return traced.steps(world, str(job), job.victim, job.chain)
             case "errors":
-                return rounds.errors(world, str(job), job.victim, rng, _CHAIN)
+                return traced.errors(world, str(job), job.victim, rng, _CHAIN)
             case "power":
                 return rounds.power(world, str(job), rng, _CHAIN)
             case "enrolment":
-                return rounds.enrolment(world, str(job), rng, _CHAIN)
+                return traced.enrolment(world, str(job), rng, _CHAIN)
             case _:
                 return rounds.clock(world, str(job), rng, 8)
 
@@ -127,7 +128,7 @@ def _reckon(victim: str) -> Counter[str]:
     root = Path(tempfile.mkdtemp(dir=_here[0].root.parent))
     try:
         with settled(_here[0], root / "world", Job("steps", 0)) as world:
-            return rounds.reckon(world, victim)
+            return traced.reckon(world, victim)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -36,11 +36,19 @@ class Kind(NamedTuple):
         part: what it breaks; two of one part do not meet.
         strike: makes it.
         holds_s: how long it lasts at most.
+        needs_traffic: strikes only while something is under way between uplink and backend.
+        stops_traffic: while it lasts, nothing is.
     """
 
     part: str
     strike: Strike
     holds_s: float
+    needs_traffic: bool = False
+    stops_traffic: bool = True
+
+    def takes_in(self, other: Kind) -> bool:
+        """Whether another fault can strike while this one lasts."""
+        return self.part != other.part and not (self.stops_traffic and other.needs_traffic)
 
 
 @contextlib.contextmanager
@@ -161,15 +169,15 @@ KINDS: dict[str, Kind] = {
     "uplink killed": Kind("uplink", _uplink_killed, 1.5),
     "backend killed": Kind("backend", _backend_killed, 1.5),
     "backend killed between commit and acknowledgement": Kind(
-        "backend", _backend_killed_before_it_acknowledges, 0.2
+        "backend", _backend_killed_before_it_acknowledges, 0.2, needs_traffic=True
     ),
     "broker stopped": Kind("broker", _broker_stopped, 2.0),
     "broker frozen": Kind("broker", _broker_frozen, 3.0),
     "broker killed with its store": Kind("broker", _broker_killed_with_its_store, 1.0),
     "broker restarted empty": Kind("broker", _broker_restarted_empty, 0.2),
-    "connections cut": Kind("network", _cut, 0.2),
+    "connections cut": Kind("network", _cut, 0.2, needs_traffic=True, stops_traffic=False),
     **{
-        f"network: {fault.value}": Kind("network", _proxied(fault), 1.5)
+        f"network: {fault.value}": Kind("network", _proxied(fault), 1.5, needs_traffic=True)
         for fault in Fault
         if fault is not Fault.NONE
     },

@@ -36,10 +36,10 @@ STEP_MS = 20
 SLACK_MS = 1_100
 """An instant is stored to the second; the rest is a timer that is late."""
 
-CLAIM_MS = 4_500
+CLAIM_MS = 6_000
 """A crash gap may claim so much of what is stored before and after a hole: a commit interval of 1 s,
-2 s for what was at the door or has to be opened again (agent/pipeline/recovery.py), and seconds
-that are rounded away from it. Gaps that touch are told as one."""
+2 s for what was at the door or has to be opened again (agent/pipeline/recovery.py), seconds that
+are rounded away from it, and the time that a busy machine takes. Gaps that touch are told as one."""
 
 CRASH, OUTAGE, QUOTA, SILENT, CLOCK, PURGE, AGE, ENDED, LOST, UNSEALED, REFUSED = range(11)
 """Causes as docs/wire.md numbers them; not imported, so that a mistake there is seen here."""
@@ -92,6 +92,7 @@ class Life:
         polite: whether it was told to stop, and did.
         least: how many it has read at least, when it ended politely.
         explains: causes of gaps that the faults of this life explain within it.
+        end: what ended it, for a person.
     """
 
     rows: int
@@ -99,6 +100,7 @@ class Life:
     polite: bool = False
     least: int = 0
     explains: frozenset[int] = frozenset()
+    end: str = ""
 
 
 @dataclasses.dataclass(slots=True)
@@ -262,8 +264,12 @@ def _between(
             found.complain(
                 f"between {last} and {first} {(until - since) / 1000:.1f} s are missing,"
                 f" {len(bare) * STEP_MS / 1000:.1f} s of it undeclared"
-                f" (the end was {loss / 1000:.1f} s after the former)"
+                f" (the end was {loss / 1000:.1f} s after the former: {_ends_of(lives, one, other)})"
             )
+
+
+def _ends_of(lives: Sequence[Life], one: int, other: int) -> str:
+    return ", then ".join(life.end or "killed" for life in lives[one:other])
 
 
 def _ends(held: Sequence[Sequence[int]], lives: Sequence[Life], found: Judgement) -> None:

@@ -16,15 +16,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,76 +30,18 @@ from typing import Any, Self
 from agent.control import ask
 from assent.errors import AssentError
 from demo.stage import RECIPIENTS, REPO, Stage, StageError, wait_until
-from tests.faults.oracle import SLACK_MS, SPAN, STEP_MS, Judgement, Life, judge, read
+from tests.faults.household import ATTRIBUTE, FLOWS, Household
+from tests.faults.oracle import SPAN, STEP_MS, Judgement, Life, judge, read
 from tests.simulators.lossy import Disk
 from tests.simulators.proxy import Proxy
 
-ATTRIBUTE = "appliance.number"
-FLOWS = {"remote-diagnosis": "maker", "service": "maker", "partner-energy-advice": "energy-advice"}
-"""Flow and who receives it."""
-YES = {
-    "remote-diagnosis": '"given"',
-    "service": '"accepted"',
-    "partner-energy-advice": '"given"',
-}
-DRAINED_S = 60.0
+_DRAINED_S = 60.0
 _GOES_ON_S = 40.0
+_LATE_MS = 3_000  # what is due and not yet read when a busy machine is told to stop
 _ROWS = 30_000  # ten minutes of one life
-COMMIT_S = 1
-
-_NUMBER = f"""
-[attributes."{ATTRIBUTE}"]
-kind = "sensor"
-type = "integer"
-sensitivity = "none"
-about = "A number that is read once."
-owner = "gateway team"
-review = 2028-11-30
-
-[attributes."device.serial"]
-"""
-_PROFILE = f"""\
-# SPDX-License-Identifier: Apache-2.0
-[profile]
-source = "replay"
-about = "Numbers"
-facts = "tests/faults/world.py"
-csv = {{ time = "time", time_format = "unix-ms" }}
-
-[[field]]
-attribute = "{ATTRIBUTE}"
-column = "number"
-type = "integer"
-"""
-_DEVICE = """
-[[device]]
-id = "counter"
-kind = "washing-machine"
-source = "replay"
-port = "{port}"
-profile = "numbers"
-every = "40ms"
-"""
-_BATCH = {
-    "service": 'batch = { readings = 2000, age = "20s" }',
-    "remote-diagnosis": 'batch = { readings = 10000, age = "1s" }',
-    "partner-energy-advice": 'batch = { readings = 25, age = "5s" }',
-}
 
 
-def policy(text: str) -> str:
-    """The example policy, in which every flow carries the numbers and nothing else."""
-    text = text.replace('\n[attributes."device.serial"]\n', _NUMBER, 1)
-    text = re.sub(r"(?m)^attributes = .*$", f'attributes = {{ "{ATTRIBUTE}" = "keep" }}', text)
-    parts = re.split(r"(?m)^(?=\[flows\.)", text)
-    for at, part in enumerate(parts):
-        name = part.split("]", 1)[0].removeprefix("[flows.")
-        if name in _BATCH:
-            parts[at] = re.sub(r"(?m)^batch = .*$", _BATCH[name], part)
-    return "".join(parts)
-
-
-class World(Stage):
+class World(Household):
     """One household and everything around it, until `close`.
 
     Args:
@@ -121,15 +61,13 @@ class World(Stage):
         shifts_clock: bool = False,
         has_disk: bool = False,
     ) -> None:
-        copy = recipients.copied(root)
-        self.__dict__.update(copy.__dict__)
+        super().__init__(recipients, root)
         self.together = together
         self.lives: list[Life] = []
         self.wrong: list[str] = []
         self.mended: Counter[str] = Counter()
         self.brokers = dict(self.ports)
         self.proxies: dict[str, Proxy] = {}
-        self.bundle = self.root / "maker.bundle"
         self.clock = self.root / "clock" if shifts_clock else None
         self.disk = Disk(self.state) if has_disk else None
         self._answered = 0.0
@@ -154,82 +92,13 @@ class World(Stage):
         if self.disk is not None:
             self.disk.unmount()
 
-    @property
-    def state(self) -> Path:
-        """The gateway's state directory."""
-        return self.gateway / "state"
-
     def settle(self) -> None:
         """Everything up to the household's yes; nothing runs afterwards."""
         if self.clock is not None:
             self.clock.write_bytes(bytes(8))
         if self.disk is not None:
             self.disk.mount()
-        self.bundle = self.publish(policy)
-        self.begin()
-        self.take_in()
-        self.be_admitted()
-        self.agree()
-
-    def begin(self) -> None:
-        """A new gateway in the place of the old one, which nobody has enrolled yet."""
-        if self.disk is None:
-            shutil.rmtree(self.gateway, ignore_errors=True)
-        self.make_gateway(_DEVICE.format(port=self.root / "numbers.csv"))
-        agent = self.gateway / "agent.toml"
-        text = re.sub(r'(?m)^commit = "[^"]*"', f'commit = "{COMMIT_S}s"', agent.read_text())
-        agent.write_text(text)
-        (self.gateway / "profiles").mkdir(exist_ok=True)
-        (self.gateway / "profiles" / "numbers.toml").write_text(_PROFILE)
-
-    def take_in(self, under: Sequence[str] = ()) -> None:
-        """The maker's bundle is taken in.
-
-        Args:
-            under: words of a tracer, under which it is typed first; then it is typed again.
-        """
-        self._type(under, "enrol", str(self.bundle))
-
-    def be_admitted(self, under: Sequence[str] = ()) -> None:
-        """Every recipient admits the gateway, and its answer is taken in; `under` as above."""
-        for recipient in RECIPIENTS:
-            request = self.gateway / "requests" / f"{recipient}.request"
-            admission = self.root / f"{recipient}.admission"
-            admission.unlink(missing_ok=True)
-            directory = str(self.backend_directory(recipient))
-            self.backend("admit", directory, str(request), "--out", str(admission))
-            self._type(under if recipient == RECIPIENTS[0] else (), "enrol", str(admission))
-
-    def agree(self, under: Sequence[str] = ()) -> None:
-        """The household says yes to every flow; `under` as above."""
-        form = self._form()
-        self._type(under, "consent", "apply", str(form))
-        form.unlink()
-
-    def _form(self) -> Path:
-        """A form of its own, written now."""
-        said = "\n".join(f"{flow} = {decision}" for flow, decision in YES.items())
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        form = self.root / "consent.toml"
-        form.write_text(
-            'policy = "2026-11-01"\ndecided_by = "owner"\nrecorded_by = "installer 4711"\n'
-            f'recorded_at = {at}\nmethod = "signed form {time.monotonic_ns()}"\n'
-            f"[decisions]\n{said}\n"
-        )
-        return form
-
-    def _type(self, under: Sequence[str], *words: str) -> None:
-        if under:
-            line = [*under, sys.executable, "-m", "agent.cli.main", *words]
-            subprocess.run(
-                [*line, "--config", str(self.gateway)],
-                cwd=REPO,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=60,
-            )
-        self.assent(*words)
+        super().settle()
 
     # Programs.
 
@@ -357,21 +226,6 @@ class World(Stage):
 
     # What is there.
 
-    def numbers(self, flow: str) -> int:
-        """How many rows a flow has at its backend."""
-        store = self.backend_directory(FLOWS[flow]) / "store.db"
-        with contextlib.suppress(sqlite3.Error), _looking(store) as db:
-            row = db.execute("SELECT count(*) FROM data WHERE flow=?", (flow,)).fetchone()
-            return int(row[0])
-        return 0
-
-    def is_connected(self, recipient: str) -> bool:
-        """Whether the uplink says that it reaches a broker."""
-        with contextlib.suppress(sqlite3.Error), self._spool() as db:
-            row = db.execute("SELECT state FROM health WHERE recipient=?", (recipient,)).fetchone()
-            return row is not None and row[0] == "connected"
-        return False
-
     def wait_for_more(self, what: str, flows: Sequence[str] = ()) -> None:
         """Waits until flows arrive again; a stall is a violation, told as such."""
         had = {flow: self.numbers(flow) for flow in flows or ("remote-diagnosis",)}
@@ -401,7 +255,7 @@ class World(Stage):
         text = agent.read_text()
         agent.write_text(text.split("[[device]]")[0])
         self._launch("collect", "run" if self.together else "collect", ())
-        self._reaches("nothing waits any more", self._is_empty)
+        self._reaches("nothing waits any more", self.is_drained)
         self.programs["collect"].send_signal(signal.SIGTERM)
         if (code := self.programs.pop("collect").wait(30)) != 0:
             self.wrong.append(f"collect ended with {code}: {self.log('collect')[-500:]}")
@@ -419,9 +273,9 @@ class World(Stage):
 
     def _reaches(self, what: str, claim: Callable[[], bool]) -> None:
         try:
-            wait_until(claim, what, DRAINED_S)
+            wait_until(claim, what, _DRAINED_S)
         except StageError as exc:
-            self.wrong.append(f"{exc}; {self._waiting()}")
+            self.wrong.append(f"{exc}; {self.waiting()}")
 
     def _is_declared(self) -> bool:
         """Every gap is told, and every flow has had a batch since the last life began."""
@@ -429,38 +283,11 @@ class World(Stage):
             self.ask("flush")
         newest = (len(self.lives) - 1) * SPAN
         time.sleep(0.2)
-        with contextlib.suppress(sqlite3.Error), self._spool() as db:
+        with contextlib.suppress(sqlite3.Error), self.spool() as db:
             if db.execute("SELECT count(*) FROM gap WHERE carried<>2").fetchone() != (0,):
                 return False  # 2: told to nobody before a later yes
-            return all(self._has_from(flow, newest) for flow in FLOWS)
+            return all(self.has_from(flow, newest) for flow in FLOWS)
         return False
-
-    def _has_from(self, flow: str, number: int) -> bool:
-        with _looking(self.backend_directory(FLOWS[flow]) / "store.db") as db:
-            row = db.execute(
-                "SELECT 1 FROM data WHERE flow=? AND number>=? LIMIT 1", (flow, number)
-            ).fetchone()
-        return row is not None
-
-    def _is_empty(self) -> bool:
-        with contextlib.suppress(sqlite3.Error), self._spool() as db:
-            return bool(db.execute("SELECT count(*) FROM batch").fetchone() == (0,))
-        return False
-
-    def _waiting(self) -> str:
-        with contextlib.suppress(sqlite3.Error), self._spool() as db:
-            batches = db.execute(
-                "SELECT flow, count(*) FROM batch JOIN lane ON lane.id=lane GROUP BY flow"
-            ).fetchall()
-            gaps = db.execute("SELECT flow, cause, count(*) FROM gap GROUP BY 1, 2").fetchall()
-            health = db.execute("SELECT recipient, state, detail FROM health").fetchall()
-            return f"batches {batches}, gaps {gaps}, health {health}"
-        return "the spool cannot be read"
-
-    @contextlib.contextmanager
-    def _spool(self) -> Iterator[sqlite3.Connection]:
-        with _looking(self.state / "spool" / "spool.db") as db:
-            yield db
 
     def _record(self) -> None:
         """Writes the recording of the next life."""
@@ -470,15 +297,15 @@ class World(Stage):
 
     def _end_life(self, *, polite: bool) -> None:
         at_work_ms = (time.monotonic() - self._answered) * 1000 if self._answered else 0.0
-        least = max(0, int((at_work_ms - SLACK_MS) // STEP_MS))
+        least = max(0, int((at_work_ms - _LATE_MS) // STEP_MS))
         now_ms = int(time.time() * 1000)
-        changed = {"ended_ms": now_ms, "polite": polite, "least": least}
-        self.lives[-1] = dataclasses.replace(self.lives[-1], **changed)
+        self.lives[-1] = dataclasses.replace(
+            self.lives[-1], ended_ms=now_ms, polite=polite, least=least
+        )
 
-    def explain(self, *causes: int) -> None:
-        """Notes that a fault of the present life explains gaps of these causes."""
-        last = self.lives[-1]
-        self.lives[-1] = dataclasses.replace(last, explains=last.explains | set(causes))
+    def explain(self, end: str) -> None:
+        """Notes what ended the present life."""
+        self.lives[-1] = dataclasses.replace(self.lives[-1], end=end)
 
     def ask(self, verb: str) -> dict[str, Any]:
         """Asks the running agent."""
@@ -507,9 +334,3 @@ class World(Stage):
             self.programs[name] = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPO, env=environment
             )
-
-
-@contextlib.contextmanager
-def _looking(path: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
-        yield db

@@ -32,7 +32,7 @@ from tests.faults.world import World
 from tests.simulators import lossy, steps
 
 RESULT = REPO / "benchmarks" / "results" / "faults.json"
-SORTS = ("mixed", "steps", "errors", "power", "clock", "enrolment")
+SORTS = ("mixed", "steps", "errors", "power", "clock", "held", "enrolment")
 VICTIMS = ("collect", "uplink", BACKEND)
 _CHAIN = 24  # faults of one world: then it ends, so that a violation is found near its cause
 _ROUNDS = 20  # of `mixed`, each with every kind once
@@ -79,7 +79,7 @@ def settled(recipients: Stage, root: Path, job: Job) -> Iterator[World]:
         recipients,
         root,
         together=job.together,
-        shifts_clock=job.sort == "clock",
+        shifts_clock=job.sort in {"clock", "held"},
         has_disk=job.sort == "power",
     ) as world:
         world.settle()
@@ -99,6 +99,8 @@ def run(job: Job, recipients: Stage, root: Path) -> Outcome:
                 return traced.steps(world, str(job), job.victim, job.chain)
             case "errors":
                 return traced.errors(world, str(job), job.victim, rng, _CHAIN)
+            case "held":
+                return rounds.held(world, str(job), rng, 8)
             case "power":
                 return rounds.power(world, str(job), rng, _CHAIN)
             case "enrolment":
@@ -154,7 +156,7 @@ def plan(
         ]
     jobs += [Job("errors", _seed(rng), victim) for victim in ("collect", "collect", *VICTIMS)]
     jobs += [Job("power", _seed(rng), together=at % 2 == 1) for at in range(4)]
-    jobs += [Job("clock", _seed(rng)) for _ in range(3)]
+    jobs += [Job(sort, _seed(rng)) for sort in ("clock", "held") for _ in range(3)]
     jobs += [Job("enrolment", _seed(rng)) for _ in range(2)]
     jobs = [job for job in jobs if job.sort in sorts]
     rng.shuffle(jobs)

@@ -3,7 +3,8 @@
 
   - `mixed`: faults of tests/faults/kinds.py at random times, alone or two at once;
   - `power`: the gateway's state lies on a disk that forgets what was not synced, and is cut;
-  - `clock`: the wall clock of the gateway is stepped.
+  - `clock`: the wall clock of the gateway is stepped;
+  - `held`: the gateway starts in 1970, collects, and learns the time later.
 
 Those that need a tracer are in `tests.faults.traced`.
 
@@ -181,3 +182,35 @@ def clock(world: World, name: str, rng: random.Random, count: int) -> Outcome:
         outcome.count(kind, struck=world.has_stamped_near(STEPS_MS[kind]))
     world.set_clock(_RIGHT_MS)
     return outcome.close(world, timed=False)
+
+
+def held(world: World, name: str, rng: random.Random, count: int) -> Outcome:
+    """The gateway starts without knowing the time, again and again; sometimes it crashes meanwhile.
+
+    Args:
+        world: settled, with a clock that can be set.
+        name: of the round.
+        rng: chance.
+        count: how often.
+    """
+    outcome = Outcome(name)
+    world.needs_evidence()
+    world.learn_time()
+    world.start_all()
+    outcome.recovers(world, "the start", list(FLOWS))
+    for at in range(count):
+        world.stop("collect")
+        world.forget_time()
+        world.start_collect()
+        pause(rng.uniform(1.5, 3.0))
+        is_held = not world.ask("status")["clock_trusted"]
+        crashes = at % 3 == 2
+        if crashes:
+            world.kill("collect")
+            world.start_collect()
+            pause(rng.uniform(0.5, 1.5))
+        world.learn_time()
+        outcome.recovers(world, "the time is learnt", list(FLOWS) if at % 4 == 3 else ())
+        kind = "clock starts in 1970" + (", crash before the time is known" if crashes else "")
+        outcome.count(kind, struck=is_held)
+    return outcome.close(world)

@@ -38,6 +38,8 @@ from tests.simulators.proxy import Proxy
 _DRAINED_S = 60.0
 _GOES_ON_S = 40.0
 _LATE_MS = 3_000  # what is due and not yet read when a busy machine is told to stop
+_BOOT_ID = "proc/sys/kernel/random/boot_id"
+_SYNCHRONISED = "run/systemd/timesync/synchronized"
 _ROWS = 30_000  # ten minutes of one life
 
 
@@ -69,6 +71,8 @@ class World(Household):
         self.brokers = dict(self.ports)
         self.proxies: dict[str, Proxy] = {}
         self.clock = self.root / "clock" if shifts_clock else None
+        self.machine = self.root / "machine"
+        """Below it the gateway looks for evidence of a time service."""
         self.disk = Disk(self.state) if has_disk else None
         self._answered = 0.0
 
@@ -96,6 +100,10 @@ class World(Household):
         """Everything up to the household's yes; nothing runs afterwards."""
         if self.clock is not None:
             self.clock.write_bytes(bytes(8))
+            boot_id = self.machine / _BOOT_ID
+            boot_id.parent.mkdir(parents=True)
+            boot_id.write_text((Path("/") / _BOOT_ID).read_text())
+            (self.machine / _SYNCHRONISED).parent.mkdir(parents=True)
         if self.disk is not None:
             self.disk.mount()
         super().settle()
@@ -218,6 +226,22 @@ class World(Household):
         """What runs on the gateway, by the names of `programs`."""
         return ("collect",) if self.together else ("collect", "uplink")
 
+    def needs_evidence(self) -> None:
+        """From now on the clock is believed only when a time service vouches for it."""
+        agent = self.gateway / "agent.toml"
+        text = agent.read_text()
+        agent.write_text(text.replace('trust = "system"', 'trust = "synchronised"'))
+
+    def forget_time(self) -> None:
+        """The clock stands at the beginning of 1970, and nobody vouches for it."""
+        (self.machine / _SYNCHRONISED).unlink(missing_ok=True)
+        self.set_clock(60_000 - int(time.time() * 1000))
+
+    def learn_time(self) -> None:
+        """A time service sets the clock, and says so."""
+        self.set_clock(0)
+        (self.machine / _SYNCHRONISED).touch()
+
     def set_clock(self, shift_ms: int) -> None:
         """Sets the gateway's wall clock to so much ahead of ours, or behind."""
         assert self.clock is not None
@@ -327,6 +351,7 @@ class World(Household):
         environment = os.environ | {"FAULTS_DEATH": str(self.death(name))}
         if self.clock is not None and side == "gateway":
             environment["FAULTS_CLOCK"] = str(self.clock)
+            environment["FAULTS_ROOT"] = str(self.machine)
         line = [*under, sys.executable, "-m", "tests.faults.launch", side, verb, *words]
         logs = self.root / "logs"
         logs.mkdir(exist_ok=True)

@@ -83,6 +83,11 @@ class SpanClock(DayClock):
         """Runs at its real pace from now on."""
         self._since = time.monotonic()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it runs by itself."""
+        return self._since is not None
+
     def now(self) -> Instant:
         """The simulated moment."""
         passed = 0 if self._since is None else int((time.monotonic() - self._since) * 1000)

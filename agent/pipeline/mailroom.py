@@ -95,6 +95,8 @@ class Mailroom:
                     self._reject(reason)
                     done.append(inbound.id)
                     room -= _JUDGING
+                case None:
+                    done.append(inbound.id)
         done += self._acknowledge(acks, now)
         self._spool.drop_inbox(done)
         forked, self._forked = frozenset(self._forked), set()

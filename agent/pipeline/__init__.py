@@ -324,19 +324,23 @@ class Pipeline:
             self.spool.set_floor(kept.at_ms, kept.boot_ms)
 
     def _keep_house(self, now: Instant) -> None:
-        if now.trusted and not self.running.reckoning.is_in_doubt(now):
-            self.spool.expire(now.wall_ms)
         running = self.running
+        if now.trusted and not running.reckoning.is_in_doubt(now):
+            self.spool.expire(now.wall_ms)
+        if not now.trusted:
+            self.spool.expire_held(self.clock.boot_id, now.mono_ms)
+        self._see_to_spool(now)
         if now.trusted:
             running.telling.look(now, running.lanes(), self._hardware, self.site.settings)
-        else:
-            self.spool.expire_held(self.clock.boot_id, now.mono_ms)
+
+    def _see_to_spool(self, now: Instant) -> None:
+        """Reads the mail, greets and trims, where anything is another than it was left."""
         # Taken before the work: what is written meanwhile, by us too, is another state.
         state, site, kept = self.spool.state(), self.site, self.site.floor.kept
         if (state, kept) == self._tended and site is self._tended_site:
             return
         self._tell_floor()
-        running.renew(self._mailroom.read(lambda: self.site, now, self.on_policy), now)
+        self.running.renew(self._mailroom.read(lambda: self.site, now, self.on_policy), now)
         self._courtesy.greet(self.site)
         self.spool.enforce_quota(self.site.settings.quota_bytes)
         self.spool.trim_sent()

@@ -69,15 +69,16 @@ class Place:
         return Counter(row["cause"] for row in self.gaps(flow)[1] if row["state"] != "complete")
 
     def is_single(self) -> bool:
-        """Whether no reading of the flow is stored twice: the line is read ten times a second."""
-        path = self.stage.backend_directory("maker") / "store.db"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            most = db.execute(
-                "SELECT max(n) FROM (SELECT count(*) AS n FROM data WHERE attribute=?"
-                " GROUP BY time_ms / 1000)",
-                ("appliance.power",),
-            ).fetchone()[0]
-        return int(most) <= 11
+        """Whether what is stored is what the batches in custody held, each once."""
+        held = []
+        for file, question in (
+            ("store.db", "SELECT count(*) FROM data WHERE flow=?"),
+            ("custody.db", "SELECT sum(readings) FROM custody WHERE flow=?"),
+        ):
+            path = self.stage.backend_directory("maker") / file
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                held.append(db.execute(question, (FLOW,)).fetchone()[0])
+        return held[0] == held[1] > 0
 
 
 @pytest.fixture
@@ -126,4 +127,5 @@ def test_a_broker_that_loses_its_store_costs_what_was_kept_for_it_only(
         place.more()
         assert place.gaps()[0] == 1
         assert set(place.causes()) == {None}
+    place.stage.end("backend-maker")
     assert place.is_single()

@@ -35,6 +35,8 @@ RESULT = REPO / "benchmarks" / "results" / "faults.json"
 SORTS = ("mixed", "steps", "errors", "power", "clock", "held", "enrolment")
 VICTIMS = ("collect", "uplink", BACKEND)
 _CHAIN = 24  # faults of one world: then it ends, so that a violation is found near its cause
+_KIND = "faults.kind."
+_TOLD = 20  # violations in words that the results keep
 _ROUNDS = 20  # of `mixed`, each with every kind once
 
 _here: list[Stage] = []
@@ -206,9 +208,20 @@ def main() -> int:
         jobs = plan(rng, counts, chosen.every, sorts)
         until = None if chosen.minutes is None else began + 60 * chosen.minutes
         outcomes = list(_outcomes(pool, jobs, chosen.jobs, until))
-    figures = sums(outcomes, seed, round(time.monotonic() - began), len(jobs), missing)
+    limit = f" --minutes {chosen.minutes:g}" if chosen.minutes is not None else ""
+    told = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "command": f"make faults  (python -m tests.faults --seed {seed} --every {chosen.every}{limit})",
+        "seconds": round(time.monotonic() - began),
+        "rounds": len(outcomes),
+        "planned": len(jobs),
+        "missing": missing,
+    }
+    figures = sums(outcomes, told)
     if chosen.kind is None:
         chosen.out.unlink(missing_ok=True)  # a kind that is no more leaves no row
+    else:
+        figures = [one for one in figures if one.name.startswith(_KIND)]  # no sum of some
     write(figures, chosen.out)
     return 1 if any(outcome.wrong for outcome in outcomes) else 0
 
@@ -240,10 +253,13 @@ def _outcomes(
             yield outcome
 
 
-def sums(
-    outcomes: Sequence[Outcome], seed: int, seconds: int, planned: int, missing: dict[str, str]
-) -> list[Figure]:
-    """The figures of a campaign: sums, and one row for each kind of fault."""
+def sums(outcomes: Sequence[Outcome], told: dict[str, object]) -> list[Figure]:
+    """The figures of a campaign: sums, and one row for each kind of fault.
+
+    Args:
+        outcomes: of its rounds.
+        told: how it was run.
+    """
     injected: Counter[str] = Counter()
     struck: Counter[str] = Counter()
     hurt: Counter[str] = Counter()
@@ -251,18 +267,11 @@ def sums(
         injected += outcome.injected
         struck += outcome.struck
         hurt.update(kind for kind in outcome.injected if outcome.wrong)
-    detail: dict[str, object] = {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "command": f"make faults  (python -m tests.faults --seed {seed})",
-        "seconds": seconds,
-        "rounds": len(outcomes),
-        "planned": planned,
-        "missing": missing,
-    }
     total = struck.total()
+    wrong = [f"{one.name}: {sentence}" for one in outcomes for sentence in one.wrong]
     figures = [
-        Figure("faults.injected", total, "faults", ">= 1000", total >= 1000, detail),
-        _nothing("faults.violations", sum(len(one.wrong) for one in outcomes)),
+        Figure("faults.injected", total, "faults", ">= 1000", total >= 1000, told),
+        _nothing("faults.violations", sum(len(one.wrong) for one in outcomes), wrong[:_TOLD]),
         Figure("faults.readings", sum(one.total("stored") for one in outcomes), "readings"),
     ]
     for what in ("lost", "doubled", "undeclared", "foreign", "false"):
@@ -271,12 +280,13 @@ def sums(
     for kind in sorted(injected):
         row = {"set": injected[kind], "in_rounds_with_violations": hurt[kind]}
         name = kind.replace(": ", ".").replace(" ", "-")
-        figures.append(Figure(f"faults.kind.{name}", struck[kind], "faults", detail=row))
+        figures.append(Figure(f"{_KIND}{name}", struck[kind], "faults", detail=row))
     return figures
 
 
-def _nothing(name: str, count: int) -> Figure:
-    return Figure(name, count, "", "<= 0", count == 0)
+def _nothing(name: str, count: int, wrong: Sequence[str] = ()) -> Figure:
+    detail = {"wrong": list(wrong)} if wrong else {}
+    return Figure(name, count, "", "<= 0", count == 0, detail)
 
 
 def _loss(outcomes: Sequence[Outcome]) -> Figure:

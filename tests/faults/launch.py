@@ -34,6 +34,7 @@ _HURRIED: dict[str, tuple[tuple[str, str, object], ...]] = {
         ("agent.spool.rest", "RESEND_MAX_MS", 6_000),
         ("agent.uplink.protocol", "BACKOFF_S", 0.3),
         ("agent.uplink.protocol", "BACKOFF_MAX_S", 1.0),
+        ("agent.uplink.client", "_DIAL_S", 3.0),
         ("firmware_bridge.supervisor", "_SHORTEST_BACKOFF_MS", 200),
         ("firmware_bridge.supervisor", "_LONGEST_BACKOFF_MS", 1_000),
     ),

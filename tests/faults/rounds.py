@@ -80,19 +80,26 @@ class Outcome:
 
 
 def mixed(
-    world: World, name: str, rng: random.Random, kinds: Iterable[str], *, often: float = 0.3
+    world: World,
+    name: str,
+    rng: random.Random,
+    kinds: Iterable[str],
+    *,
+    often: float = 0.3,
+    hurries: bool = False,
 ) -> Outcome:
     """Faults from outside in the order given, some with another one within.
 
     Args:
-        world: settled.
+        world: settled; runs already or not.
         name: of the round.
         rng: chance.
         kinds: names of KINDS.
         often: how often another one strikes within.
+        hurries: waits for the world to go on after the last one only.
     """
     outcome = Outcome(name)
-    world.start_all()
+    world.mend()
     outcome.recovers(world, "the start")
     waiting = list(kinds)
     while waiting:
@@ -104,8 +111,9 @@ def mixed(
                 waiting.remove(other)
                 _strike(world, rng, outcome, other, healing)
         world.mend()
-        outcome.recovers(world, first)
-        pause(rng.uniform(0, 0.5))
+        if not (hurries and waiting):
+            outcome.recovers(world, first)
+            pause(rng.uniform(0, 0.5))
     return outcome.close(world)
 
 
@@ -202,9 +210,9 @@ def held(world: World, name: str, rng: random.Random, count: int) -> Outcome:
         world.stop("collect")
         world.forget_time()
         world.start_collect()
-        pause(rng.uniform(1.5, 3.0))
+        pause(rng.uniform(0.5, 2.5))
         is_held = not world.ask("status")["clock_trusted"]
-        crashes = at % 3 == 2
+        crashes = at % 2 == 1
         if crashes:
             world.kill("collect")
             world.start_collect()

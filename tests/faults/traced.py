@@ -104,14 +104,14 @@ def _begin(world: World, victim: str, under: list[str]) -> None:
         world.start_backend(RECIPIENT, under)
 
 
-def _act(world: World, victim: str) -> None:
+def _act(world: World, victim: str, life_s: float = _LIFE_S) -> None:
     """A life of a few seconds; in that of collect, the household says its yes once more."""
     program = world.programs[victim]
     if victim == "collect":
         with contextlib.suppress(StageError, AssentError):
             world.wait_for_answer()
             world.agree()
-    end = time.monotonic() + _LIFE_S
+    end = time.monotonic() + life_s
     while program.poll() is None and time.monotonic() < end:
         pause(0.05)
 
@@ -197,6 +197,7 @@ def refuse(
     rng: random.Random | None = None,
     first: int = 0,
     last: str = "+",
+    life_s: float = _LIFE_S,
 ) -> None:
     """One life of a program in which the disk refuses a call on a room's files.
 
@@ -209,6 +210,7 @@ def refuse(
         rng: chooses the call, and the first that is refused; else it is the commonest.
         first: the first that is refused, where chance does not say.
         last: `+` for all that follow, `..+5` for five of them, or nothing.
+        life_s: how long the program goes on with it.
     """
     calls, paths = _rooms(world, victim)[room]
     call = rng.choice(calls) if rng else calls[0]
@@ -216,7 +218,7 @@ def refuse(
     when = f"{number}{last.replace('+5', str(number + 5))}"
     log = world.root / "steps"
     _begin(world, victim, tracer(log, inject=f"{call}:error={code}:when={when}", paths=paths))
-    _act(world, victim)
+    _act(world, victim, life_s)
     outcome.count(f"{code} on {room}", struck="(INJECTED)" in log.read_text(errors="replace"))
     ended = world.programs[victim].poll()
     if ended is not None and ended < 0:

@@ -34,7 +34,7 @@ from assent.backend.offers import Offer
 from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
 from assent.backend.store.chains import Chains
 from assent.backend.store.custody import Custody, Kept, Quarantined
-from assent.backend.store.files import connect, is_closed, look, transaction
+from assent.backend.store.files import connect, is_closed, look, outwrite, transaction
 from assent.backend.store.positions import MAX_RANGES, Position
 from assent.backend.store.readings import Bundle, Readings
 from assent.backend.store.waiting import Due, Waiting
@@ -320,6 +320,7 @@ class Store:
 
     def _settle(self) -> None:
         """Deletes readings whose batch never came into custody: a crash between two commits."""
+        outwrite(self._custody_db)  # or a commit that failed comes back with the next crash
         # Under custody's lock: another process may be between its two commits right now.
         with transaction(self._custody_db), transaction(self._readings_db):
             unsettled = self.readings.unsettled()

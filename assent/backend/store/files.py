@@ -50,3 +50,14 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def outwrite(connection: sqlite3.Connection) -> None:
+    """Writes over what a commit that failed has left in the log; durable when this returns.
+
+    Where only the sync of a commit fails, nobody sees what it wrote; but it lies whole in the log,
+    and whoever opens the file after a crash takes it for committed. The next commit lies in its
+    place, and one page of it is enough: checksums of the log run on from page to page.
+    """
+    with transaction(connection):
+        connection.execute("PRAGMA user_version = 0")  # what it is; written all the same

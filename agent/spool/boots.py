@@ -12,7 +12,7 @@ import sqlite3
 from typing import Final
 
 from agent.spool.records import Boot
-from agent.spool.schema import STREAM_SHIFT
+from agent.spool.schema import STREAM_SHIFT, ids_of
 
 IS_UNRESOLVED: Final = (
     f"(batch.id >> {STREAM_SHIFT} IN (SELECT number FROM held WHERE high IS NULL))"  # noqa: S608 - no input
@@ -44,10 +44,9 @@ def drop_unjudged(db: sqlite3.Connection, lane: int) -> None:
     """
     streams = db.execute("DELETE FROM held WHERE lane=? RETURNING number", (lane,)).fetchall()
     for (number,) in streams:
-        low = number << STREAM_SHIFT
         gone = db.execute(
             "DELETE FROM batch WHERE id BETWEEN ? AND ? RETURNING id, readings, bytes",
-            (low, low + (1 << STREAM_SHIFT) - 1),
+            ids_of(number),
         ).fetchall()
         db.executemany("DELETE FROM payload WHERE id=?", [(key,) for key, _, _ in gone])
         db.execute(

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from agent.spool.boots import IS_UNRESOLVED
 from agent.spool.choice import keep_back, keep_back_before
 from agent.spool.records import Purged
-from agent.spool.schema import STREAM_SHIFT
+from agent.spool.schema import STREAM_SHIFT, ids_of
 
 # Batches and bytes that one transaction deletes: 20 ms here, and the bytes once more in the log.
 PART: Final = 500
@@ -78,11 +78,10 @@ def drop_if_empty(db: sqlite3.Connection, number: int) -> None:
         db: inside a transaction.
         number: number of the stream.
     """
-    low = number << STREAM_SHIFT
     db.execute(
         "DELETE FROM stream WHERE number=? AND NOT EXISTS"
         " (SELECT 1 FROM batch WHERE id BETWEEN ? AND ?)",
-        (number, low, low + (1 << STREAM_SHIFT) - 1),
+        (number, *ids_of(number)),
     )
 
 
@@ -154,10 +153,8 @@ def empty(db: sqlite3.Connection, lane: int, flow: str) -> Purged:
     """
     row = db.execute("SELECT batches, readings, bytes FROM lane WHERE id=?", (lane,)).fetchone()
     for (number,) in db.execute("SELECT number FROM stream WHERE lane=?", (lane,)).fetchall():
-        low = number << STREAM_SHIFT
-        span = (low, low + (1 << STREAM_SHIFT) - 1)
-        db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", span)
-        db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
+        db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", ids_of(number))
+        db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", ids_of(number))
     keep_back(db, lane, flow)
     db.execute("DELETE FROM stream WHERE lane=?", (lane,))
     db.execute("DELETE FROM held WHERE lane=?", (lane,))

@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 from agent.spool.boots import IS_UNRESOLVED
 from agent.spool.records import Dropped, Held
 from agent.spool.retention import COLUMNS, Retention, Sums, drop, told
-from agent.spool.schema import STREAM_SHIFT
+from agent.spool.schema import STREAM_SHIFT, ids_of
 from assent.header import GapCause
 
 _SECOND: Final = 1_000
@@ -117,7 +117,7 @@ class Holding(Retention):
                 return ()
         with self._writing() as db:
             for number, stream, low, high in _resolved(db, flow):
-                span = _span(number)
+                span = ids_of(number)
                 # Instants leave as whole seconds, rounded down: none may lie before the yes.
                 rows = db.execute(
                     f"SELECT {COLUMNS} FROM batch WHERE id BETWEEN ? AND ? AND"  # noqa: S608 - no input
@@ -166,11 +166,6 @@ def _resolved(db: sqlite3.Connection, flow: str) -> list[_Stream]:
     ).fetchall()
 
 
-def _span(number: int) -> tuple[int, int]:
-    low = number << STREAM_SHIFT
-    return low, low + (1 << STREAM_SHIFT) - 1
-
-
 def _place(
     db: sqlite3.Connection,
     number: int,
@@ -182,7 +177,7 @@ def _place(
     low, high = max(0, min(bounds)), max(0, *bounds)
     db.execute(
         "UPDATE batch SET first=first+?, last=last+?, expires=expires+? WHERE id BETWEEN ? AND ?",
-        (low, high, high, *_span(number)),
+        (low, high, high, *ids_of(number)),
     )
     db.execute(
         f"UPDATE gap SET first=first+?, last=last+? WHERE stream=? AND cause IN {_OF_BATCHES}",  # noqa: S608 - no input
@@ -192,6 +187,6 @@ def _place(
     if bounds[0] > bounds[1]:
         rows = db.execute(
             f"SELECT {COLUMNS} FROM batch WHERE id BETWEEN ? AND ?",  # noqa: S608 - no input
-            _span(number),
+            ids_of(number),
         ).fetchall()
         drop(db, rows, GapCause.CLOCK, dropped)

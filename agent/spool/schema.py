@@ -125,6 +125,19 @@ class HeldError(SpoolError):
     code = "spool-held"
 
 
+def ids_of(number: int) -> tuple[int, int]:
+    """Gives the first and the last id that a batch of a stream can have.
+
+    Args:
+        number: number of the stream.
+
+    Returns:
+        Both; no batch of another stream lies between them.
+    """
+    first = number << STREAM_SHIFT
+    return first, first + LAST_SEQUENCE
+
+
 def beside(path: Path, suffix: str) -> Path:
     """Gives the name of a file that belongs to the spool.
 

@@ -66,16 +66,6 @@ class Absences(Store):
                 going_on = (flow, cause, max(since, until_ms))
                 db.execute("INSERT INTO absence VALUES (?, ?, ?)", going_on)
 
-    def forget_absence(self, flow: str, cause: GapCause) -> None:
-        """Forgets an absence that is not to be told; durable when this returns.
-
-        Raises:
-            SpoolError: the disk refuses.
-        """
-        if (flow, cause) in self.absences():
-            with self._writing() as db:
-                db.execute("DELETE FROM absence WHERE flow=? AND cause=?", (flow, cause))
-
     def absences(self) -> dict[tuple[str, GapCause], int]:
         """Tells what goes on.
 

@@ -18,7 +18,8 @@ A subscriber of one's own, whatever it stores into, needs this much of it:
 
 `open_batch` verifies everything there is to verify about one message, or raises a `WireError`. Not
 in these lines, and done by `assent.backend`: whether the terms are published, whether the batch
-came before, and the acknowledgement without which the gateway sends it again.
+came before, whether its instants count from a boot, and the acknowledgement without which the
+gateway sends it again.
 
 Limits: names are loaded when they are first used, so that the gateway's processes do not pay for
 what only a backend needs.

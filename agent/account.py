@@ -189,11 +189,9 @@ def _policy_head(policy: Policy | None) -> Json | None:
 def _clock(site: Site, now: Instant) -> str:
     if site.settings.clock_is_system:
         return "trusted as it is (clock.trust = system)"
-    return (
-        "trusted"
-        if now.trusted
-        else "not trusted yet: what comes is held here, sealed, until it is"
-    )
+    if not now.trusted:
+        return "not trusted yet: what comes is held here, sealed, until it is"
+    return "told by a recipient; no time service has set it" if now.told else "trusted"
 
 
 def _of_the_clock(site: Site, now: Instant) -> list[str]:

@@ -19,7 +19,7 @@ from agent.keys import Keys
 from agent.spool import Inbound
 from assent.envelope import Kind, open_down
 from assent.errors import AssentError
-from assent.messages import Acknowledgement, decode_acknowledgement
+from assent.messages import Acknowledgement, Time, decode_acknowledgement, decode_time
 from assent.policy.signing import SignedPolicy
 
 # Counted under this when the sender is nobody of the policy in force.
@@ -35,7 +35,7 @@ class Rejected(msgspec.Struct, frozen=True):
 
 def read_inbound(
     inbound: Inbound, keys: Keys, policy: SignedPolicy | None
-) -> Acknowledgement | Arrival | Rejected | None:
+) -> Acknowledgement | Arrival | Time | Rejected | None:
     """Verifies and opens one message.
 
     Args:
@@ -59,6 +59,8 @@ def read_inbound(
         trusted = keys.policy_key
         if message.kind is Kind.POLICY and trusted is not None:
             return judge(message.body, trusted, policy)
+        if message.kind is Kind.TIME:
+            return decode_time(message.body)
         if message.kind is not Kind.ACKNOWLEDGEMENT:
             return Rejected(UNEXPECTED)
         return decode_acknowledgement(message.body)

@@ -3,7 +3,9 @@
 
 Law:
   - the wall clock is trusted when a file that only a time service writes says so, or when the
-    technician said so in agent.toml; nothing else is evidence;
+    technician said so in agent.toml; no other file is evidence;
+  - a time that was told (`tell`) is carried on by the time since boot, and counts for as long as
+    the machine's own clock has no evidence;
   - intervals are measured on the monotonic clock, which counts suspended time and is never stepped;
   - a boot that cannot be named is a boot of its own.
 
@@ -63,6 +65,7 @@ class Clock:
         self.boot_id = _read_boot_id(root)
         self._believed = trust == "system"
         self._evidence = root / _SYNCHRONISED
+        self._told_ms: int | None = None
         self._looked_ms: int | None = None
         self._synchronised = False
 
@@ -75,7 +78,22 @@ class Clock:
             if after - before < _APART_NS:
                 break
         mono_ms, wall_ms = before // 1_000_000, wall // 1_000_000
-        return Instant(wall_ms, mono_ms, self._believed or self._is_synchronised(wall_ms, mono_ms))
+        return self._instant(
+            wall_ms, mono_ms, trusted=self._believed or self._is_synchronised(wall_ms, mono_ms)
+        )
+
+    def tell(self, offset_ms: int) -> None:
+        """Takes in what time it is, from one who may say so; any thread may call it.
+
+        Args:
+            offset_ms: when this boot began, in ms since 1970 UTC.
+        """
+        self._told_ms = offset_ms
+
+    def _instant(self, wall_ms: int, mono_ms: int, *, trusted: bool) -> Instant:
+        if trusted or self._told_ms is None:
+            return Instant(wall_ms, mono_ms, trusted)
+        return Instant(mono_ms + self._told_ms, mono_ms, trusted=True, told=True)
 
     def wait(self, duration_ms: int, event: threading.Event | None = None) -> bool:
         """Waits until the event is set or the time has passed.

@@ -42,11 +42,13 @@ class Instant(msgspec.Struct, frozen=True, gc=False):
         wall_ms: milliseconds since 1970-01-01 UTC by the wall clock.
         mono_ms: milliseconds since boot, never stepped.
         trusted: whether the wall clock was known to be right.
+        told: whether that rests on what a recipient told, and not on this machine's clock.
     """
 
     wall_ms: int
     mono_ms: int
     trusted: bool
+    told: bool = False
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):

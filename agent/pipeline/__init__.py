@@ -72,7 +72,7 @@ class Pipeline:
         self.spool = spool
         self.clock = clock
         self.verdicts: dict[str, Verdict] = {}
-        self._mailroom = Mailroom(spool)
+        self._mailroom = Mailroom(spool, clock)
         self.rejected = self._mailroom.rejected
         """Messages from below that were not believed, by reason."""
         self.denied: set[str] = set()
@@ -329,6 +329,7 @@ class Pipeline:
             self.spool.expire(now.wall_ms)
         if not now.trusted:
             self.spool.expire_held(self.clock.boot_id, now.mono_ms)
+        self._mailroom.timekeeper.look(self.site, self.verdicts, now)
         self._see_to_spool(now)
         if now.trusted:
             running.telling.look(now, running.lanes(), self._hardware, self.site.settings)

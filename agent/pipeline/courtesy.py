@@ -16,12 +16,13 @@ import logging
 import secrets
 
 from agent.site import Site
-from agent.spool import LinkState, Spool, Target
+from agent.spool import ClockTrust, LinkState, Spool, Target
 from assent import envelope
 from assent.envelope import Kind
 from assent.errors import SpoolError
 from assent.messages import MAX_STREAMS, Request, Status, Verb
 from assent.wire import FORMAT
+from firmware_bridge.sample import Instant
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,14 @@ class Courtesy:
             log.warning("control message not stored reason=%s", exc.message)
 
 
-def targets_of(site: Site) -> list[Target]:
+def trust_of(now: Instant) -> ClockTrust:
+    """What the machine's clock is worth at a moment."""
+    if not now.trusted:
+        return ClockTrust.UNKNOWN
+    return ClockTrust.TOLD if now.told else ClockTrust.MACHINE
+
+
+def targets_of(site: Site, now: Instant) -> list[Target]:
     """The brokers that may be connected to, and who we are there."""
     if site.policy is None:
         return []
@@ -92,6 +100,7 @@ def targets_of(site: Site) -> list[Target]:
                 cert_path=pair,
                 key_path=pair,
                 briefly=recipient in site.settings.briefly,
+                clock=trust_of(now),
             )
         )
     return targets

@@ -21,9 +21,11 @@ from typing import Final
 
 from agent.arrival import Arrival, NotKeptError, keep, put_back
 from agent.inbox import Rejected, read_inbound
+from agent.pipeline.timekeeper import Timekeeper
 from agent.site import Site
 from agent.spool import Spool
-from assent.messages import Acknowledgement, StreamAck
+from assent.messages import Acknowledgement, StreamAck, Time
+from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant
 
 # Messages read in one turn, and the ranges that may be in them: a turn takes some 0.1 s here.
@@ -49,9 +51,12 @@ class Mailroom:
 
     Args:
         spool: the collecting side's end of the spool.
+        clock: which is told the time.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, clock: Clock) -> None:
+        self.timekeeper = Timekeeper(spool, clock)
+        """Asks for the time; its answers are read here."""
         self.rejected: Counter[str] = Counter()
         """Messages from below that were not believed, by reason."""
         self._spool = spool
@@ -91,6 +96,10 @@ class Mailroom:
                     self._take_policy(site().settings.state, arrival, on_policy)
                     done.append(inbound.id)
                     room -= _JUDGING
+                case Time() as told:
+                    if not self.timekeeper.hear(inbound.recipient, told, site(), now):
+                        self._reject("time-not-asked")
+                    done.append(inbound.id)
                 case Rejected(reason=reason):
                     self._reject(reason)
                     done.append(inbound.id)

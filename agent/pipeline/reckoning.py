@@ -29,16 +29,18 @@ class Reckoning(msgspec.Struct, frozen=True):
         trusted: whether it is.
         offset_ms: the wall clock less the time since boot.
         set_ms: when it was set, in ms since boot; None where it was not.
+        told: whether a recipient told it.
     """
 
     trusted: bool = False
     offset_ms: int = 0
     set_ms: int | None = None
+    told: bool = False
 
     def after(self, now: Instant) -> Reckoning:
         """The clock of now, which was this one before."""
         set_ms = now.mono_ms if self.has_stepped(now) else self.set_ms
-        return Reckoning(now.trusted, now.wall_ms - now.mono_ms, set_ms)
+        return Reckoning(now.trusted, now.wall_ms - now.mono_ms, set_ms, now.told)
 
     def is_in_doubt(self, now: Instant) -> bool:
         """Whether it was set a short while ago: too short to drop anything by it."""
@@ -46,7 +48,8 @@ class Reckoning(msgspec.Struct, frozen=True):
 
     def differs(self, now: Instant) -> bool:
         """Whether the clock is another one now."""
-        return now.trusted != self.trusted or self.has_stepped(now)
+        is_another = (now.trusted, now.told) != (self.trusted, self.told)
+        return is_another or self.has_stepped(now)
 
     def has_stepped(self, now: Instant) -> bool:
         """Whether a clock that was trusted, and is, was set meanwhile."""

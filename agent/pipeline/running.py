@@ -83,7 +83,7 @@ class Running(Lanes):
             if isinstance(verdict, Permit | Pending) and flow not in self._lanes:
                 self._open(site, verdict, now)
         self._router = Router(self._lanes.values())
-        self._spool.set_targets(targets_of(site))
+        self._spool.set_targets(targets_of(site, now))
         self._missed.declare(now)
         self.keep(now)
         self.reckoning = self.reckoning.after(now)

@@ -27,6 +27,7 @@ from agent.spool.queue import Queue
 from agent.spool.records import (
     Acknowledged,
     Boot,
+    ClockTrust,
     Dropped,
     Health,
     Held,
@@ -48,6 +49,7 @@ from agent.spool.twin import Counted
 __all__ = [
     "Acknowledged",
     "Boot",
+    "ClockTrust",
     "Dropped",
     "Health",
     "Held",

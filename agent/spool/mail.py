@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from agent.spool.floor import IS_OPEN, Floors
-from agent.spool.records import Health, Inbound, LaneState, LinkState, Target
+from agent.spool.records import ClockTrust, Health, Inbound, LaneState, LinkState, Target
 from assent.errors import SpoolError
 
 # Messages the inbox holds per recipient; an acknowledgement covers hundreds of batches.
@@ -49,6 +49,7 @@ class Mail(Floors):
                 one.cert_path,
                 one.key_path,
                 int(one.briefly),
+                int(one.clock),
             )
             for one in targets
         }
@@ -60,7 +61,7 @@ class Mail(Floors):
             gone = [(row[0],) for row in rows if row[0] not in wanted]
             db.executemany("DELETE FROM health WHERE recipient=?", gone)
             db.executemany(
-                "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(recipient, *rest) for recipient, rest in wanted.items()],
             )
 
@@ -85,12 +86,22 @@ class Mail(Floors):
                     cert_path=cert_path,
                     key_path=key_path,
                     briefly=bool(briefly),
+                    clock=ClockTrust(clock),
                     wanted=_is_wanted(db, recipient, now_ms, boot_ms),
                 )
-                for recipient, broker, mailbox, ca_pem, cert_path, key_path, briefly in rows
+                for (
+                    recipient,
+                    broker,
+                    mailbox,
+                    ca_pem,
+                    cert_path,
+                    key_path,
+                    briefly,
+                    clock,
+                ) in rows
             )
 
-    def put_control(self, recipient: str, data: bytes, *, courtesy: bool = False) -> None:
+    def put_control(self, recipient: str, data: bytes, *, courtesy: bool = False) -> int | None:
         """Stores a message that needs no permit; sent once, forgotten when the broker has it.
 
         Args:
@@ -98,6 +109,9 @@ class Mail(Floors):
             data: sealed or signed bytes.
             courtesy: whether nobody asked for it: then it leaves beside an open lane only, and is
                 not even stored where none of the recipient's is open.
+
+        Returns:
+            What `drop_control` takes; None where it was not stored.
 
         Raises:
             SpoolError: too many wait already, or the disk refuses.
@@ -109,10 +123,26 @@ class Mail(Floors):
                 (recipient, LaneState.OPEN),
             ).fetchone()
             if courtesy and not is_met:
-                return
+                return None
             if count >= CONTROL_MESSAGES:
                 raise SpoolError(f"{count} control messages wait already, no more are taken")
-            db.execute("INSERT INTO control VALUES (NULL, ?, ?, ?)", (recipient, data, courtesy))
+            rows = db.execute(
+                "INSERT INTO control VALUES (NULL, ?, ?, ?) RETURNING id",
+                (recipient, data, courtesy),
+            ).fetchall()
+            return int(rows[0][0])
+
+    def drop_control(self, key: int) -> None:
+        """Forgets a control message that is of no use any more; one that left is no matter.
+
+        Args:
+            key: of `put_control`.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._writing() as db:
+            db.execute("DELETE FROM control WHERE id=?", (key,))
 
     def take_inbox(self, limit: int) -> list[Inbound]:
         """Gives the oldest inbound messages; they stay until `drop_inbox`.

@@ -21,6 +21,17 @@ class LaneState(enum.IntEnum):
     """Batches enter that count from the boot; nothing leaves before the time is known."""
 
 
+class ClockTrust(enum.IntEnum):
+    """What the machine's clock is worth to whoever dials. The numbers are in the database."""
+
+    MACHINE = 0
+    """It is believed."""
+    TOLD = 1
+    """It is not; a recipient told the time, and the floor bears it."""
+    UNKNOWN = 2
+    """It is not, and nobody knows the time: the floor is all that is known."""
+
+
 class LinkState(enum.Enum):
     """How the uplink stands with one recipient's broker."""
 
@@ -167,6 +178,7 @@ class Target(msgspec.Struct, frozen=True):
         cert_path: our certificate chain (PEM); read at each connect.
         key_path: our TLS key (PEM); read at each connect.
         briefly: what the broker has confirmed leaves the disk, acknowledged or not.
+        clock: what this machine's clock is worth against the ends of certificates.
         wanted: a lane is open, or control that was asked for waits. Given by the spool, ignored
             when set.
     """
@@ -178,6 +190,7 @@ class Target(msgspec.Struct, frozen=True):
     cert_path: str
     key_path: str
     briefly: bool = False
+    clock: ClockTrust = ClockTrust.MACHINE
     wanted: bool = False
 
 

@@ -105,7 +105,8 @@ CREATE TABLE inbox (
 ) STRICT;
 CREATE TABLE target (
   recipient TEXT PRIMARY KEY, broker TEXT NOT NULL, mailbox TEXT NOT NULL, ca_pem TEXT NOT NULL,
-  cert_path TEXT NOT NULL, key_path TEXT NOT NULL, briefly INTEGER NOT NULL
+  cert_path TEXT NOT NULL, key_path TEXT NOT NULL, briefly INTEGER NOT NULL,
+  clock INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE health (
   recipient TEXT PRIMARY KEY, state TEXT NOT NULL, since INTEGER NOT NULL, detail TEXT NOT NULL

@@ -20,7 +20,7 @@ import sqlite3
 from typing import Final
 
 from agent.spool import schema
-from agent.spool.records import LaneState, LinkState
+from agent.spool.records import ClockTrust, LaneState, LinkState
 from agent.spool.schema import STREAM_SHIFT, DamagedError
 from assent.header import GapCause
 
@@ -136,6 +136,7 @@ def _examine_rows(db: sqlite3.Connection) -> None:
         db.execute(question).fetchall()
     for kind, question in (
         (LaneState, "SELECT DISTINCT state FROM lane"),
+        (ClockTrust, "SELECT DISTINCT clock FROM target"),
         (GapCause, "SELECT DISTINCT cause FROM gap UNION SELECT cause FROM absence"),
         (LinkState, "SELECT DISTINCT state FROM health"),
     ):

@@ -77,7 +77,11 @@ class Uplink:
     ) -> None:
         chance = rng or random.Random()  # noqa: S311 - waits, no secrets
         self._path = spool_path
-        self._world = World(wall_ms, boot_ms, monotonic, chance, keepalive_s, self.wake)
+        self._wall_ms = wall_ms
+        self._world = World(
+            self._now_ms, self._past_ms, boot_ms, monotonic, chance, keepalive_s, self.wake
+        )
+        self._began_ms = 0
         self._turned = turned
         self._bell: socket.socket | None = None
         self._links: dict[str, Link] = {}
@@ -177,10 +181,19 @@ class Uplink:
     def _at_rest(self, spool: Spool) -> bool:
         return spool.at_rest(self._world.wall_ms(), boot_ms=self._world.boot_ms())
 
+    def _now_ms(self) -> int:
+        """The wall clock, or the floor where the clock stands before it."""
+        return max(self._wall_ms(), self._past_ms())
+
+    def _past_ms(self) -> int:
+        return self._began_ms + self._world.boot_ms()
+
     def _look(self, spool: Spool) -> None:
         # The order is the law: what must stop is read first, let go of, and only then answered.
         fence = spool.fence()
-        now_ms, boot_ms = self._world.wall_ms(), self._world.boot_ms()
+        boot_ms = self._world.boot_ms()
+        self._began_ms = spool.floor_ms(boot_ms) - boot_ms
+        now_ms = self._world.wall_ms()
         for link in self._links.values():
             link.note()
         revoked = spool.revoked(now_ms, boot_ms=boot_ms)

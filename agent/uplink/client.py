@@ -20,10 +20,12 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
 
+from assent.errors import UplinkError
 from assent.wire import MAX_MESSAGE
 
 # Bytes of a packet besides the message: topic, header, properties.
@@ -49,14 +51,19 @@ class Client(mqtt.Client):
     heard_s: float = 0.0
     alert: str = ""
     _context: ssl.SSLContext
+    _check: Callable[[ssl.SSLSocket], UplinkError | None]
 
-    def secure(self, context: ssl.SSLContext) -> None:
+    def secure(
+        self, context: ssl.SSLContext, check: Callable[[ssl.SSLSocket], UplinkError | None]
+    ) -> None:
         """Sets what the connection is made with.
 
         Args:
             context: of TLS.
+            check: what is wrong with a connection whose handshake was good, before a byte is sent.
         """
         self._context = context
+        self._check = check
         self.tls_set_context(context)
 
     def ping_after(self, silence_s: int) -> None:
@@ -81,6 +88,10 @@ class Client(mqtt.Client):
         except BaseException:
             plain.close()
             raise
+        wrong = self._check(secured)
+        if wrong is not None:
+            secured.close()
+            raise wrong
         self.heard_s = time.monotonic()
         return secured
 

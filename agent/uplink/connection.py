@@ -30,7 +30,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from agent.spool import Target
+from agent.spool import ClockTrust, Target
 from agent.uplink import tls
 from agent.uplink.client import LARGEST_PACKET, Client
 from agent.uplink.events import Answered, Came, Confirmed, Ended, Event, Subscribed
@@ -58,6 +58,7 @@ class Connection:
         version: of MQTT.
         keepalive_s: seconds of silence after which the broker is asked whether it is there.
         wall_ms: wall time in ms since 1970.
+        past_ms: the latest instant that is surely past.
         wake: called from the dialling thread when there is something to pump.
     """
 
@@ -68,12 +69,14 @@ class Connection:
         *,
         keepalive_s: int,
         wall_ms: Callable[[], int],
+        past_ms: Callable[[], int],
         wake: Callable[[], None],
     ) -> None:
         self._target = target
         self._version = version
         self._keepalive_s = keepalive_s
         self._wall_ms = wall_ms
+        self._past_ms = past_ms
         self._wake = wake
         self._events: list[Event] = []
         self._topic = up_topic(target.mailbox)
@@ -207,7 +210,7 @@ class Connection:
     def _dial(self) -> None:
         try:
             host, port = address(self._target.broker)
-            self._client.secure(tls.context(self._target))
+            self._client.secure(tls.context(self._target), self._check)
             if self._version is Version.V5:
                 self._client.connect(
                     host, port, self._keepalive_s, clean_start=False, properties=_properties()
@@ -226,6 +229,11 @@ class Connection:
             if self._abandoned:
                 self.abort()
             self._wake()
+
+    def _check(self, secured: ssl.SSLSocket) -> UplinkError | None:
+        if self._target.clock is ClockTrust.MACHINE:
+            return None  # the handshake held the dates against it
+        return tls.expired(secured, self._target, self._past_ms())
 
     def _undialled(self, exc: Exception) -> Ended:
         said = tls.sentence(exc, self._target, self._wall_ms())

@@ -196,6 +196,7 @@ class Link:
             self._version,
             keepalive_s=self._keepalive_s,
             wall_ms=self._world.wall_ms,
+            past_ms=self._world.past_ms,
             wake=self._world.wake,
         )
         self._connection.dial()

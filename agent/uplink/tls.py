@@ -3,6 +3,8 @@
 
 Law:
   - the authorities of the system are never loaded;
+  - on a machine whose clock nobody believes the ends of certificates are held against what is
+    surely past; chain and name as ever;
   - our certificate and key are read anew for each connection, so that a replaced one is used;
   - what only a person can mend is told apart from what passes;
   - an end of our certificate is named beside the failure it may be the cause of, and keeps nobody
@@ -20,12 +22,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from agent.spool import Target
+from agent.spool import ClockTrust, Target
 from assent import durable
 from assent.errors import UplinkError, WireError
 from assent.validity import ends_ms
 
 # OpenSSL's X509_V_ERR_*: what a person can do something about.
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _WRONG_NAME: Final = frozenset({62, 64})
@@ -44,6 +47,30 @@ _ALERTS: Final = {
 }
 
 
+def expired(secured: ssl.SSLSocket, target: Target, past_ms: int) -> UplinkError | None:
+    """Holds the ends of the broker's certificate and of its authority against what is past.
+
+    For a machine whose clock nobody believes: chain and name are verified as ever, and a beginning
+    cannot be judged.
+
+    Args:
+        secured: after its handshake.
+        target: whose authority.
+        past_ms: the latest instant that is surely past.
+
+    Returns:
+        What is wrong, or None.
+    """
+    found = secured.getpeercert() or {}
+    end = found.get("notAfter")
+    ends = [ssl.cert_time_to_seconds(end) * 1000] if isinstance(end, str) else [0]
+    try:
+        ends.append(ends_ms(target.ca_pem.encode()))
+    except WireError:
+        ends.append(0)
+    return UplinkError("the broker's certificate has expired") if min(ends) < past_ms else None
+
+
 def context(target: Target) -> ssl.SSLContext:
     """Builds the context of one connection.
 
@@ -58,6 +85,8 @@ def context(target: Target) -> ssl.SSLContext:
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the name, needs a certificate
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if target.clock is not ClockTrust.MACHINE:
+        made.verify_flags |= _NO_CHECK_TIME
     try:
         made.load_verify_locations(cadata=target.ca_pem)
     except (ssl.SSLError, ValueError) as exc:

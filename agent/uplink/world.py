@@ -14,6 +14,7 @@ class World(msgspec.Struct, frozen=True):
 
     Attributes:
         wall_ms: wall time in ms since 1970.
+        past_ms: the latest instant that is surely past, whatever the wall clock says.
         boot_ms: time since boot in ms, counting sleep: what the floor of the spool is reckoned by.
         monotonic: seconds that never go back.
         rng: for waits; no secret comes of it.
@@ -22,6 +23,7 @@ class World(msgspec.Struct, frozen=True):
     """
 
     wall_ms: Callable[[], int]
+    past_ms: Callable[[], int]
     boot_ms: Callable[[], int]
     monotonic: Callable[[], float]
     rng: random.Random

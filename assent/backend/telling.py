@@ -9,7 +9,7 @@ Law:
   - a gateway that asks again before it was answered gets one answer, to its last question.
 
 Security: whoever holds the ack key can tell gateways that have no other clock what time it is,
-never one that is past for them (docs/decisions/0017).
+never one that is past for them (docs/decisions/0022).
 """
 
 from __future__ import annotations

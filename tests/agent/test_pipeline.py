@@ -1165,7 +1165,7 @@ def test_a_connection_of_an_earlier_life_is_not_greeted(agreed: House) -> None:
 
 
 def test_targets_are_those_who_admitted_us_at_the_policys_brokers(agreed: House) -> None:
-    targets = {target.recipient: target for target in targets_of(agreed.site)}
+    targets = {target.recipient: target for target in targets_of(agreed.site, agreed.clock.now())}
     assert set(targets) == {"maker", "energy-advice"}
     for name, target in targets.items():
         gateway = agreed.site.keys.gateway(name)
@@ -1188,7 +1188,7 @@ def test_nobody_else_is_a_target(agreed: House, why: str) -> None:
         unsigned_policy(agreed)
     agreed.reload()
     left = {"energy-advice"} if why != "no policy" else set()
-    assert {target.recipient for target in targets_of(agreed.site)} == left
+    assert {target.recipient for target in targets_of(agreed.site, agreed.clock.now())} == left
     with agreed.carrier() as carrier:
         assert {one.recipient for one in carrier.targets(agreed.clock.now().wall_ms)} == left
 

@@ -42,6 +42,9 @@ class Authority:
         begins: dt.timedelta = dt.timedelta(),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self.server_lasts = DAY
+        self.server_begins = dt.timedelta()
+        """The same of the certificates of servers that are issued from now on."""
         self._directory = directory
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -75,7 +78,11 @@ class Authority:
         """Issues a server's certificate; without names for localhost and 127.0.0.1."""
         alternatives = [_alternative(name) for name in names or ("localhost", "127.0.0.1")]
         return self._issue(
-            "server", ExtendedKeyUsageOID.SERVER_AUTH, x509.SubjectAlternativeName(alternatives)
+            "server",
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            x509.SubjectAlternativeName(alternatives),
+            self.server_lasts,
+            self.server_begins,
         )
 
     def client(self, name: str, lasts: dt.timedelta = DAY) -> Pair:
@@ -105,11 +112,12 @@ class Authority:
         usage: x509.ObjectIdentifier,
         names: x509.SubjectAlternativeName | None,
         lasts: dt.timedelta = DAY,
+        begins: dt.timedelta = dt.timedelta(),
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = (
-            self._builder(subject, key.public_key(), lasts)
+            self._builder(subject, key.public_key(), lasts, begins)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(

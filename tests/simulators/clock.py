@@ -40,7 +40,7 @@ class ManualClock(Clock):
 
     def now(self) -> Instant:
         with self._moved:
-            return Instant(self._wall_ms, self._mono_ms, self.trusted)
+            return self._instant(self._wall_ms, self._mono_ms, trusted=self.trusted)
 
     def advance(self, duration_ms: int) -> None:
         """Time passes: both clocks move."""

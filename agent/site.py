@@ -114,9 +114,13 @@ class Site(msgspec.Struct, frozen=True):
         return max(now.wall_ms, self.floor.past_ms(now))
 
     def ends(self) -> frozenset[int]:
-        """The ends that are waited for: of yeses, and of the policy."""
+        """What has to be past for certain after a power cut: ends of yeses and of the policy.
+
+        And the newest word: what a later boot takes before anybody tells it the time lies after it.
+        """
         end_ms = end_of(self.policy.policy) if self.policy else None
-        return self.ledger.ends | ({end_ms} if end_ms is not None else frozenset())
+        known = {self.ledger.trusted_ms, *([] if end_ms is None else [end_ms])}
+        return self.ledger.ends | known
 
     def broker_of(self, recipient: str) -> str | None:
         """The broker to use for a recipient: the technician's choice among the policy's."""

@@ -26,7 +26,6 @@ from agent.spool.retention import COLUMNS, Retention, Sums, drop, told
 from agent.spool.schema import STREAM_SHIFT, ids_of
 from assent.header import GapCause
 
-_SECOND: Final = 1_000
 # Gaps whose instants are those of batches, and count as they do.
 _OF_BATCHES: Final = f"({GapCause.QUOTA.value}, {GapCause.AGE.value}, {GapCause.UNSEALED.value})"
 
@@ -118,10 +117,9 @@ class Holding(Retention):
         with self._writing() as db:
             for number, stream, low, high in _resolved(db, flow):
                 span = ids_of(number)
-                # Instants leave as whole seconds, rounded down: none may lie before the yes.
                 rows = db.execute(
                     f"SELECT {COLUMNS} FROM batch WHERE id BETWEEN ? AND ? AND"  # noqa: S608 - no input
-                    f" (first - first % {_SECOND} < ? OR last + ? > ifnull(?, last + ?))",
+                    " (first < ? OR last + ? > ifnull(?, last + ?))",
                     (*span, not_before_ms, reach_ms, not_after_ms, reach_ms),
                 ).fetchall()
                 drop(db, rows, GapCause.CLOCK, dropped)

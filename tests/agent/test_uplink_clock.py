@@ -37,6 +37,7 @@ def asking(
     pin: str | None = None,
 ) -> Iterator[Gateway]:
     """A gateway without an open lane that has one question to ask."""
+    tmp_path.mkdir(exist_ok=True)
     gateway = Gateway(tmp_path / "gateway", authority, broker.url)
     target = msgspec.structs.replace(gateway.target, clock=clock, ca_pem=pin or authority.pem)
     gateway.spool.set_targets([target])
@@ -52,7 +53,7 @@ def asking(
 def asked(gateway: Gateway) -> bool:
     """Whether the broker was asked something; of what is held nothing was handed to it."""
     waiting = gateway.spool.waiting()["service"]
-    assert (waiting.batches, gateway.spool.sent(9, None)) == (1, [])
+    assert (waiting.batches, gateway.spool.sent(9, None)) == (1, ())
     return gateway.counted("published") > 0
 
 

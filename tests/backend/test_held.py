@@ -81,7 +81,7 @@ def placed(count: int) -> list[int]:
     wanted = [
         BEGAN_MS + 20_000 + n * 10_000 + row * 1_000 for n in range(count) for row in range(3)
     ]
-    return [ms - ms % 1_000 for ms in wanted]
+    return [-(-ms // 1_000) * 1_000 for ms in wanted]
 
 
 @pytest.mark.parametrize("order", ["before", "after", "with"])

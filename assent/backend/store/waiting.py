@@ -59,8 +59,8 @@ class Bounds:
         return None if latest + self.high_ms - self.low_ms > _LATEST_MS else placed
 
     def _second(self, time_ms: int) -> int:
-        at = time_ms + self.low_ms
-        return at - at % _SECOND
+        # Up: it was rounded down by the boot, and nothing may come to lie before a yes.
+        return -(-(time_ms + self.low_ms) // _SECOND) * _SECOND
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

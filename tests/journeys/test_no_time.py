@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site whose time service is blocked: a clock at 1970, a broker whose certificate is of the future.
+
+Everything is real but the machine's clock: broker, TLS, backend, uplink, path. To a clock that stands
+at 1970 every certificate is one of the future; this machine's stands right, so the broker shows one
+that begins next month, and the backend comes by another door.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.desk import Desk
+from agent.pipeline import Pipeline, timekeeper
+from agent.settings import load_settings
+from agent.site import SPOOL, open_site
+from agent.spool import Spool
+from agent.uplink import Uplink
+from assent.backend.authority import Authority, Pair
+from assent.backend.store import Store
+from demo.stage import Stage, _program, free_port, wait_until
+from firmware_bridge.clock import Clock
+from firmware_bridge.sample import Device, Instant, Sample
+from tests.agent.installed import NOBODY
+from tests.journeys.parts import YES, fast
+
+pytestmark = pytest.mark.journey
+
+FLOW, POWER = "remote-diagnosis", "appliance.power"
+WASHER = Device("washer", "washing-machine", "TEST-WM-0001")
+
+
+class Stopped(Clock):
+    """A machine without a battery: its clock begins at 1970 when it boots, and nobody sets it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root=root)
+        self.boot_id = str(uuid.uuid4())
+        self._booted = time.monotonic()
+
+    def boot_ms(self) -> int:
+        return int((time.monotonic() - self._booted) * 1_000)
+
+    def now(self) -> Instant:
+        return self._instant(self.boot_ms(), self.boot_ms(), trusted=False)
+
+
+class Gateway:
+    """One boot of a gateway: its path in the test's thread, its uplink in another."""
+
+    def __init__(self, directory: Path, root: Path) -> None:
+        self.clock = Stopped(root)
+        settings = load_settings(directory)
+        site = open_site(settings, self.clock.now())
+        self.spool = Spool.open(settings.state / SPOOL)
+        self.pipeline = Pipeline(site, self.spool, self.clock, NOBODY)
+        self.desk = Desk(self.pipeline, running=True)
+        self.desk.read_form()
+        self.pipeline.start()
+        self._stop = threading.Event()
+        self._uplink = Uplink(
+            settings.state / SPOOL, wall_ms=self.clock.boot_ms, boot_ms=self.clock.boot_ms
+        )
+        self._thread = threading.Thread(target=self._uplink.run, args=(self._stop,))
+        self._thread.start()
+
+    def until(self, claim: Callable[[], bool], what: str) -> None:
+        def turned() -> bool:
+            self.pipeline.turn(0.05)
+            self.desk.look_again()
+            return claim()
+
+        wait_until(turned, what)
+
+    def take(self, number: int) -> float:
+        """The appliance says something; when it was, by a clock that is right."""
+        at = time.time()
+        self.pipeline.deliver([Sample(WASHER, self.clock.now(), (POWER,), (float(number),))])
+        until = time.monotonic() + 0.3
+        self.until(lambda: time.monotonic() > until, "time passes")
+        return at
+
+    def close(self) -> None:
+        self.pipeline.stop()
+        self._stop.set()
+        self._uplink.wake()
+        self._thread.join()
+        self.spool.close()
+
+
+@contextlib.contextmanager
+def booted(stage: Stage, root: Path) -> Iterator[Gateway]:
+    gateway = Gateway(stage.gateway, root)
+    try:
+        yield gateway
+    finally:
+        gateway.close()
+
+
+@pytest.fixture
+def blocked(recipients: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A gateway whose household agreed and whose clock has stopped; the maker's door of the future."""
+    monkeypatch.setattr(timekeeper, "FIRST_MS", 1_000)
+    monkeypatch.setattr(timekeeper, "_SPREAD_MS", 1)
+    stage = recipients.copied(tmp_path / "stage")
+    try:
+        bundle = stage.publish(fast)
+        stage.make_gateway("")
+        stage.enrol(bundle)
+        stage.decide(YES)
+        agreed = time.time()
+        file = stage.gateway / "agent.toml"
+        file.write_text(file.read_text().replace('trust = "system"', 'trust = "synchronised"'))
+        # A boot that begins with the yes may have begun before it: then all of it is purged.
+        wait_until(lambda: time.time() > agreed + 1, "a second passes")
+        yield stage
+    finally:
+        stage.close()
+
+
+def opens(stage: Stage) -> None:
+    """Starts the maker's broker, whose certificate begins next month, and its backend beside."""
+    tls = stage.backend_directory("maker") / "tls"
+    for name in ("broker.pem", "broker.key"):
+        (tls / f"now-{name}").write_bytes((tls / name).read_bytes())
+    authority = Authority.load(Pair((tls / "ca.pem").read_bytes(), (tls / "ca.key").read_bytes()))
+    next_month = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
+    future = authority.issue_server(["127.0.0.1", "localhost"], next_month)
+    (tls / "broker.pem").write_bytes(future.certificate)
+    (tls / "broker.key").write_bytes(future.key)
+    door = free_port()
+    start = stage._start
+
+    def with_another_door(name: str, words: list[str]) -> None:
+        with Path(words[-1]).open("a") as conf:
+            conf.write(
+                f"listener {door} 127.0.0.1\ncafile {tls}/ca.pem\ncertfile {tls}/now-broker.pem\n"
+                f"keyfile {tls}/now-broker.key\nrequire_certificate true\n"
+                "use_identity_as_username true\nallow_anonymous false\n"
+            )
+        start(name, words)
+
+    (tls / "now-broker.key").chmod(0o600)
+    stage._start = with_another_door  # type: ignore[method-assign]
+    stage.start_broker("maker")
+    stage._start = start  # type: ignore[method-assign]
+    words = ["run", str(stage.backend_directory("maker")), "--broker", f"mqtts://127.0.0.1:{door}"]
+    stage._start("backend-maker", [_program("assent-backend"), *words])
+
+
+def stored(stage: Stage) -> dict[int, tuple[float, float]]:
+    """Each reading in the maker's data: when it says it was, and how much later it may have been."""
+    with contextlib.closing(Store(stage.backend_directory("maker"), writable=False)) as store:
+        return {
+            int(one.value): (one.time_ms / 1_000, one.within_ms / 1_000)
+            for one in store.readings.rows(FLOW, 1_000)
+            if one.attribute == POWER and isinstance(one.value, int | float)
+        }
+
+
+def test_a_site_without_a_time_service_is_told_the_time_and_nothing_is_lost(
+    blocked: Stage, tmp_path: Path
+) -> None:
+    taken: dict[int, float] = {}
+    with booted(blocked, tmp_path) as gateway:
+        for number in (1, 2, 3):
+            taken[number] = gateway.take(number)
+        assert set(gateway.desk.status()["flows"][1]["reason"].split()) >= {"held", "time"}
+    with booted(blocked, tmp_path) as gateway:
+        for number in (4, 5, 6):
+            taken[number] = gateway.take(number)
+        assert not gateway.clock.now().trusted
+        opens(blocked)
+        gateway.until(lambda: gateway.clock.now().trusted, "the time is told")
+        off = abs(gateway.clock.now().wall_ms / 1_000 - time.time())
+        assert off < 1
+        for number in (7, 8):
+            taken[number] = gateway.take(number)
+
+        def all_stored() -> bool:
+            # Something has to come, or no batch tells when the boots were.
+            gateway.pipeline.deliver([Sample(WASHER, gateway.clock.now(), (POWER,), (99.0,))])
+            return stored(blocked).keys() >= taken.keys()
+
+        gateway.until(all_stored, "everything is stored")
+    found = stored(blocked)
+    for number in (4, 5, 6, 7, 8):
+        at, within = found[number]
+        assert within == 0
+        assert abs(at - taken[number]) <= 1 + off  # instants are whole seconds
+    for number in (1, 2, 3):  # of a boot that nobody ever told the time
+        at, within = found[number]
+        assert at - 1 <= taken[number] <= at + within + 1 + off

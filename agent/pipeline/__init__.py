@@ -26,13 +26,13 @@ from typing import Final
 from agent.fence import Carrier, Outcome, pass_fence, unhindered
 from agent.floor import Mark
 from agent.journal import Journal
-from agent.path import Refusal, Verdict
+from agent.path import Verdict
 from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.door import Door
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.keeping import Keeping
 from agent.pipeline.mailroom import Mailroom
-from agent.pipeline.recovery import is_pause
+from agent.pipeline.recovery import is_no
 from agent.pipeline.running import Running
 from agent.pipeline.telling import Telling
 from agent.site import JOURNAL, Site
@@ -247,7 +247,7 @@ class Pipeline:
         return {
             flow: verdict
             for flow, verdict in verdicts.items()
-            if flow not in self.denied or _is_no(verdict)
+            if flow not in self.denied or is_no(verdict)
         }
 
     def _close_row(self, flow: str) -> None:
@@ -325,10 +325,10 @@ class Pipeline:
 
     def _keep_house(self, now: Instant) -> None:
         running = self.running
-        if now.trusted and not running.reckoning.is_in_doubt(now):
-            self.spool.expire(now.wall_ms)
         if not now.trusted:
             self.spool.expire_held(self.clock.boot_id, now.mono_ms)
+        elif not running.reckoning.is_in_doubt(now):
+            self.spool.expire(now.wall_ms)
         self._mailroom.timekeeper.look(self.site, self.verdicts, now)
         self._see_to_spool(now)
         if now.trusted:
@@ -346,8 +346,3 @@ class Pipeline:
         self.spool.enforce_quota(self.site.settings.quota_bytes)
         self.spool.trim_sent()
         self._tended, self._tended_site = (state, kept), site
-
-
-def _is_no(verdict: Verdict) -> bool:
-    """Whether the gate itself says no for good, so that its reason can be told."""
-    return isinstance(verdict, Refusal) and not is_pause(verdict)

@@ -142,6 +142,11 @@ def is_pause(verdict: Verdict | None) -> bool:
     return isinstance(verdict, Refusal) and verdict.reason in PAUSES
 
 
+def is_no(verdict: Verdict) -> bool:
+    """Whether the gate itself says no for good, so that its reason can be told."""
+    return isinstance(verdict, Refusal) and not is_pause(verdict)
+
+
 def erase_refused(
     keeping: Keeping, spool: Spool, verdicts: Verdicts, *, has_policy: bool
 ) -> list[Part]:

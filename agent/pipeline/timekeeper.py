@@ -73,6 +73,7 @@ class Timekeeper:
         self._asked: dict[str, _Asked] = {}
         self._next_ms: int | None = None
         self._wait_ms = FIRST_MS
+        self._is_begun = False
 
     def look(self, site: Site, verdicts: Mapping[str, Verdict], now: Instant) -> None:
         """Asks those who may be asked, when it is time to.
@@ -80,6 +81,9 @@ class Timekeeper:
         Raises:
             SpoolError: the disk refuses; the next look tries again.
         """
+        if not self._is_begun:
+            self._spool.drop_questions()
+            self._is_begun = True
         recipients = _askable(verdicts, now) if site.policy is not None else set()
         for recipient in self._asked.keys() - recipients:
             self._forget(recipient)
@@ -135,7 +139,7 @@ class Timekeeper:
         body = Request(nonce, Verb.TIME, ()).encode()
         signed = envelope.sign_message(Kind.REQUEST, body, gateway.sign, gateway.mailbox)
         data = envelope.seal(signed, site.policy.keys[recipient], gateway.mailbox)
-        control = self._spool.put_control(recipient, data, courtesy=now.told)
+        control = self._spool.put_control(recipient, data, courtesy=now.told, question=True)
         self._asked[recipient] = _Asked(nonce, now.mono_ms, control, met_ms)
 
     def _forget(self, recipient: str) -> None:

@@ -101,7 +101,9 @@ class Mail(Floors):
                 ) in rows
             )
 
-    def put_control(self, recipient: str, data: bytes, *, courtesy: bool = False) -> int | None:
+    def put_control(
+        self, recipient: str, data: bytes, *, courtesy: bool = False, question: bool = False
+    ) -> int | None:
         """Stores a message that needs no permit; sent once, forgotten when the broker has it.
 
         Args:
@@ -109,6 +111,7 @@ class Mail(Floors):
             data: sealed or signed bytes.
             courtesy: whether nobody asked for it: then it leaves beside an open lane only, and is
                 not even stored where none of the recipient's is open.
+            question: whether its answer is of use to this life of the collecting side only.
 
         Returns:
             What `drop_control` takes; None where it was not stored.
@@ -130,7 +133,22 @@ class Mail(Floors):
                 "INSERT INTO control VALUES (NULL, ?, ?, ?) RETURNING id",
                 (recipient, data, courtesy),
             ).fetchall()
+            if question:
+                db.executemany("INSERT INTO question VALUES (?)", rows)
             return int(rows[0][0])
+
+    def drop_questions(self) -> None:
+        """Forgets what an earlier life asked and nobody has sent: nobody waits for the answer.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._reading() as db:
+            if db.execute("SELECT 1 FROM question LIMIT 1").fetchone() is None:
+                return
+        with self._writing() as db:
+            db.execute("DELETE FROM control WHERE id IN (SELECT control FROM question)")
+            db.execute("DELETE FROM question")
 
     def drop_control(self, key: int) -> None:
         """Forgets a control message that is of no use any more; one that left is no matter.
@@ -143,6 +161,7 @@ class Mail(Floors):
         """
         with self._writing() as db:
             db.execute("DELETE FROM control WHERE id=?", (key,))
+            db.execute("DELETE FROM question WHERE control=?", (key,))
 
     def take_inbox(self, limit: int) -> list[Inbound]:
         """Gives the oldest inbound messages; they stay until `drop_inbox`.

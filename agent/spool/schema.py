@@ -99,6 +99,7 @@ CREATE TABLE control (
   courtesy INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX control_recipient ON control (recipient);
+CREATE TABLE question (control INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE inbox (
   id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, data BLOB NOT NULL,
   received INTEGER NOT NULL
@@ -235,7 +236,7 @@ def bring_up(db: sqlite3.Connection) -> None:
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         wanted = ["batch_expires", "TABLE gap", "gap_flow", "absence", "twin"]
-        wanted += ["TABLE target", "TABLE held"]
+        wanted += ["TABLE target", "TABLE held", "TABLE question"]
         db.execute("DROP TABLE target")
         db.execute("DROP INDEX gap_flow")
         db.execute("ALTER TABLE gap RENAME TO gap_before")

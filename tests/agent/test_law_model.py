@@ -350,6 +350,8 @@ class LawMachine(RuleBasedStateMachine):
         self.papers: list[Paper] = []
         self.readings: dict[int, Reading] = {}
         self.opened: dict[bytes, Opened] = {}
+        self.asked: set[str] = set()
+        """Who would be asked for the time, when it was looked last."""
         self.uplink: Spool | None = None
         self.probe: Spool | None = None
         self.held: dict[int, str] = {}
@@ -1198,20 +1200,25 @@ class LawMachine(RuleBasedStateMachine):
     def the_uplink_takes_some(self, recipient: str) -> None:
         assert self.uplink is not None
         for lease in self.uplink.lease(recipient, 3, self.now_ms, boot_ms=self.boot_ms):
-            assert lease.flow is not None
-            self.held[lease.id] = lease.flow
+            if lease.flow is not None:
+                self.held[lease.id] = lease.flow
 
     # --- what always holds
 
     def leasable(self) -> list[tuple[str, Opened]]:
         """Everything that could leave now, as the recipients would read it."""
         found = []
+        self.asked.clear()
         if self.probe is None:
             return []
         for recipient in MAKER.recipients:
             leases = self.probe.lease(recipient, 10_000, self.now_ms, boot_ms=self.boot_ms)
             self.probe.returned([lease.id for lease in leases])
+            if any(lease.flow is None for lease in leases):
+                self.asked.add(recipient)
             for lease in leases:
+                if lease.flow is None:
+                    continue  # a question for the time, of no flow
                 if lease.data not in self.opened:
                     assert self.recipients_view is not None
                     batch = self.recipients_view.opened(recipient, lease.data)
@@ -1226,7 +1233,11 @@ class LawMachine(RuleBasedStateMachine):
     def what_can_leave_may_leave(self) -> None:
         oracle = self.oracle
         left: set[tuple[str, str, int]] = set()
-        for flow, batch in self.leasable():
+        leasable = self.leasable()
+        held = oracle.held_flows()
+        assert oracle.policy is not None or not held
+        assert self.asked <= {oracle.policy.flows[flow].recipient for flow in held if oracle.policy}
+        for flow, batch in leasable:
             assert oracle.policy is not None
             assert batch.header.recipient == oracle.policy.flows[flow].recipient
             for table in batch.tables:

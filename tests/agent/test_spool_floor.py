@@ -179,7 +179,7 @@ def test_a_courtesy_is_not_kept_for_a_recipient_without_a_lane(spool: Spool, pat
 # What each version lacks of the one after it.
 THIRD = """
 DROP INDEX batch_expires; DROP TABLE absence; DROP TABLE twin; DROP TABLE gap; DROP TABLE target;
-DROP TABLE held;
+DROP TABLE held; DROP TABLE question;
 CREATE TABLE gap (
   id INTEGER PRIMARY KEY AUTOINCREMENT, flow TEXT NOT NULL, stream INTEGER NOT NULL,
   cause INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, readings INTEGER NOT NULL,

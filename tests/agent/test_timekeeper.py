@@ -279,6 +279,19 @@ def test_status_says_that_the_time_was_told(installed: Path, tmp_path: Path) -> 
     assert told["clock_trusted"]
 
 
+def test_what_an_earlier_life_asked_is_taken_back(house: House) -> None:
+    asks(house)
+    house._closed = True
+    house.spool.close()
+    later = House(house.directory, house.clock).start()
+    try:
+        later.turn()
+        assert questions(later) == []
+        asks(later)
+    finally:
+        later.close()
+
+
 def test_a_core_flow_alone_is_worth_asking_for(installed: Path, tmp_path: Path) -> None:
     with living(copied(installed, tmp_path / "gateway")) as house:
         house.decide({CORE: '"accepted"'})

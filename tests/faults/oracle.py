@@ -251,6 +251,11 @@ def _between(
 ) -> None:
     """The time between the last number of a life and the first of the next that left any."""
     left = [life for life, numbers in enumerate(held) if numbers]
+    if left and left[0] > 0:
+        since, until = float(lives[left[0] - 1].ended_ms), times.of(held[left[0]][0])
+        if any(not _is_covered(at, gaps) for at in _slots(since, until)) or not gaps:
+            found.undeclared += 1
+            found.complain(f"nothing of the first {left[0]} lives is stored, and no gap says so")
     for one, other in itertools.pairwise(left):
         last, first = held[one][-1], held[other][0]
         since, until = times.of(last), times.of(first)
@@ -290,7 +295,8 @@ def _explained(
 ) -> None:
     """No gap claims much of what is stored, and each has a cause that some fault explains."""
     instants = sorted(times.of(number) for numbers in held for number in numbers)
-    edges = sorted(at for one in _holes(instants) for at in one)
+    ends = (instants[0], instants[-1]) if instants else ()
+    edges = sorted([*ends, *(at for one in _holes(instants) for at in one)])
     causes = {CRASH, OUTAGE}.union(*(life.explains for life in lives))
     for gap in gaps:
         low = bisect.bisect_right(instants, gap.first_ms)
@@ -301,7 +307,11 @@ def _explained(
             found.complain(f"nothing explains a gap of cause {gap.cause}")
         elif claimed and not gap.names_batches:
             found.false += 1
-            found.complain(f"a gap of cause {gap.cause} claims {claimed} stored numbers")
+            ends = [round((life.ended_ms - gap.first_ms) / 1000, 1) for life in lives]
+            found.complain(
+                f"a gap of cause {gap.cause} of {(gap.last_ms - gap.first_ms) / 1000} s claims"
+                f" {claimed} stored numbers; lives end at {ends} of it"
+            )
 
 
 def _holes(instants: Sequence[float]) -> list[tuple[float, float]]:

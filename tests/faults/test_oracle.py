@@ -118,6 +118,13 @@ def test_a_restart_too_short_to_be_seen_must_be_declared_as_well() -> None:
     assert judge(Stored(soon, (gap,)), lives).wrong == []
 
 
+def test_a_first_life_that_left_nothing_is_declared_as_well() -> None:
+    late = [row for row in rows() if row[0] >= SPAN]
+    assert judge(Stored(late, ()), LIVES).undeclared == 1
+    gap = Gap(CRASH, START_MS, START_MS + SECOND_MS + 2_000, 0)
+    assert judge(Stored(late, (gap,)), LIVES).wrong == []
+
+
 def test_a_gap_that_names_batches_may_cover_one_that_came() -> None:
     named = Gap(CRASH, START_MS, START_MS + SECOND_MS + 9_000, 0, (3, 9))
     assert judged(lambda rows: rows, named).wrong == []

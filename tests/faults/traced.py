@@ -22,6 +22,7 @@ from assent.errors import AssentError
 from demo.stage import StageError, wait_until
 from tests.faults.household import FLOWS
 from tests.faults.kinds import BACKEND, RECIPIENT, pause
+from tests.faults.oracle import UNSEALED
 from tests.faults.rounds import Outcome
 from tests.faults.world import World
 from tests.simulators.steps import Step, counted, killed_before, tracer
@@ -223,8 +224,8 @@ def refuse(
     ended = world.programs[victim].poll()
     if ended is not None and ended < 0:
         world.wrong.append(f"{victim} died of {code} at {call} {when} of {room}: {ended}")
-    if victim == "collect":
-        world.explain(f"{code} at {call} {when} of {room}")
+    if victim == "collect":  # what the disk does not take for long is given up, and told
+        world.explain(f"{code} at {call} {when} of {room}", UNSEALED)
     world.kill(victim)
     world.mend()
 

@@ -327,9 +327,9 @@ class World(Household):
             self.lives[-1], ended_ms=now_ms, polite=polite, least=least
         )
 
-    def explain(self, end: str) -> None:
-        """Notes what ended the present life."""
-        self.lives[-1] = dataclasses.replace(self.lives[-1], end=end)
+    def explain(self, end: str, *causes: int) -> None:
+        """Notes what ended the present life, and of which causes gaps may be because of it."""
+        self.lives[-1] = dataclasses.replace(self.lives[-1], end=end, explains=frozenset(causes))
 
     def ask(self, verb: str) -> dict[str, Any]:
         """Asks the running agent."""

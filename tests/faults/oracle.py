@@ -307,10 +307,10 @@ def _explained(
             found.complain(f"nothing explains a gap of cause {gap.cause}")
         elif claimed and not gap.names_batches:
             found.false += 1
-            ends = [round((life.ended_ms - gap.first_ms) / 1000, 1) for life in lives]
+            deaths = [round((life.ended_ms - gap.first_ms) / 1000, 1) for life in lives]
             found.complain(
                 f"a gap of cause {gap.cause} of {(gap.last_ms - gap.first_ms) / 1000} s claims"
-                f" {claimed} stored numbers; lives end at {ends} of it"
+                f" {claimed} stored numbers; lives end at {deaths} of it"
             )
 
 

@@ -22,7 +22,7 @@ from tests.faults.oracle import (
 START_MS = 1_795_313_700_000
 LIVES = (
     Life(rows=1_000, ended_ms=START_MS + 4_000),
-    Life(rows=1_000, ended_ms=START_MS + 30_000, polite=True, least=390),
+    Life(rows=1_000, ended_ms=START_MS + 30_000, polite=True, least=990),
 )
 SECOND_MS = 10_000
 """The second life begins so long after the first; the first left 150 numbers, 3 s."""
@@ -36,7 +36,7 @@ def rows(second_life_ms: int = SECOND_MS) -> Rows:
         return (START_MS + began + at * STEP_MS) // 1000 * 1000
 
     first = [(at, second(0, at)) for at in range(150)]
-    return first + [(SPAN + at, second(second_life_ms, at)) for at in range(400)]
+    return first + [(SPAN + at, second(second_life_ms, at)) for at in range(1_000)]
 
 
 def without(*numbers: int) -> Callable[[Rows], Rows]:
@@ -50,7 +50,7 @@ def judged(change: Callable[[Rows], Rows] = lambda rows: rows, *gaps: Gap) -> Ju
 def test_what_is_stored_or_declared_is_in_order() -> None:
     found = judged(lambda rows: rows, CRASHED)
     assert found.wrong == []
-    assert found.stored == 550
+    assert found.stored == 1_150
     assert found.longest_loss_ms == pytest.approx(1_020, abs=STEP_MS)
 
 
@@ -58,7 +58,7 @@ VIOLATIONS = {
     "a number is missing in the middle": (without(70), CRASHED, "lost", 1),
     "the first numbers of a life are missing": (without(0, 1, 2), CRASHED, "lost", 3),
     "the last numbers of a polite life are missing": (
-        without(*range(SPAN + 350, SPAN + 400)),
+        without(*range(SPAN + 950, SPAN + 1_000)),
         CRASHED,
         "lost",
         40,
@@ -85,7 +85,7 @@ VIOLATIONS = {
     ),
     "a gap claims what is stored": (
         lambda rows: rows,
-        Gap(CRASH, START_MS, START_MS + SECOND_MS + 9_000, 0),
+        Gap(CRASH, START_MS, START_MS + SECOND_MS + 10_000, 0),
         "false",
         1,
     ),
@@ -126,7 +126,7 @@ def test_a_first_life_that_left_nothing_is_declared_as_well() -> None:
 
 
 def test_a_gap_that_names_batches_may_cover_one_that_came() -> None:
-    named = Gap(CRASH, START_MS, START_MS + SECOND_MS + 9_000, 0, (3, 9))
+    named = Gap(CRASH, START_MS, START_MS + SECOND_MS + 10_000, 0, (3, 9))
     assert judged(lambda rows: rows, named).wrong == []
 
 

@@ -418,6 +418,7 @@ def test_only_a_broker_that_the_policy_names_for_its_recipient_is_connected_to(
 
 @pytest.mark.clause("C20")
 def test_what_waits_is_deleted_when_its_time_on_the_gateway_ends(house: House) -> None:
+    before = house.spool.gaps_for(CORE)
     house.feed(0, 1)
     house.flush()
     keep_ms = int(policy().flows[CORE].keep.gateway)
@@ -428,7 +429,8 @@ def test_what_waits_is_deleted_when_its_time_on_the_gateway_ends(house: House) -
     house.clock.advance(1_000)
     house.pipeline.turn(0.0)
     assert waits(house) == 0
-    assert [gap.cause.name for gap in house.spool.gaps_for(CORE)] == ["AGE"]
+    declared = [gap for gap in house.spool.gaps_for(CORE) if gap not in before]
+    assert [gap.cause.name for gap in declared] == ["AGE"]
 
 
 @pytest.mark.clause("C20")

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from agent.spool import Spool
 from assent import durable
 
@@ -80,20 +82,13 @@ class Twin:
             self._refusal = None
 
 
-class _Said:
+class _Said(msgspec.Struct, frozen=True):
     """What the file says."""
 
-    def __init__(
-        self,
-        spool: str | None = None,
-        count: int = 0,
-        since: Mapping[str, int] | None = None,
-        lost: Mapping[str, int] | None = None,
-    ) -> None:
-        self.spool = spool
-        self.count = count
-        self.since = since or {}
-        self.lost = lost or {}
+    spool: str | None = None
+    count: int = 0
+    since: Mapping[str, int] = {}
+    lost: Mapping[str, int] = {}
 
     def is_of(self, spool: Spool) -> bool:
         return self.spool == spool.id.hex() and spool.count() >= self.count

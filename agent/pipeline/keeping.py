@@ -55,7 +55,7 @@ class Keeping:
         self.damaged_ms = journal.damaged_ms
         self.left = set(journal.streams)
         self._journal = journal
-        self._at_ms = 0
+        self._at_ms = 0  # up to when what it was told last is complete
         self._next_ms = 0
         if journal.damaged_ms is not None:
             log.error("the journal cannot be read and is begun anew")

@@ -76,11 +76,6 @@ class Found(NamedTuple):
         return Missing(head.flow, head.stream, max(0, first_ms - _EDGE_MS))
 
 
-def last_of_gap_ms(now_ms: int) -> int:
-    """Up to when readings may be missing while devices are opened again."""
-    return now_ms + _EDGE_MS
-
-
 def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing]:
     """Gives what may be missing when a journal cannot be read: the open batches of all lanes.
 
@@ -123,7 +118,7 @@ class Missed:
 
     def declare(self, now: Instant) -> None:
         """Declares it all, once the time is known."""
-        last_ms = last_of_gap_ms(now.wall_ms)
+        last_ms = now.wall_ms + _EDGE_MS
         while self._undeclared and now.trusted:
             one = self._undeclared[-1]
             self._spool.add_gap(
@@ -207,6 +202,7 @@ def recover(
     numbers = {one.part.head.stream: one.number for one in found}
     states = {stream: number for stream, number in numbers.items() if number is not None}
     if not keeping.choose(states, numbers.keys() - states.keys()):
+        # Nothing is taken up, so that all that it held is missing, too.
         found = [one._replace(number=None) for one in found]
         for one in found:
             missed.add(one.missing)

@@ -221,6 +221,9 @@ class Areas:
         self._live = max(found, key=lambda live: live.generation)
         self._generation = self._live.generation
         self._count = len(self._records(file, self._live, None))
+        if any(os.pread(file, _HEAD, (1 - self._live.area) * AREA)):
+            # A crash came before it was wiped, or while it was begun.
+            self.is_wiped, self._used = False, AREA
         return True
 
     def _live_of(self, file: int, area: int) -> _Live | None:

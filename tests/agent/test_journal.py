@@ -8,6 +8,7 @@ import hmac
 import os
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,34 @@ def test_what_is_erased_is_overwritten(path: Path) -> None:
     assert len(path.read_bytes().replace(b"\0", b"")) < 1_000
     assert [part.head.flow for part in opened(path).parts()] == ["b"]
     assert not any(b"\xa1a" in plain for plain in readable(path))
+
+
+def test_what_a_crash_left_unwiped_is_wiped_by_the_next_life(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red where a start takes the area that is not live for wiped: what a no erased stays readable."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise PowerCut
+
+    ends: dict[str, Callable[[Journal], None]] = {
+        "a": lambda one: one.erase({"c"}),
+        "b": lambda one: one.commit([]),
+    }
+    for flow, end in ends.items():
+        path.unlink(missing_ok=True)
+        journal = opened(path)
+        journal.commit([News(7, 0, AT, head(7, flow), rows(1, 2, 3)), News(8, 0, AT, head(8))])
+        with monkeypatch.context() as patch:
+            patch.setattr(areas.Areas, "wipe", die)
+            with pytest.raises(PowerCut):
+                journal.erase({flow})
+        assert any(rows(1, 2, 3) in plain for plain in readable(path))  # it did strike
+        journal = opened(path)
+        assert journal.is_stale
+        end(journal)
+        assert not any(rows(1, 2, 3) in plain for plain in readable(path))
+        assert not opened(path).is_stale
 
 
 @pytest.mark.parametrize("damage", ["torn", "turned bit", "older rest"])

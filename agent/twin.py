@@ -53,19 +53,20 @@ class Twin:
             for flow, since_ms in said.since.items():
                 self.lost[flow] = min(since_ms, self.lost.get(flow, since_ms))
 
-    def note(self, now_ms: int) -> None:
+    def note(self, now_ms: int, opened: Mapping[str, int] | None = None) -> None:
         """Takes note of the spool as it is; where the disk refuses, the old note stays.
 
         Args:
-            now_ms: wall time; what is put from now on is no older.
+            now_ms: wall time.
+            opened: by flow, since when what its lane puts from now on may be; else since now.
 
         Raises:
             SpoolError: the spool cannot be written.
         """
-        since = {
-            flow: now_ms if one.oldest_ms is None else min(one.oldest_ms, now_ms)
-            for flow, one in self._spool.waiting().items()
-        }
+        since = {}
+        for flow, one in self._spool.waiting().items():
+            known = (now_ms, one.oldest_ms, (opened or {}).get(flow))
+            since[flow] = max(0, min(ms for ms in known if ms is not None))
         told = {
             "spool": self._spool.id.hex(),
             "count": self._spool.count_up(),
@@ -102,6 +103,14 @@ def _read(path: Path) -> _Said:
         return _Said(str(told["spool"]), int(told["count"]), since, lost)
     except FileNotFoundError:
         return _Said()
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as exc:
         log.error("twin of the spool cannot be read error=%s", type(exc).__name__)
         return _Said()

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from agent.lane import Lane
 from agent.path import Permit
+from agent.pipeline.accord import reach
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.silence import Silence
 from agent.settings import Settings
@@ -177,20 +178,26 @@ class Telling:
         """
         self._silence.look(now, lanes, hardware, settings)
         if now.mono_ms >= self._note_ms:
-            self._note(now)
+            self._note(now, lanes)
 
     def finish(self, lanes: Mapping[str, Lane], now: Instant) -> None:
         """Notes that the gateway stops, so that the next start can tell for how long it stood."""
         for flow in lanes:
             self.stopped(flow, now)
         try:
-            self._note(now)
+            self._note(now, {})  # they hold nothing any more
         except SpoolError as exc:
             log.error("twin of the spool not written reason=%s", exc.message)
 
-    def _note(self, now: Instant) -> None:
+    def _note(self, now: Instant, lanes: Mapping[str, Lane]) -> None:
         self._note_ms = now.mono_ms + _NOTE_MS
-        self._twin.note(now.wall_ms)
+        # A window that is open is stamped at its start when it ends.
+        opened = {
+            flow: min(now.wall_ms, lane.oldest_ms or now.wall_ms) - reach(lane.permit)
+            for flow, lane in lanes.items()
+            if not lane.is_by_boot
+        }
+        self._twin.note(now.wall_ms, opened)
 
     def _add(self, flow: str, stream: int, cause: GapCause, span: tuple[int, int]) -> None:
         first_ms, last_ms = span

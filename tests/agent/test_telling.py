@@ -37,7 +37,7 @@ from tests.agent.installed import (
     living,
     values,
 )
-from tests.simulators.clock import START_MS
+from tests.simulators.clock import START_MS, ManualClock
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +329,41 @@ def test_an_old_spool_that_was_put_back_is_declared_as_lost(agreed: House, tmp_p
         fourth.close()
 
 
+def test_a_lost_spool_is_told_from_the_oldest_that_a_lane_held_when_it_was_noted(
+    agreed: House,
+) -> None:
+    """Red where a batch that was open when the twin was written counts from the writing."""
+    noted = (agreed.directory / "state" / NAME).read_bytes
+    agreed.turn(10 * MINUTE)  # it was written just now
+    before = noted()
+    agreed.turn(10 * MINUTE - 20 * SECOND)
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream
+    assert stream is not None
+    agreed.spool.acknowledge("maker", [StreamAck(stream, 1, (), ())])
+    agreed.powers(4)
+    taken_ms = agreed.clock.now().wall_ms
+    assert noted() == before
+    agreed.turn(30 * SECOND)
+    assert noted() != before
+    assert agreed.waiting(DIAGNOSIS) == 0
+    agreed.pipeline.flush()
+    assert agreed.waiting(DIAGNOSIS) == 1
+    agreed.spool.close()
+    agreed._closed = True  # and the power is gone
+    again = House(*_lost(agreed)).start()
+    try:
+        (gap,) = gaps(again, GapCause.LOST)
+        assert gap.first_ms <= taken_ms
+    finally:
+        again.close()
+
+
+def _lost(house: House) -> tuple[Path, ManualClock]:
+    shutil.rmtree((house.directory / "state" / SPOOL).parent)
+    house.clock.advance(MINUTE)
+    return house.directory, house.clock
+
+
 def test_a_restart_alone_loses_nothing(agreed: House) -> None:
     """The twin of the two above."""
     agreed.turn(2 * SECOND)
@@ -352,7 +387,17 @@ def test_a_crash_between_the_two_writings_of_the_count_loses_nothing(tmp_path: P
     spool.close()
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"spool": 1, "count": "x"}'], ids=repr)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"spool": 1, "count": "x"}',
+        '{"spool": "1", "count": 1e999, "since": {}, "lost": {}}',
+    ],
+    ids=repr,
+)
 def test_a_twin_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     spool = Spool.open(tmp_path / "spool.db")

@@ -60,6 +60,11 @@ class Keeping:
         if journal.damaged_ms is not None:
             log.error("the journal cannot be read and is begun anew")
 
+    @property
+    def flows(self) -> frozenset[str]:
+        """The flows of which the journal tells."""
+        return frozenset(self._journal.streams.values())
+
     def notices(self) -> list[str]:
         """What a person should know of the journal, in sentences."""
         notices = []

@@ -9,13 +9,14 @@ Law:
     nothing is taken up, because it may have been stored;
   - before a lane goes on from a state, every other state is out of the file: none can be taken for
     it after another crash;
-  - each flow that was running declares a gap: from what the journal held last to now.
+  - each flow that was running declares a gap: from what the journal held last to now. While nobody
+    knows the time it lies in the spool, so that another end loses nothing of it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from agent.journal import Part, State
@@ -84,13 +85,51 @@ def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing
         spool: whose rows say which lanes were open.
         policy: says how old an open batch could be.
     """
+    return [
+        Missing(row.flow, stream, max(0, damaged_ms - _reach(policy, row.flow) - _EDGE_MS))
+        for row, stream in _were_open(spool)
+    ]
+
+
+def untold(keeping: Keeping, spool: Spool, policy: Policy | None) -> list[Missing]:
+    """Gives what may be missing of lanes that were open, of which no journal tells and no stop.
+
+    A lane that ends in order notes when it stopped. What it put and was not acknowledged waits, so
+    that what is lost is no older than that, or than an open batch was at the last acknowledgement.
+
+    Args:
+        keeping: knows which flows the journal tells of.
+        spool: whose rows say which lanes were open.
+        policy: says how old an open batch could be.
+    """
+    journalled, absences, waiting = keeping.flows, spool.absences(), spool.waiting()
     missing = []
-    for flow, row in spool.lanes().items():
-        if row.state in {LaneState.OPEN, LaneState.HELD} and row.stream is not None:
-            known = policy.flows.get(flow) if policy else None
-            age_ms = int(known.batch.age) if known else 0
-            missing.append(Missing(flow, row.stream, max(0, damaged_ms - age_ms - _EDGE_MS)))
+    for row, stream in _were_open(spool):
+        if row.flow in journalled or (row.flow, GapCause.OUTAGE) in absences:
+            continue
+        one = waiting[row.flow]
+        known = [row.not_before_ms]
+        if one.oldest_ms is not None:
+            known.append(one.oldest_ms - _EDGE_MS)
+        elif one.last_acknowledged_ms is not None:
+            known.append(one.last_acknowledged_ms - _reach(policy, row.flow) - _EDGE_MS)
+        missing.append(Missing(row.flow, stream, max(known)))
     return missing
+
+
+def _were_open(spool: Spool) -> Iterator[tuple[LaneView, int]]:
+    for row in spool.lanes().values():
+        if row.state in {LaneState.OPEN, LaneState.HELD} and row.stream is not None:
+            yield row, row.stream
+
+
+def _reach(policy: Policy | None, flow: str) -> int:
+    """How old, in ms, what an open batch holds may be; nothing where nobody knows."""
+    known = policy.flows.get(flow) if policy else None
+    if known is None:
+        return 0
+    windows = [int(transform.duration or 0) for transform in known.attributes.values()]
+    return int(known.batch.age) + max(windows, default=0)
 
 
 class Missed:
@@ -98,28 +137,59 @@ class Missed:
 
     Args:
         spool: where it is declared.
-        keeping: says whether a journal could not be read.
+        keeping: says what was journalled, and whether that could not be read.
     """
 
     def __init__(self, spool: Spool, keeping: Keeping) -> None:
         self._spool = spool
-        self._damaged_ms = keeping.damaged_ms
+        self._keeping = keeping
+        self._has_looked = False
         self._undeclared: list[Missing] = []
+        self._found_ms: dict[str, int] = {}
+        """Up to when it may be missing what waits for the time, in ms since boot, by flow."""
+        self._began_ms: int | None = None
 
     def look(self, policy: Policy | None) -> None:
-        """Takes in once what a journal that cannot be read may have held."""
-        if self._damaged_ms is not None:
-            self._undeclared += unread(self._damaged_ms, self._spool, policy)
-            self._damaged_ms = None
+        """Takes in once what was open and is not in a journal that can be read."""
+        if self._has_looked:
+            return
+        if self._keeping.damaged_ms is not None:
+            self._undeclared += unread(self._keeping.damaged_ms, self._spool, policy)
+        else:
+            self._undeclared += untold(self._keeping, self._spool, policy)
+        self._has_looked = True
 
     def add(self, missing: Missing) -> None:
         """Takes in what is missing of a lane."""
         self._undeclared.append(missing)
 
     def declare(self, now: Instant) -> None:
-        """Declares it all, once the time is known."""
+        """Declares it all, or has the spool keep it until the time is known.
+
+        Raises:
+            SpoolError: the disk refuses; what it did not take is kept.
+        """
+        if self._began_ms is None:
+            self._began_ms = now.mono_ms
+        if now.trusted:
+            self._declare_all(now, self._began_ms)
+        while self._undeclared and not now.trusted:
+            one = self._undeclared[-1]
+            self._spool.begin_absence(one.flow, GapCause.CRASH, one.first_ms)
+            self._found_ms[one.flow] = now.mono_ms
+            self._undeclared.pop()
+
+    def _declare_all(self, now: Instant, began_ms: int) -> None:
+        rows = self._spool.lanes()
+        for flow, cause in self._spool.absences():
+            if cause is GapCause.CRASH:
+                # What came after it was held, and is dated now.
+                found_ms = self._found_ms.pop(flow, began_ms)
+                until_ms = now.wall_ms - now.mono_ms + found_ms + _EDGE_MS
+                stream = (rows[flow].stream if flow in rows else None) or 0
+                self._spool.tell_absence(flow, cause, stream, until_ms, is_over=True)
         last_ms = now.wall_ms + _EDGE_MS
-        while self._undeclared and now.trusted:
+        while self._undeclared:
             one = self._undeclared[-1]
             self._spool.add_gap(
                 one.flow,

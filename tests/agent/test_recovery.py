@@ -168,6 +168,67 @@ def test_a_crash_right_after_a_batch_was_put_doubles_nothing(agreed: House) -> N
         assert sequences == [0, 1]
 
 
+@pytest.mark.parametrize("is_in_order", [False, True], ids=["by a crash", "in order"])
+def test_a_crash_is_declared_though_a_life_without_the_time_ended_in_between(
+    agreed: House, *, is_in_order: bool
+) -> None:
+    """Red where what is missing waits for the time in memory."""
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    committed = agreed.clock.now().wall_ms
+    agreed.powers(4)  # lost
+    gone(agreed)
+    _boot_again(agreed, 2)
+    timeless = House(agreed.directory, agreed.clock).start()
+    for _ in range(30):
+        timeless.turn(MINUTE)
+    if is_in_order:
+        timeless.close()
+    else:
+        gone(timeless)
+    _boot_again(agreed, 3)
+    with living(agreed.directory, agreed.clock) as again:
+        began = again.clock.now().wall_ms
+        again.turn(10 * MINUTE)
+        again.clock.trusted = True
+        again.turn(SECOND)
+        for spans in (crashes(again)[flow] for flow in (CORE, DIAGNOSIS, ADVICE)):
+            assert min(first for first, _ in spans) <= committed
+            assert max(last for _, last in spans) <= began + MINUTE  # what was held is not missing
+
+
+def _boot_again(house: House, number: int) -> None:
+    house.clock.advance(30 * 60 * MINUTE)
+    house.clock.trusted = False
+    house.clock.boot_id = f"00000000-0000-4000-8000-{number:012}"
+
+
+def test_a_crash_is_declared_though_no_journal_could_be_written(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red where only what the journal tells of is missed."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        house.decide(YES)
+        house.powers(1, 2)
+        house.pipeline.flush()
+        taken = house.clock.now().wall_ms
+        house.powers(3)  # lost
+        house.turn(COMMIT)
+        assert told_of(house) == set()
+        gone(house)
+    house.clock.advance(60 * MINUTE)
+    with living(house.directory, house.clock) as again:
+        found = crashes(again)
+        assert found.keys() == {CORE, DIAGNOSIS, ADVICE}
+        assert all(first <= taken and last >= taken for ((first, last),) in found.values())
+        assert powers_of(again) == [1, 2]
+
+
 @pytest.mark.parametrize("is_older", [True, False], ids=["an older journal", "its own journal"])
 def test_a_crash_while_a_crash_is_looked_at_is_declared_once_more(
     agreed: House, monkeypatch: pytest.MonkeyPatch, *, is_older: bool

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the path does while nobody knows the time, and with what it held once somebody does."""
+"""What the path does while nobody knows the time, and with what it held once somebody does.
+
+Law:
+  - what bears a date meanwhile bears the earliest it can have: it ends no yes and begins none;
+  - what was held leaves as far as the permit of now covers its whole span, and no further; the spool
+    declares the rest.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +42,8 @@ def release(spool: Spool, permit: Permit) -> Purged:
         not_after_ms=permit.not_after_ms,
         reach_ms=reach(permit),
     ):
-        purged = Purged(one.batches, one.readings, one.bytes)
+        purged = Purged(
+            purged.batches + one.batches, purged.readings + one.readings, purged.bytes + one.bytes
+        )
         log.info("held purged flow=%s batches=%d", one.flow, one.batches)
     return purged

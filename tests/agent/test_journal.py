@@ -614,4 +614,4 @@ TestJournalAgainstAList.settings = settings(max_examples=40, stateful_step_count
 
 def test_the_cuts_of_the_machine_do_strike() -> None:
     """Runs after the machine: a machine whose cuts never strike shows nothing."""
-    assert JournalAgainstAList.struck > 20
+    assert JournalAgainstAList.struck > 3  # of 40 runs, each with a chance of several

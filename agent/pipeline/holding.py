@@ -3,8 +3,8 @@
 
 Law:
   - what bears a date meanwhile bears the earliest it can have: it ends no yes and begins none;
-  - what was held leaves as far as the permit of now covers its whole span, and no further; the spool
-    declares the rest.
+  - what was held leaves as far as the permit of now covers its whole span, and no further; the
+    spool declares the rest.
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ class Disk:
             stdin=subprocess.DEVNULL,
         )
         end = time.monotonic() + _PATIENCE_S
-        while not os.path.ismount(self.place):  # noqa: PTH - os has it
+        while not os.path.ismount(self.place):
             if self._process.poll() is not None or time.monotonic() > end:
                 raise OSError(errno.EIO, "the disk is not mounted")
             time.sleep(0.01)

@@ -166,8 +166,12 @@ class Oracle:
     boot_ms: int = 0
     taken: dict[tuple[str, int], tuple[Terms, Reading]] = dataclasses.field(default_factory=dict)
     """Under which terms a flow took a reading, and as what."""
-    bounds: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    """Between which two instants a boot began, once a clock was trusted in it or after it."""
+    bounds: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """Between which two instants the boot of a reading began, by number of the reading.
+
+    Said by the first clock that was trusted after it, in that boot or a later one. A clock that is
+    set meanwhile says something else of what the same boot takes later.
+    """
     unsealed: dict[str, list[Reading]] = dataclasses.field(default_factory=dict)
     waiting: dict[str, list[Reading]] = dataclasses.field(default_factory=dict)
     """Readings that have to be there, by flow: nothing that happened took them away."""
@@ -344,14 +348,14 @@ class Oracle:
         """A trusted clock tells when this boot began, and that every other one had ended by then."""
         began_ms = self.now_ms - self.boot_ms
         taken = {reading for _, reading in self.taken.values() if reading.boot is not None}
-        for boot in {one.boot for one in taken} - self.bounds.keys():
-            assert boot is not None
-            mine = [one for one in taken if one.boot == boot]
-            if boot == self.boot:
-                self.bounds[boot] = began_ms, began_ms
-            else:
+        new = [one for one in taken if one.number not in self.bounds]
+        for boot in {one.boot for one in new}:
+            mine = [one for one in new if one.boot == boot]
+            bounds = began_ms, began_ms
+            if boot != self.boot:
                 lasted_ms = max(one.mono_ms for one in mine) // 1_000 * 1_000
-                self.bounds[boot] = min(one.low_ms for one in mine), began_ms - lasted_ms
+                bounds = min(one.low_ms for one in mine), began_ms - lasted_ms
+            self.bounds |= {one.number: bounds for one in mine}
 
     def _has_to_stay(self, flow: str, reading: Reading) -> bool:
         """Whether nothing gives a reason to let it go.
@@ -361,12 +365,14 @@ class Oracle:
         """
         if reading.boot is None:
             return self.is_in_the_yes(flow, reading)
-        low_ms, high_ms = self.bounds[reading.boot]
+        low_ms, high_ms = self.bounds[reading.number]
         is_sound = low_ms <= high_ms
         mine = [
             one.mono_ms
             for (whose, _), (_, one) in self.taken.items()
-            if whose == flow and one.boot == reading.boot
+            if whose == flow
+            and one.boot == reading.boot
+            and self.bounds[one.number] == self.bounds[reading.number]
         ]
         if reading.boot != self.boot:
             high_ms = max(high_ms, self.now_ms - self.boot_ms)
@@ -440,7 +446,7 @@ class Oracle:
         terms, reading = taken
         if not agreed.covers(terms):
             return "it was taken under wider terms"
-        if reading.boot is not None and reading.boot not in self.bounds:
+        if reading.boot is not None and reading.number not in self.bounds:
             return "nobody knows when it was"
         if not self.is_in_the_yes(flow, reading):
             return "it lies outside the unbroken yes"
@@ -454,7 +460,7 @@ class Oracle:
         first, last = run[-1], run[0]
         early_ms = late_ms = reading.at_ms
         if reading.boot is not None:
-            early_ms, late_ms = (one + reading.mono_ms for one in self.bounds[reading.boot])
+            early_ms, late_ms = (one + reading.mono_ms for one in self.bounds[reading.number])
         return (
             first.at_ms <= early_ms
             and (last.until_ms is None or late_ms < last.until_ms)
@@ -572,5 +578,5 @@ class Oracle:
     def _is_too_old(self, reading: Reading) -> bool:
         at_ms = reading.at_ms
         if reading.boot is not None:
-            at_ms = self.bounds[reading.boot][1] + reading.mono_ms - 1_000
+            at_ms = self.bounds[reading.number][1] + reading.mono_ms - 1_000
         return at_ms + KEPT_DAYS * DAY <= self.now_ms

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,12 +46,6 @@ speed = 0.0
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICES)
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        yield house
 
 
 def flow_of(answer: Json, name: str) -> Json:

@@ -47,7 +47,6 @@ from tests.agent.installed import (
     Recipient,
     copied,
     form,
-    install,
     living,
     newer,
     no_room,
@@ -56,11 +55,6 @@ from tests.agent.installed import (
 )
 
 ON = dict.fromkeys(FLOWS)
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

@@ -51,7 +51,6 @@ from tests.agent.installed import (
     copied,
     form,
     full_disk,
-    install,
     living,
     newer,
     no_room,
@@ -61,17 +60,6 @@ from tests.agent.installed import (
 from tests.simulators.clock import ManualClock
 
 BROKEN = NO | {"remote-diagnosys": '"given"', DIAGNOSIS: '"given"'}
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        yield house
 
 
 @pytest.fixture

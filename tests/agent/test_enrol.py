@@ -38,7 +38,6 @@ from tests.agent.installed import (
     Maker,
     copied,
     fresh,
-    install,
     living,
     newer,
     no_room,
@@ -48,11 +47,6 @@ from tests.agent.installed import (
 from tests.simulators.clock import START_MS, ManualClock
 
 NOW = ManualClock().now()
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

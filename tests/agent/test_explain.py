@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,6 @@ speed = 0.0
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICE)
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        yield house
 
 
 def explained(house: House, attribute: str = POWER) -> Json:

@@ -14,7 +14,7 @@ from agent.path import Reason
 from agent.site import FLOOR, LEDGER
 from assent import durable
 from firmware_bridge.sample import Instant
-from tests.agent.installed import CORE, DIAGNOSIS, POWER, YES, House, copied, install, newer
+from tests.agent.installed import CORE, DIAGNOSIS, POWER, YES, House, copied, newer
 from tests.simulators.clock import START_MS, ManualClock
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -133,11 +133,6 @@ def test_a_disk_that_refuses_is_told_once_and_the_floor_stands_all_the_same(
 
 
 # --- a household -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from tests.agent.installed import (
     YES,
     House,
     copied,
-    install,
     living,
     values,
 )
@@ -300,11 +299,6 @@ def test_no_log_line_holds_what_a_device_said_or_its_serial(
 
 
 # With the path around it.
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ from tests.agent.installed import (
     YES,
     House,
     copied,
-    install,
     living,
     readings,
     values,
@@ -37,11 +36,6 @@ from tests.agent.installed import (
 from tests.simulators.clock import START_MS, ManualClock
 
 SECOND_BOOT = "00000000-0000-4000-8000-000000000002"
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

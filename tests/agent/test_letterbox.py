@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from agent.letterbox import SETTLE_MS
 from agent.path import Reason
-from tests.agent.installed import ADVICE, CORE, DIAGNOSIS, YES, House, copied, form, install
-from tests.simulators.clock import START_MS, ManualClock
+from tests.agent.installed import ADVICE, CORE, DIAGNOSIS, YES, House, form
+from tests.simulators.clock import START_MS
 
 HEAD = form({}, START_MS)
 TABLES = f"""\
@@ -29,18 +27,6 @@ without = ["device.serial"]
 decision = "refused"
 """
 CUTS = [at for at, letter in enumerate(TABLES) if letter == "\n"]
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    house = House(copied(installed, tmp_path / "gateway"), ManualClock()).start()
-    yield house
-    house.close()
 
 
 def lay(house: House, text: str) -> None:

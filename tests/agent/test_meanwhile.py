@@ -15,10 +15,10 @@ from agent.records import State
 from agent.spool import LaneState, Spool
 from assent.errors import LedgerError, SpoolError
 from tests.agent.installed import DIAGNOSIS, House
-from tests.agent.test_desk import agreed, house, installed  # noqa: F401 (fixtures)
+from tests.agent.test_desk import agreed  # noqa: F401 (a fixture)
 
 
-def recorded(house: House) -> list[State]:  # noqa: F811 (the house of the test)
+def recorded(house: House) -> list[State]:
     return [record.state for record in house.site.ledger.history(DIAGNOSIS)]
 
 

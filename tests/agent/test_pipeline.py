@@ -8,7 +8,6 @@ import datetime as dt
 import logging
 import queue
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,6 @@ from tests.agent.installed import (
     copied,
     form,
     full_disk,
-    install,
     living,
     newer,
     read_only,
@@ -62,17 +60,6 @@ from tests.simulators.clock import START_MS, ManualClock
 from tests.simulators.conditions import eventually
 
 EPOCH = 30 * DAY
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        yield house
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -53,12 +52,6 @@ ROWS = [f"2026-11-22T02:15:0{n}Z,{100 + n}.4,{n},30,1,eco,,{WASHER_SERIAL}" for 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICE, ROWS)
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        yield house
 
 
 def samples() -> list[Sample]:

@@ -28,7 +28,6 @@ from tests.agent.installed import (
     YES,
     House,
     copied,
-    install,
     living,
 )
 
@@ -86,11 +85,6 @@ class Backend:
     def reasons(self) -> set[str]:
         """Why anything is in quarantine."""
         return {one.reason for one in self.store.custody.quarantined(99)}
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ from tests.agent.installed import (
     House,
     copied,
     fresh,
-    install,
     living,
     requests,
 )
@@ -49,11 +48,6 @@ TOLD = ["admitted by maker again", "next: nothing; the next connection shows it"
 
 # OID 1.2.840.10045.3.1.7 (RFC 5480) in DER.
 P256 = bytes.fromhex("06082a8648ce3d030107")
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

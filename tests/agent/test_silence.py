@@ -20,7 +20,6 @@ from tests.agent.installed import (
     YES,
     House,
     copied,
-    install,
     living,
 )
 from tests.simulators.conditions import eventually
@@ -36,11 +35,6 @@ port = "{port}"
 profile = "eastron-sdm120"
 every = "1s"
 """
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

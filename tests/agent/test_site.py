@@ -29,7 +29,6 @@ from tests.agent.installed import (
     YES,
     copied,
     fresh,
-    install,
     living,
     newer,
     no_room,
@@ -38,11 +37,6 @@ from tests.agent.installed import (
 from tests.simulators.clock import ManualClock
 
 CLOCK = ManualClock()
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

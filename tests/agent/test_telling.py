@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,24 +31,11 @@ from tests.agent.installed import (
     SECOND,
     YES,
     House,
-    copied,
     full_disk,
-    install,
     living,
     values,
 )
 from tests.simulators.clock import START_MS, ManualClock
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        yield house
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from tests.agent.installed import (
     YES,
     House,
     copied,
-    install,
     living,
     values,
 )
@@ -34,11 +33,6 @@ from tests.simulators.clock import START_MS
 
 LATER_MS = START_MS + 30 * HOUR
 """What time it is when the gateway asks."""
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

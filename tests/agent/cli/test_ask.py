@@ -19,14 +19,9 @@ from agent.offline import at_the_desk
 from agent.settings import load_settings
 from assent.errors import RefusedError
 from firmware_bridge.clock import Clock
-from tests.agent.installed import ADVICE, CORE, DIAGNOSIS, copied, fresh, install
+from tests.agent.installed import ADVICE, CORE, DIAGNOSIS, copied, fresh
 
 OWNER = ["yes", "installer 4711"]
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
 
 
 @pytest.fixture

@@ -9,12 +9,7 @@ import pytest
 
 from agent.cli.main import main
 from agent.lock import instance_lock
-from tests.agent.installed import MAKER, copied, fresh, install, newer, requests
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
+from tests.agent.installed import MAKER, copied, fresh, newer, requests
 
 
 @pytest.fixture

@@ -33,9 +33,7 @@ from tests.agent.installed import (
     WASHER_SERIAL,
     YES,
     House,
-    copied,
     form,
-    install,
     living,
     newer,
     read_only,
@@ -47,17 +45,6 @@ from tests.simulators.power import PowerCut
 
 COMMIT = 5 * SECOND
 EPOCH = 30 * 24 * 60 * MINUTE
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed") / "gateway")
-
-
-@pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        yield house
 
 
 @pytest.fixture
@@ -536,24 +523,17 @@ def test_an_open_batch_that_outgrows_the_journal_is_closed(
     monkeypatch.setattr(areas, "AREA", 8_192)
     with next_life(house) as agreed:
         agreed.decide(YES)
-        _outgrow(agreed)
-
-
-def _outgrow(agreed: House) -> None:
-    watts = [float(n * n % 7919) for n in range(8_000)]
-    for begin in range(0, len(watts), 2_000):
-        for watt in watts[begin : begin + 2_000]:
-            agreed.clock.advance(1)
-            agreed.pipeline.running.take([_sample(agreed, watt)])
-        agreed.turn(COMMIT)
-    assert agreed.waiting(DIAGNOSIS) > 0
-    assert (agreed.directory / "state" / JOURNAL).stat().st_size == 2 * 8_192
-    with next_life(agreed) as again:
-        assert sorted(powers_of(again)) == sorted(watts)
-
-
-def _sample(house: House, watt: float) -> Sample:
-    return Sample(WASHER, house.clock.now(), (POWER,), (watt,))
+        watts = [float(n * n % 7919) for n in range(8_000)]
+        for begin in range(0, len(watts), 2_000):
+            for watt in watts[begin : begin + 2_000]:
+                agreed.clock.advance(1)
+                sample = Sample(WASHER, agreed.clock.now(), (POWER,), (watt,))
+                agreed.pipeline.running.take([sample])
+            agreed.turn(COMMIT)
+        assert agreed.waiting(DIAGNOSIS) > 0
+        assert (agreed.directory / "state" / JOURNAL).stat().st_size == 2 * 8_192
+        with next_life(agreed) as again:
+            assert sorted(powers_of(again)) == sorted(watts)
 
 
 def test_a_clock_of_another_boot_takes_up_the_same(agreed: House) -> None:

@@ -230,6 +230,7 @@ def test_trap_4_the_largest_message_the_packet_size_allows_is_sent(
     ):
         sent = gateway.put(1, size=4_000 - 60)
         eventually(lambda: arrived(backend, sent))
+        assert gateway.spool.waiting()["service"].too_large == 0
 
 
 def test_trap_5_mosquitto_without_a_subscriber_delivers_nothing_and_hears_no_storm(
@@ -329,7 +330,9 @@ def test_a_half_open_link_is_noticed(
 
 def test_a_name_that_does_not_resolve_is_a_sentence(tmp_path: Path, authority: Authority) -> None:
     with carrying(tmp_path / "g", authority, "mqtts://broker.invalid:8883") as gateway:
+        gateway.put(1)
         gateway.reaches(LinkState.WAITING, "cannot be resolved")
+        assert gateway.counted("published") == 0
 
 
 # --- TLS -----------------------------------------------------------------------------------------
@@ -356,7 +359,9 @@ def test_a_broker_with_another_name_is_not_spoken_to(tmp_path: Path, authority: 
         running(tmp_path / "broker", authority, server_names=("ingest.example.com",)) as broker,
         carrying(tmp_path / "g", authority, broker.url) as gateway,
     ):
+        gateway.put(1)
         gateway.reaches(LinkState.WAITING, "for another name")
+        assert gateway.counted("published") == 0
 
 
 @pytest.mark.parametrize(
@@ -386,6 +391,7 @@ def test_a_certificate_that_cannot_be_used_is_a_sentence(
     gateway.start()
     try:
         gateway.reaches(LinkState.WAITING, said)
+        assert gateway.counted("published") == 0
     finally:
         gateway.close()
 

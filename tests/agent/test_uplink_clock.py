@@ -130,3 +130,5 @@ def test_once_the_time_is_known_the_connection_is_made_anew(tmp_path: Path) -> N
         (target,) = gateway.spool.targets(0)
         gateway.spool.set_targets([msgspec.structs.replace(target, clock=ClockTrust.MACHINE)])
         eventually(lambda: is_refused(gateway, "not valid yet"))
+        waiting = gateway.spool.waiting()["service"]
+        assert (waiting.batches, gateway.spool.sent(9, None)) == (1, ())

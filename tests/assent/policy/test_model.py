@@ -96,8 +96,8 @@ def test_a_word_outside_its_closed_set_is_refused(old: str, shape: str, word: st
 )
 def test_every_word_of_the_design_is_taken(key: str, words: str) -> None:
     old, shape, _ = CLOSED[key]
-    for word in words.split():
-        policy([(old, shape.format(word))])
+    told = [policy([(old, shape.format(word))]) for word in words.split()]
+    assert len({repr(one) for one in told}) == len(told)  # each is another policy
 
 
 NAMES = {

@@ -609,9 +609,9 @@ class JournalAgainstAList(RuleBasedStateMachine):
 
 
 TestJournalAgainstAList = JournalAgainstAList.TestCase
-TestJournalAgainstAList.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestJournalAgainstAList.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
 
 
 def test_the_cuts_of_the_machine_do_strike() -> None:
     """Runs after the machine: a machine whose cuts never strike shows nothing."""
-    assert JournalAgainstAList.struck > 3  # of 40 runs, each with a chance of several
+    assert JournalAgainstAList.struck > 20

@@ -12,10 +12,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from benchmarks.household import Household, keep_compiled
+from benchmarks.household import metered
 from benchmarks.report import Figure, write
 from demo.stage import REPO
 
@@ -47,32 +46,24 @@ def one(words: tuple[str, ...], gateway: Path) -> float:
 def measure(rounds: int = _ROUNDS) -> list[Figure]:
     """Every command, beside an agent and without one; the median of some rounds."""
     figures = []
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        keep_compiled(place)
-        household = Household(place, batch=1_000, flows=3)
-        try:
-            household.record(60)
-            household.devices(speed=1.0, every="1s")
-            for beside in (False, True):
-                if beside:
-                    household.stage.start_agent()
-                for words in COMMANDS:
-                    runs = [one(words, household.stage.gateway) for _ in range(rounds + 1)][1:]
-                    middle = statistics.median(runs)
-                    kind = "beside" if beside else "alone"
-                    figures.append(
-                        Figure(
-                            name=f"commands.cpu_ms.{kind}.{'-'.join(words).split('-meter')[0]}",
-                            value=round(middle),
-                            unit="ms",
-                            target=f"<= {TARGET_MS}",
-                            holds=middle <= TARGET_MS,
-                            detail={"runs": [round(run) for run in runs]},
-                        )
+    with metered(batch=1_000, flows=3, rows=60, speed=1.0, every="1s") as (household, _):
+        for beside in (False, True):
+            if beside:
+                household.stage.start_agent()
+            for words in COMMANDS:
+                runs = [one(words, household.stage.gateway) for _ in range(rounds + 1)][1:]
+                middle = statistics.median(runs)
+                kind = "beside" if beside else "alone"
+                figures.append(
+                    Figure(
+                        name=f"commands.cpu_ms.{kind}.{'-'.join(words).split('-meter')[0]}",
+                        value=round(middle),
+                        unit="ms",
+                        target=f"<= {TARGET_MS}",
+                        holds=middle <= TARGET_MS,
+                        detail={"runs": [round(run) for run in runs]},
                     )
-        finally:
-            household.stage.close()
+                )
     return figures
 
 

@@ -14,7 +14,9 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.lock import instance_lock
@@ -102,6 +104,31 @@ class Household:
             'facts = "benchmarks/household.py"\ncsv = { time = "t", time_format = "unix" }\n\n'
             + fields
         )
+
+
+@contextlib.contextmanager
+def metered(
+    *, batch: int, flows: int, rows: int, speed: float, every: str
+) -> Iterator[tuple[Household, Path]]:
+    """A household whose meter is recorded, with its modules compiled once; and a place for files.
+
+    Args:
+        batch: readings in a batch.
+        flows: how many.
+        rows: of the recording, one a second.
+        speed: of the replay.
+        every: period of the meter.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        keep_compiled(place)
+        household = Household(place, batch=batch, flows=flows)
+        try:
+            household.record(rows)
+            household.devices(speed=speed, every=every)
+            yield household, place
+        finally:
+            household.stage.close()
 
 
 def keep_compiled(place: Path) -> None:

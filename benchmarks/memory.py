@@ -22,13 +22,12 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from agent.control import ask
 from benchmarks import gateway
-from benchmarks.household import Household, keep_compiled
+from benchmarks.household import Household, metered
 from benchmarks.path import ATTRIBUTES
 from benchmarks.report import Figure, write
 from demo.stage import wait_until
@@ -164,18 +163,14 @@ def measure() -> list[Figure]:
     """Both forms of the agent: settled, then growing."""
     figures = []
     for two in (False, True):
-        with tempfile.TemporaryDirectory() as place:
-            keep_compiled(Path(place))
-            household = Household(Path(place), batch=_BATCH, flows=_FLOWS)
-            try:
-                household.record(_ROWS)
-                household.devices(speed=_SPEED, every="100ms")
-                Running(household, two=two).close()  # compiles what is not compiled yet
-                found = settled(household, two=two)
-                points = grown(household, two=two)
-                figures += _figures(found, points, two=two)
-            finally:
-                household.stage.close()
+        with metered(batch=_BATCH, flows=_FLOWS, rows=_ROWS, speed=_SPEED, every="100ms") as (
+            household,
+            _,
+        ):
+            Running(household, two=two).close()  # compiles what is not compiled yet
+            found = settled(household, two=two)
+            points = grown(household, two=two)
+            figures += _figures(found, points, two=two)
     return figures
 
 

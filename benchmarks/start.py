@@ -14,11 +14,10 @@ import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from benchmarks import gateway
-from benchmarks.household import Household, keep_compiled
+from benchmarks.household import Household, metered
 from benchmarks.report import Figure, write
 from demo.stage import REPO, wait_until
 
@@ -66,33 +65,25 @@ def import_times(rounds: int = _ROUNDS) -> dict[str, float]:
 def measure(rounds: int = _ROUNDS) -> list[Figure]:
     """Both verbs; the median of some starts after one that is not counted."""
     figures = []
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        keep_compiled(place)
-        household = Household(place, batch=1_000, flows=3)
-        try:
-            household.record(3_600)
-            household.devices(speed=1.0, every="100ms")
-            household.stage.start_broker("maker")
-            household.stage.start_backend("maker")
-            for verb in ("run", "collect"):
-                runs = [one_start(household, verb, place) for _ in range(rounds + 1)][1:]
-                middle = statistics.median(runs)
-                figures.append(
-                    Figure(
-                        name="start.cpu_ms" if verb == "run" else f"start.cpu_ms.{verb}",
-                        value=round(middle),
-                        unit="ms",
-                        target=f"<= {TARGET_MS}",
-                        holds=middle <= TARGET_MS,
-                        detail={
-                            "runs": [round(one) for one in runs],
-                            "imports_ms": import_times() if verb == "run" else None,
-                        },
-                    )
+    with metered(batch=1_000, flows=3, rows=3_600, speed=1.0, every="100ms") as (household, place):
+        household.stage.start_broker("maker")
+        household.stage.start_backend("maker")
+        for verb in ("run", "collect"):
+            runs = [one_start(household, verb, place) for _ in range(rounds + 1)][1:]
+            middle = statistics.median(runs)
+            figures.append(
+                Figure(
+                    name="start.cpu_ms" if verb == "run" else f"start.cpu_ms.{verb}",
+                    value=round(middle),
+                    unit="ms",
+                    target=f"<= {TARGET_MS}",
+                    holds=middle <= TARGET_MS,
+                    detail={
+                        "runs": [round(one) for one in runs],
+                        "imports_ms": import_times() if verb == "run" else None,
+                    },
                 )
-        finally:
-            household.stage.close()
+            )
     return figures
 
 

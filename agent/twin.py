@@ -20,6 +20,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -46,12 +47,20 @@ class Twin:
         self._spool = spool
         self._refusal: str | None = None
         said = _read(path)
-        self.lost: dict[str, int] = dict(said.lost)
-        """Since when waiting batches of a flow may be gone, until that is declared."""
+        self._lost: dict[str, int] = dict(said.lost)
         if said.spool is not None and not said.is_of(spool):
             log.error("the spool was lost or put back; what waited in it is declared as lost")
             for flow, since_ms in said.since.items():
-                self.lost[flow] = min(since_ms, self.lost.get(flow, since_ms))
+                self._lost[flow] = min(since_ms, self._lost.get(flow, since_ms))
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Since when waiting batches of a flow may be gone, until that is settled."""
+        return MappingProxyType(self._lost)
+
+    def settle(self, flow: str) -> None:
+        """Forgets what is lost of a flow: it is declared, or nobody is to be told of it."""
+        self._lost.pop(flow, None)
 
     def note(self, now_ms: int, opened: Mapping[str, int] | None = None) -> None:
         """Takes note of the spool as it is; where the disk refuses, the old note stays.
@@ -71,7 +80,7 @@ class Twin:
             "spool": self._spool.id.hex(),
             "count": self._spool.count_up(),
             "since": since,
-            "lost": self.lost,
+            "lost": self._lost,
         }
         try:
             durable.write(self._path, json.dumps(told, sort_keys=True).encode() + b"\n")

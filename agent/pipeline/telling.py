@@ -120,7 +120,7 @@ class Telling:
         if lost_ms is not None:
             first_ms = max(lost_ms, lane.permit.not_before_ms)
             self._add(flow, stream, GapCause.LOST, (min(first_ms, began_ms), began_ms))
-            del self._twin.lost[flow]
+            self._twin.settle(flow)
         self._note_ms = 0
 
     def held(self, flow: str, now: Instant) -> None:
@@ -136,7 +136,7 @@ class Telling:
 
     def ended(self, flow: str, lane: Lane | None, now: Instant) -> None:
         """Notes since when a flow that is ended by the gate is not collected, or not kept."""
-        self._twin.lost.pop(flow, None)
+        self._twin.settle(flow)
         waiting = self._spool.waiting().get(flow)
         known = [now.wall_ms, waiting.oldest_ms if waiting else None]
         known.append(lane.oldest_ms if lane else None)

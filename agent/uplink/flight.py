@@ -50,7 +50,7 @@ _PACE_S: Final = 0.1
 log = logging.getLogger("agent.uplink")
 
 
-class Flow(enum.Enum):
+class Taking(enum.Enum):
     """Whether the broker takes messages."""
 
     FREE = ""
@@ -74,10 +74,14 @@ class Flight:
         spool: the uplink's end of the spool.
         world: time and chance.
         counted: what to count in.
+
+    Attributes:
+        taking: whether the broker takes messages now.
+        control_sent_s: when control was published last, in monotonic seconds, or None.
     """
 
     def __init__(self, recipient: str, spool: Spool, world: World, counted: Counter[str]) -> None:
-        self.flow = Flow.FREE
+        self.taking = Taking.FREE
         self.control_sent_s: float | None = None
         self._recipient = recipient
         self._spool = spool
@@ -104,7 +108,7 @@ class Flight:
 
     def due_s(self, now: float) -> float:
         """Says in how many seconds it has something to do by itself, or infinity."""
-        held = self.flow is not Flow.FREE and not self._flying and not self._dry
+        held = self.taking is not Taking.FREE and not self._flying and not self._dry
         hold_s = self._hold_until - now if held else math.inf
         note_s = self._done_since + _NOTE_S - now if self._done else math.inf
         pace_s = self._paced_until - now if now < self._paced_until else math.inf
@@ -180,7 +184,7 @@ class Flight:
                 self.control_sent_s = now
 
     def _free(self, now: float) -> int:
-        if self.flow is not Flow.FREE:
+        if self.taking is not Taking.FREE:
             return 1 if now >= self._hold_until and not self._flying else 0
         if any(count >= _SUSPECT for count in self._struck.values()):
             return 0 if self._flying else 1
@@ -221,15 +225,15 @@ class Flight:
                 self._done_since = now
             self._done.append(key)
             self._counted["delivered"] += 1
-            self.flow = Flow.FREE
+            self.taking = Taking.FREE
             self._hold.worked()
             return
         self._counted["not delivered"] += 1
         self._spool.returned([key])
         self._dry = False
-        if self.flow is Flow.FREE or now >= self._hold_until:
+        if self.taking is Taking.FREE or now >= self._hold_until:
             self._hold_until = now + self._hold.failed()
-        self.flow = Flow.NOBODY if verdict is Verdict.NOBODY else Flow.REFUSED
+        self.taking = Taking.NOBODY if verdict is Verdict.NOBODY else Taking.REFUSED
 
     def note_if_due(self, now: float) -> None:
         """Writes deliveries down when there is nothing to wait for any more."""

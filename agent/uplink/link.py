@@ -19,7 +19,7 @@ from typing import Final, assert_never
 from agent.spool import Health, LinkState, Spool, Target
 from agent.uplink.connection import Connection
 from agent.uplink.events import Answered, Came, Confirmed, Ended, Event, Subscribed
-from agent.uplink.flight import Flight, Flow
+from agent.uplink.flight import Flight, Taking
 from agent.uplink.mailbox import Mailbox
 from agent.uplink.protocol import (
     Backoff,
@@ -296,8 +296,8 @@ class Link:
         return 0.0 if refused and self._unanswered == 1 else wait_s
 
     def _tell_flow(self) -> None:
-        if self._flight.flow is not Flow.FREE:
-            self._tell(LinkState.HOLDING, self._flight.flow.value)
+        if self._flight.taking is not Taking.FREE:
+            self._tell(LinkState.HOLDING, self._flight.taking.value)
         else:
             self._tell(LinkState.CONNECTED, _DEAF if self._deaf else "")
 

@@ -63,7 +63,7 @@ _LABEL: Final = b"assent/1 journal\x01"
 
 
 class FullError(Exception):
-    """A record does not fit into an area."""
+    """A record does not fit into an area: the caller makes room, no person ever reads it."""
 
 
 class _Live(NamedTuple):

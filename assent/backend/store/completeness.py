@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is missing of a flow, and why: numbers and times held against what gateways declare; no I/O.
+"""What is missing of a flow, and why: numbers and times held against what gateways declare.
 
 Path: store → Chain → **holes, days** → report.
 Law:
@@ -9,7 +9,8 @@ Law:
   - a stream ends where its gateway says so. The last one goes on; of any other whose end was not
     told nobody knows what it held, unless a lost spool explains it;
   - a gap without numbers is a hole as it stands: what it tells of never had a number;
-  - one that comes twice, late or before its time says the same.
+  - one that comes twice, late or before its time says the same;
+  - no I/O of its own: a `Chain` brings the questions that custody answers.
 
 Standards: docs/wire.md, *Gaps*.
 Limits: whether a gateway declares what it lost rests on its word; what its numbers tell does not.

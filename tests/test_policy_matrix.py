@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.policy_matrix import CLAUSES, NUMBERS, PAGE, ROOT, main, make, marks_of, stale
+from tools.clause_marks import marks_of
+from tools.policy_matrix import CLAUSES, NUMBERS, PAGE, ROOT, main, make, stale
 
 CLAUSE = """
 [clauses.{number}]

@@ -27,12 +27,12 @@ from agent.fence import Carrier, Outcome, pass_fence, unhindered
 from agent.floor import Mark
 from agent.journal import Journal
 from agent.path import Verdict
+from agent.pipeline.accord import is_no
 from agent.pipeline.courtesy import Courtesy
 from agent.pipeline.door import Door
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.keeping import Keeping
 from agent.pipeline.mailroom import Mailroom
-from agent.pipeline.recovery import is_no
 from agent.pipeline.running import Running
 from agent.pipeline.telling import Telling
 from agent.site import JOURNAL, Site

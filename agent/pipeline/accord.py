@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a running lane and the permit of now have in common: all, enough to go on, or too little.
+"""What a lane has in common with the verdict of now: all, enough to go on, a pause, or too little.
 
 Law:
   - what waits rests on a basis: terms, attributes and the start of the unbroken yes. On another
     basis nothing of it may leave;
   - on the same basis and the same record a lane goes on in its stream, whatever the policy now says
     of batches, of its own end, or in prose; an epoch or an end that has come ends it;
-  - a lane that counts from the boot knows no epoch and no end.
+  - a lane that counts from the boot knows no epoch and no end;
+  - a pause is a refusal by which nobody took anything back.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from agent.lane import Lane
 from agent.lane.seconds import SECOND_MS
-from agent.path import Permit
+from agent.path import Permit, Reason, Refusal, Verdict
 from firmware_bridge.sample import Instant
+
+PAUSES: Final = frozenset({Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.NOT_ENROLLED})
+"""Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
 
 
 def basis(permit: Permit) -> bytes:
@@ -57,3 +62,13 @@ def _is_in_time(lane: Lane, permit: Permit, now: Instant) -> bool:
 def has_ended(permit: Permit, past_ms: int) -> bool:
     """Whether the end of a permit has come, by the latest instant that is known to be past."""
     return permit.not_after_ms is not None and permit.not_after_ms <= past_ms
+
+
+def is_pause(verdict: Verdict | None) -> bool:
+    """Whether a flow is off and nobody took anything back."""
+    return isinstance(verdict, Refusal) and verdict.reason in PAUSES
+
+
+def is_no(verdict: Verdict) -> bool:
+    """Whether the gate itself says no for good, so that its reason can be told."""
+    return isinstance(verdict, Refusal) and not is_pause(verdict)

@@ -20,17 +20,14 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from agent.journal import Part, State
-from agent.path import Pending, Permit, Reason, Refusal, Verdict, permit_of
-from agent.pipeline.accord import basis
+from agent.path import Pending, Permit, Verdict, permit_of
+from agent.pipeline.accord import basis, is_pause
 from agent.pipeline.keeping import Keeping
 from agent.spool import LaneState, LaneView, Spool
 from assent.errors import WireError
 from assent.header import GapCause
 from assent.policy.model import Policy
 from firmware_bridge.sample import Instant
-
-PAUSES: Final = frozenset({Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.NOT_ENROLLED})
-"""Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
 
 # A reading may stand at the door for a moment before a lane has it, and a device takes a moment to
 # be opened again; instants leave as whole seconds.
@@ -200,16 +197,6 @@ class Missed:
                 readings=0,
             )
             self._undeclared.pop()
-
-
-def is_pause(verdict: Verdict | None) -> bool:
-    """Whether a flow is off and nobody took anything back."""
-    return isinstance(verdict, Refusal) and verdict.reason in PAUSES
-
-
-def is_no(verdict: Verdict) -> bool:
-    """Whether the gate itself says no for good, so that its reason can be told."""
-    return isinstance(verdict, Refusal) and not is_pause(verdict)
 
 
 def erase_refused(

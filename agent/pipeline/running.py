@@ -23,17 +23,12 @@ from collections.abc import Iterable, Mapping
 
 from agent.lane import Lane, Snapshot
 from agent.path import Pending, Permit, Verdict, permit_of
-from agent.pipeline.accord import basis, has_ended, is_amended, is_the_same
+from agent.pipeline.accord import basis, has_ended, is_amended, is_pause, is_the_same
 from agent.pipeline.courtesy import targets_of
 from agent.pipeline.holding import dated, release
 from agent.pipeline.keeping import Keeping
 from agent.pipeline.lanes import Lanes
-from agent.pipeline.recovery import (
-    Missed,
-    erase_refused,
-    is_pause,
-    recover,
-)
+from agent.pipeline.recovery import Missed, erase_refused, recover
 from agent.pipeline.telling import Telling
 from agent.router import Router
 from agent.site import Site

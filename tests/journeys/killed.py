@@ -37,7 +37,7 @@ from agent.control import ask
 from agent.ledger import Ledger
 from agent.path import Reason
 from agent.pipeline import Pipeline
-from agent.pipeline.recovery import PAUSES
+from agent.pipeline.accord import PAUSES
 from agent.records import Decision, State
 from agent.settings import load_settings
 from agent.site import SPOOL, open_site

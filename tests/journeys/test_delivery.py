@@ -176,9 +176,16 @@ def test_an_agent_killed_in_mid_transfer_loses_nothing_that_was_in_the_spool(
     assert left > 0, "the kill came too late to strike"
     delivery.start_agent()
     wait_until(lambda: waiting(delivery) == 0, "nothing waits any more", 60.0)
-    assert set(custody(delivery)) == spooled
-    assert set(custody(delivery).values()) == {1}
+    stored = custody(delivery)
+    assert set(stored.values()) == {1}
+    assert set(stored) in (spooled, spooled | {following(spooled)})
     assert stored_as(delivery, recorded()[: readings(delivery)])
+
+
+def following(spooled: set[tuple[bytes, int]]) -> tuple[bytes, int]:
+    """The batch that was open at the kill: the journal gives it back, if it was committed there."""
+    (stream,) = {stream for stream, _ in spooled}
+    return stream, max(sequence for _, sequence in spooled) + 1
 
 
 def spooled_batches(stage: Stage) -> set[tuple[bytes, int]]:

@@ -2,30 +2,19 @@
 """Wall time, monotonic time, boot id, and whether the wall clock is trusted.
 
 Law:
-  - the wall clock is trusted when a file that only a time service writes says so, or when the
-    technician said so in agent.toml; no other file is evidence;
+  - the wall clock is trusted when there is evidence that it is right (`evidence`), or when the
+    technician said so in agent.toml; nothing else counts;
   - a time that was told (`tell`) is carried on by the time since boot, and counts for as long as
     the machine's own clock has no evidence;
   - intervals are measured on the monotonic clock, which counts suspended time and is never stepped;
   - a boot that cannot be named is a boot of its own.
 
-Evidence: `/run/systemd/timesync/synchronized` is touched by systemd-timesyncd at each
-synchronisation (systemd-timesyncd.service(8)). Its mtime must lie between this boot and now by the
-clock it vouches for: a file of an earlier boot proves nothing, and a clock that was stepped by hand
-after it loses its trust until the next synchronisation.
-What is no evidence, and why: `/run/chrony` holds a pid file and sockets, which are there before
-chrony has reached any server; chrony's drift file and `/var/lib/systemd/timesync/clock` outlive a
-boot; `/sys/class/rtc/*/hctosys` says that the clock was set from an RTC, not that its battery
-lived. A machine kept in time by chrony, GNSS or an RTC sets `clock.trust = "system"`, and with
-chrony starts the agent after `time-sync.target` with `chrony-wait.service` enabled.
-
-Security: reads files below its root only; whoever may write `/run/systemd/timesync` is trusted.
-Limits: Linux. Evidence is looked at once a second at most.
+Security: reads files below its root only; `evidence` says who is trusted with them.
+Limits: Linux.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -33,19 +22,16 @@ import uuid
 from pathlib import Path
 from typing import Final, Literal
 
+from firmware_bridge.evidence import Finding, Floor, HardwareClock, Services, Witness
 from firmware_bridge.sample import Instant
 
-TrustRule = Literal["synchronised", "system"]
-"""`synchronised`: a time service must have said so. `system`: the clock is believed as it is."""
+TrustRule = Literal["synchronised", "rtc", "system"]
+"""`synchronised`: a time service must have said so. `rtc`: or a clock with a battery, which is
+checked. `system`: the clock is believed as it is."""
 
-_SYNCHRONISED: Final = "run/systemd/timesync/synchronized"
 _BOOT_ID: Final = "proc/sys/kernel/random/boot_id"
 _BOOT_ID_SHAPE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-# An os.stat for each of thousands of samples a second would cost more than the samples.
-_LOOK_EVERY_MS: Final = 1_000
-# File times come from the kernel's coarse clock, up to a tick (10 ms at HZ=100) behind.
-_SLACK_MS: Final = 1_000
 # The two clocks are read one after the other; a thread that was sent away in between reads again,
 # or its instants would be off by as long as it was away.
 _TRIES: Final = 5
@@ -64,23 +50,39 @@ class Clock:
     def __init__(self, *, trust: TrustRule = "synchronised", root: Path = Path("/")) -> None:
         self.boot_id = _read_boot_id(root)
         self._believed = trust == "system"
-        self._evidence = root / _SYNCHRONISED
+        self._services = Services(root)
+        self._hardware = HardwareClock(root) if trust == "rtc" else None
         self._told_ms: int | None = None
-        self._looked_ms: int | None = None
-        self._synchronised = False
 
     def now(self) -> Instant:
         """The wall clock, the time since boot, and whether the wall clock can be trusted."""
+        wall_ms, mono_ms = self._read()
+        trusted = self._believed or isinstance(self._look(wall_ms, mono_ms), Witness)
+        return self._instant(wall_ms, mono_ms, trusted=trusted)
+
+    def grounds(self) -> str:
+        """Why the wall clock is trusted or is not, for a person; empty where it is by setting."""
+        return "" if self._believed else self._look(*self._read()).value
+
+    def stand_on(self, floor: Floor) -> None:
+        """Takes what is known to be past, without which no hardware clock vouches for anything."""
+        if self._hardware is not None:
+            self._hardware.stand_on(floor)
+
+    def _read(self) -> tuple[int, int]:
         for _ in range(_TRIES):
             before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             wall = time.time_ns()
             after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             if after - before < _APART_NS:
                 break
-        mono_ms, wall_ms = before // 1_000_000, wall // 1_000_000
-        return self._instant(
-            wall_ms, mono_ms, trusted=self._believed or self._is_synchronised(wall_ms, mono_ms)
-        )
+        return wall // 1_000_000, before // 1_000_000
+
+    def _look(self, wall_ms: int, mono_ms: int) -> Finding:
+        found = self._services.look(wall_ms, mono_ms)
+        if isinstance(found, Witness) or self._hardware is None:
+            return found
+        return self._hardware.look(wall_ms, mono_ms)
 
     def tell(self, offset_ms: int) -> None:
         """Takes in what time it is, from one who may say so; any thread may call it.
@@ -110,12 +112,6 @@ class Clock:
             return event.wait(seconds)
         time.sleep(seconds)
         return False
-
-    def _is_synchronised(self, wall_ms: int, mono_ms: int) -> bool:
-        if self._looked_ms is None or mono_ms - self._looked_ms >= _LOOK_EVERY_MS:
-            self._synchronised = _was_touched_since(self._evidence, wall_ms, mono_ms)
-            self._looked_ms = mono_ms
-        return self._synchronised
 
 
 class WakingClock(Clock):
@@ -174,15 +170,6 @@ class Pace:
             every_ms - last.wall_ms % every_ms - (now.wall_ms - last.wall_ms),
             2 * every_ms - since_ms,
         )
-
-
-def _was_touched_since(evidence: Path, wall_ms: int, mono_ms: int) -> bool:
-    try:
-        touched_ms = os.stat(evidence).st_mtime_ns // 1_000_000  # noqa: PTH116 - ten times faster
-    except OSError:
-        return False
-    booted_ms = wall_ms - mono_ms
-    return booted_ms - _SLACK_MS <= touched_ms <= wall_ms + _SLACK_MS
 
 
 def _read_boot_id(root: Path) -> str:

@@ -52,6 +52,7 @@ def status_of(
     is_running: bool,
     running_lanes: Running,
     rejected: Mapping[str, int],
+    grounds: str,
 ) -> Json:
     """Everything `assent status` prints."""
     policy = site.policy.policy if site.policy else None
@@ -65,7 +66,7 @@ def status_of(
         "policy": _policy_head(policy),
         "policy_trouble": site.trouble.sentence if site.trouble else None,
         "form_trouble": site.form_trouble,
-        "clock": _clock(site, now),
+        "clock": _clock(site, now, grounds),
         "clock_trusted": site.settings.clock_is_system or now.trusted,
         "notices": [
             *_of_the_clock(site, now),
@@ -186,12 +187,12 @@ def _policy_head(policy: Policy | None) -> Json | None:
     }
 
 
-def _clock(site: Site, now: Instant) -> str:
+def _clock(site: Site, now: Instant, grounds: str) -> str:
     if site.settings.clock_is_system:
         return "trusted as it is (clock.trust = system)"
     if not now.trusted:
-        return "not trusted yet: what comes is held here, sealed, until it is"
-    return "told by a recipient; no time service has set it" if now.told else "trusted"
+        return f"not trusted yet: {grounds}; what comes is held here, sealed, until it is"
+    return f"told by a recipient: {grounds}" if now.told else f"trusted: {grounds}"
 
 
 def _of_the_clock(site: Site, now: Instant) -> list[str]:

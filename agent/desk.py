@@ -196,13 +196,11 @@ class Desk:
         before = pipeline.site.settings
         changed = {
             "gateway.state": settings.state != before.state,
-            "clock.trust": settings.clock_is_system != before.clock_is_system,
+            "clock.trust": settings.trust != before.trust,
         }
         restart = tuple(key for key, is_other in changed.items() if is_other)
         told += [f"{key} takes effect at the next start" for key in restart]
-        settings = msgspec.structs.replace(
-            settings, state=before.state, clock_is_system=before.clock_is_system
-        )
+        settings = msgspec.structs.replace(settings, state=before.state, trust=before.trust)
         site = msgspec.structs.replace(pipeline.site, settings=settings, restart=restart)
         pipeline.site = with_policy(site, pipeline.clock.now())
         self.read_form()

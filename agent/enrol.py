@@ -30,7 +30,7 @@ from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.lock import BusyError, instance_lock
 from agent.settings import Settings, load_settings
-from agent.site import LEDGER, POLICY, SIGNATURE, make_state, open_site
+from agent.site import LEDGER, POLICY, SIGNATURE, make_state, open_site_by
 from assent import durable
 from assent.cosekey import decode_verifying_key, thumbprint_text
 from assent.enrolment import (
@@ -113,7 +113,8 @@ def renew(directory: Path, recipient: str) -> Taken:
     except NotRunningError:
         make_state(settings.state)
         with _alone(settings.state, _WAIT):
-            request = request_anew(open_site(settings, _clock(settings).now()), recipient)
+            site = open_site_by(settings, Clock(trust=settings.trust))
+            request = request_anew(site, recipient)
     path = _keep_request(directory, recipient, request)
     told = [f"request written: {path}", "next: give it to the recipient; take its answer in"]
     return Taken("request", (path,), told)
@@ -124,12 +125,9 @@ def _take_admission(settings: Settings, data: bytes) -> list[str]:
         text = base64.b64encode(data).decode("ascii")
         return [str(line) for line in ask(settings.state, "admission", data=text)["told"]]
     with _alone(settings.state, _WAIT):
-        now = _clock(settings).now()
-        return take(open_site(settings, now), data, now)
-
-
-def _clock(settings: Settings) -> Clock:
-    return Clock(trust="system" if settings.clock_is_system else "synchronised")
+        clock = Clock(trust=settings.trust)
+        site = open_site_by(settings, clock)
+        return take(site, data, clock.now())
 
 
 @contextlib.contextmanager

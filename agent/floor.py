@@ -90,6 +90,10 @@ class Floor:
         """What the file says."""
         return self._kept
 
+    def at(self, mono_ms: int) -> int:
+        """Where it is at a time since boot, ms since 1970 UTC; any thread may ask."""
+        return self._mark.later(mono_ms)
+
     def past_ms(self, now: Instant) -> int:
         """The latest instant known to be past, ms since 1970 UTC; the clock's own when trusted."""
         floor_ms = self._mark.later(now.mono_ms)

@@ -74,4 +74,5 @@ def status_told(pipeline: Pipeline, *, is_running: bool) -> Json:
         is_running=is_running,
         running_lanes=pipeline.running,
         rejected=pipeline.rejected,
+        grounds=pipeline.clock.grounds(),
     )

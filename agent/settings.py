@@ -26,6 +26,8 @@ from assent.units import Duration, Size
 FILE_NAME = "agent.toml"
 
 SourceName = Literal["host", "modbus", "replay"]
+# As firmware_bridge/clock.py has it, which the uplink, who reads settings too, does not import.
+TrustRule = Literal["synchronised", "rtc", "system"]
 
 _UnitId = Annotated[int, msgspec.Meta(ge=0, le=255, description="a unit id from 1 to 247, or 255")]
 
@@ -49,7 +51,7 @@ class _Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    trust: Literal["synchronised", "system"] = "synchronised"
+    trust: TrustRule = "synchronised"
 
 
 class _Uplink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True):
         state: the state directory.
         quota_bytes: most bytes of waiting batches over all flows.
         commit_ms: a crash or a power cut loses the readings of so long at most.
-        clock_is_system: the wall clock is known to be right (`clock.trust = "system"`).
+        trust: what it takes for the wall clock to be trusted.
         brokers: recipient id to the broker chosen for it.
         devices: what to read.
         briefly: recipients of which a batch is kept until its broker has it, and no longer.
@@ -120,10 +122,15 @@ class Settings(msgspec.Struct, frozen=True):
     state: Path
     quota_bytes: int
     commit_ms: int
-    clock_is_system: bool
+    trust: TrustRule
     brokers: dict[str, str]
     devices: tuple[DeviceSettings, ...]
     briefly: frozenset[str] = frozenset()
+
+    @property
+    def clock_is_system(self) -> bool:
+        """Whether the wall clock is known to be right (`clock.trust = "system"`)."""
+        return self.trust == "system"
 
 
 def load_settings(directory: Path) -> Settings:
@@ -142,7 +149,7 @@ def load_settings(directory: Path) -> Settings:
         state=directory / file.gateway.state,
         quota_bytes=int(file.gateway.quota),
         commit_ms=int(file.gateway.commit),
-        clock_is_system=file.clock.trust == "system",
+        trust=file.clock.trust,
         brokers={recipient: uplink.broker for recipient, uplink in file.uplink.items()},
         devices=tuple(_device(directory, table) for table in file.device),
         briefly=frozenset(
@@ -170,7 +177,7 @@ def salvage(directory: Path) -> Settings | None:
         state=directory / found.group(2),
         quota_bytes=int(_QUOTA),
         commit_ms=int(_COMMIT),
-        clock_is_system=False,
+        trust="synchronised",
         brokers={},
         devices=(),
     )

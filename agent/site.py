@@ -30,6 +30,7 @@ from assent import durable
 from assent.cosekey import VerifyingKey
 from assent.errors import AssentError, ConfigError, PolicyError, RefusedError, SpoolError
 from assent.policy.signing import PolicySerialError, PolicySignatureError, SignedPolicy, open_policy
+from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant
 
 POLICY = "policy.toml"
@@ -146,6 +147,17 @@ def open_site(settings: Settings, now: Instant) -> Site:
     Raises:
         KeyStoreError: secrets cannot be read; nothing may run.
     """
+    return with_policy(_open_stores(settings, now), now)
+
+
+def open_site_by(settings: Settings, clock: Clock) -> Site:
+    """The same by a clock that is told the floor before it is asked whether it is trusted."""
+    site = _open_stores(settings, clock.now())
+    clock.stand_on(site.floor.at)
+    return with_policy(site, clock.now())
+
+
+def _open_stores(settings: Settings, now: Instant) -> Site:
     make_state(settings.state)
     with contextlib.suppress(OSError):  # the ledger says what is wrong with the directory
         durable.sweep(settings.state)
@@ -157,8 +169,7 @@ def open_site(settings: Settings, now: Instant) -> Site:
     ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, moment_ms)
     if floor.is_lost:
         floor.raise_to(ledger.trusted_ms, now)
-    site = Site(settings, keys, ledger, floor, policy=None, trouble=None)
-    return with_policy(site, now)
+    return Site(settings, keys, ledger, floor, policy=None, trouble=None)
 
 
 def _floor_of_the_spool(path: Path, now: Instant) -> int:

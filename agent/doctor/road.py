@@ -27,8 +27,9 @@ _HELP: Final = {
 }
 _MEND: Final = "assent status tells why; stop the agent, then: assent enrol MAKER.bundle"
 _SET: Final = (
-    "let a time service set it: timedatectl set-ntp true; where the clock is known to be right"
-    ' without one: trust = "system" in [clock] of agent.toml, and start the agent again'
+    "let a time service set it: timedatectl set-ntp true, or chrony as docs/units.md says; where a"
+    ' hardware clock with a battery is: trust = "rtc" in [clock] of agent.toml, and start the agent'
+    ' again; trust = "system" only where the clock is known to be right without either'
 )
 _CHOSEN: Final = (Reason.REFUSED.value, Reason.WITHDRAWN.value)
 # States of a device (firmware_bridge/supervisor.py) in which nobody has to do anything.

@@ -194,8 +194,13 @@ def test_uplinks_are_told_while_the_agent_runs(house: House) -> None:
     ("trust", "trusted", "said"),
     [
         ("system", True, "trusted as it is (clock.trust = system)"),
-        ("synchronised", True, "trusted"),
-        ("synchronised", False, "not trusted yet: what comes is held here, sealed, until it is"),
+        ("synchronised", True, "trusted: as a test says"),
+        ("rtc", True, "trusted: as a test says"),
+        (
+            "synchronised",
+            False,
+            "not trusted yet: as a test says; what comes is held here, sealed, until it is",
+        ),
     ],
 )
 def test_what_the_clock_is_worth_is_told(

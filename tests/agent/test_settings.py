@@ -49,7 +49,7 @@ def test_relative_paths_start_beside_the_file(tmp_path: Path) -> None:
 
 def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, GOOD))
-    assert settings.clock_is_system is False
+    assert settings.trust == "synchronised"
     assert settings.quota_bytes == 64_000_000
     assert settings.commit_ms == 5_000
     assert settings.brokers == {}

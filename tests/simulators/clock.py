@@ -42,6 +42,9 @@ class ManualClock(Clock):
         with self._moved:
             return self._instant(self._wall_ms, self._mono_ms, trusted=self.trusted)
 
+    def grounds(self) -> str:
+        return "as a test says"
+
     def advance(self, duration_ms: int) -> None:
         """Time passes: both clocks move."""
         with self._moved:

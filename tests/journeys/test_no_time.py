@@ -8,101 +8,28 @@ that begins next month, and the backend comes by another door.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.desk import Desk
-from agent.pipeline import Pipeline, timekeeper
-from agent.settings import load_settings
-from agent.site import SPOOL, open_site
-from agent.spool import Spool
-from agent.uplink import Uplink
+from agent.pipeline import timekeeper
 from assent.backend.authority import Authority, Pair
-from assent.backend.store import Store
 from demo.stage import Stage, _program, free_port, wait_until
-from firmware_bridge.clock import Clock
-from firmware_bridge.sample import Device, Instant, Sample
-from tests.agent.installed import NOBODY
+from firmware_bridge.sample import Sample
+from tests.journeys.boots import POWER, WASHER, Machine, booted, stored
 from tests.journeys.parts import YES, fast
 
 pytestmark = pytest.mark.journey
 
-FLOW, POWER = "remote-diagnosis", "appliance.power"
-WASHER = Device("washer", "washing-machine", "TEST-WM-0001")
 
-
-class Stopped(Clock):
+class Stopped(Machine):
     """A machine without a battery: its clock begins at 1970 when it boots, and nobody sets it."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root=root)
-        self.boot_id = str(uuid.uuid4())
-        self._booted = time.monotonic()
-
-    def boot_ms(self) -> int:
-        return int((time.monotonic() - self._booted) * 1_000)
-
-    def now(self) -> Instant:
-        return self._instant(self.boot_ms(), self.boot_ms(), trusted=False)
-
-
-class Gateway:
-    """One boot of a gateway: its path in the test's thread, its uplink in another."""
-
-    def __init__(self, directory: Path, root: Path) -> None:
-        self.clock = Stopped(root)
-        settings = load_settings(directory)
-        site = open_site(settings, self.clock.now())
-        self.spool = Spool.open(settings.state / SPOOL)
-        self.pipeline = Pipeline(site, self.spool, self.clock, NOBODY)
-        self.desk = Desk(self.pipeline, running=True)
-        self.desk.read_form()
-        self.pipeline.start()
-        self._stop = threading.Event()
-        self._uplink = Uplink(
-            settings.state / SPOOL, wall_ms=self.clock.boot_ms, boot_ms=self.clock.boot_ms
-        )
-        self._thread = threading.Thread(target=self._uplink.run, args=(self._stop,))
-        self._thread.start()
-
-    def until(self, claim: Callable[[], bool], what: str) -> None:
-        def turned() -> bool:
-            self.pipeline.turn(0.05)
-            self.desk.look_again()
-            return claim()
-
-        wait_until(turned, what)
-
-    def take(self, number: int) -> float:
-        """The appliance says something; when it was, by a clock that is right."""
-        at = time.time()
-        self.pipeline.deliver([Sample(WASHER, self.clock.now(), (POWER,), (float(number),))])
-        until = time.monotonic() + 0.3
-        self.until(lambda: time.monotonic() > until, "time passes")
-        return at
-
-    def close(self) -> None:
-        self.pipeline.stop()
-        self._stop.set()
-        self._uplink.wake()
-        self._thread.join()
-        self.spool.close()
-
-
-@contextlib.contextmanager
-def booted(stage: Stage, root: Path) -> Iterator[Gateway]:
-    gateway = Gateway(stage.gateway, root)
-    try:
-        yield gateway
-    finally:
-        gateway.close()
+    def wall_ms(self) -> int:
+        return self.boot_ms()
 
 
 @pytest.fixture
@@ -156,25 +83,15 @@ def opens(stage: Stage) -> None:
     stage._start("backend-maker", [_program("assent-backend"), *words])
 
 
-def stored(stage: Stage) -> dict[int, tuple[float, float]]:
-    """Each reading in the maker's data: when it says it was, and how much later it may have been."""
-    with contextlib.closing(Store(stage.backend_directory("maker"), writable=False)) as store:
-        return {
-            int(one.value): (one.time_ms / 1_000, one.within_ms / 1_000)
-            for one in store.readings.rows(FLOW, 1_000)
-            if one.attribute == POWER and isinstance(one.value, int | float)
-        }
-
-
 def test_a_site_without_a_time_service_is_told_the_time_and_nothing_is_lost(
     blocked: Stage, tmp_path: Path
 ) -> None:
     taken: dict[int, float] = {}
-    with booted(blocked, tmp_path) as gateway:
+    with booted(blocked, Stopped(root=tmp_path)) as gateway:
         for number in (1, 2, 3):
             taken[number] = gateway.take(number)
         assert set(gateway.desk.status()["flows"][1]["reason"].split()) >= {"held", "time"}
-    with booted(blocked, tmp_path) as gateway:
+    with booted(blocked, Stopped(root=tmp_path)) as gateway:
         for number in (4, 5, 6):
             taken[number] = gateway.take(number)
         assert not gateway.clock.now().trusted

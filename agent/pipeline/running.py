@@ -105,6 +105,7 @@ class Running(Lanes):
                 continue
             if row.state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow)
+        self.telling.vouch()
 
     def doomed(self, site: Site, verdicts: Mapping[str, Verdict]) -> list[str]:
         """Names the flows that the gate refuses, and whose rows are not closed yet."""

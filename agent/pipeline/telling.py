@@ -29,6 +29,7 @@ from agent.pipeline.silence import Silence
 from agent.settings import Settings
 from agent.site import Site
 from agent.spool import Spool
+from agent.spool.voucher import Voucher
 from agent.twin import NAME, Twin
 from assent.errors import SpoolError
 from assent.header import GapCause
@@ -79,6 +80,7 @@ class Telling:
     def __init__(self, spool: Spool, state: Path) -> None:
         self._spool = spool
         self._twin = Twin(state / NAME, spool)
+        self._voucher = Voucher(state)
         self._silence = Silence(spool)
         self._owed: list[_Owed] = []
         self._held_since_ms: dict[str, int] = {}
@@ -179,6 +181,14 @@ class Telling:
         self._silence.look(now, lanes, hardware, settings)
         if now.mono_ms >= self._note_ms:
             self._note(now, lanes)
+
+    def vouch(self) -> None:
+        """Tells the uplink that the lanes are as the gate says; where that is known, does nothing.
+
+        Raises:
+            SpoolError: the spool refuses.
+        """
+        self._voucher.give(self._spool)
 
     def finish(self, lanes: Mapping[str, Lane], now: Instant) -> None:
         """Notes that the gateway stops, so that the next start can tell for how long it stood."""

@@ -16,6 +16,7 @@ from agent.service.collect import LOCK_S, Collecting
 from agent.service.life import Life
 from agent.settings import load_settings
 from agent.site import SPOOL, make_state
+from agent.spool.voucher import Voucher
 from agent.uplink import Uplink
 
 
@@ -35,7 +36,7 @@ def serve(directory: Path) -> int:
     make_state(settings.state)
     path = settings.state / SPOOL
     with instance_lock(settings.state, patience_s=LOCK_S), worn(path, patience_s=LOCK_S):
-        uplink = Uplink(path)
+        uplink = Uplink(path, voucher=Voucher(settings.state))
         thread = threading.Thread(target=uplink.run, args=(life.stop,), name="uplink")
         Collecting(settings, life, _Beside(uplink, thread)).run(thread)
     return 0

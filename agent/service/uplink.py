@@ -18,6 +18,7 @@ from pathlib import Path
 from agent.leash import worn
 from agent.service.life import Life
 from agent.settings import salvage
+from agent.spool.voucher import Voucher
 from agent.uplink import Uplink
 from assent.errors import AssentError
 
@@ -52,11 +53,11 @@ def uplink(directory: Path) -> int:
             return 0
     with worn(path, patience_s=_LEASH_S):
         life.ready()
-        _carry(path, life)
+        _carry(path, Voucher(settings.state), life)
     return 0
 
 
-def _carry(path: Path, life: Life) -> None:
+def _carry(path: Path, voucher: Voucher, life: Life) -> None:
     life.tell("waits for the spool")
     while not path.exists():
         life.turned()
@@ -64,6 +65,6 @@ def _carry(path: Path, life: Life) -> None:
             return
     life.tell("carries")
     log.info("running spool=%s", path)
-    Uplink(path, turned=life.turned).run(life.stop)
+    Uplink(path, voucher=voucher, turned=life.turned).run(life.stop)
     life.ending()
     log.info("stopped")

@@ -230,6 +230,18 @@ class Lanes(Store):
         with self._reading() as db:
             return int(db.execute("SELECT fence FROM spool").fetchone()[0])
 
+    def raise_fence(self, fence: int) -> None:
+        """Lets the fence rise to one of another life of this spool; durable when this returns.
+
+        Args:
+            fence: it never falls.
+
+        Raises:
+            SpoolError: the disk refuses.
+        """
+        with self._writing() as db:
+            db.execute("UPDATE spool SET fence=max(fence, ?)", (fence,))
+
     def fence_passed(self, fence: int) -> bool:
         """Says whether the uplink holds nothing any more that had to stop at a fence.
 

@@ -6,6 +6,7 @@ Path: spool → **uplink** → broker, and broker → **uplink** → inbox.
 Law:
   - it connects to the targets the spool names and to nothing else, and only while a lane is open or
     control waits that was asked for;
+  - it leases from the spool that the collecting side vouched for, and from no older copy of it;
   - after a lane was shut it lets go of what it held of it, then answers the fence;
   - it never ends by itself: an error of one link ends that connection, an error of the spool is
     waited out.
@@ -23,7 +24,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -31,6 +32,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from agent.spool import Spool, Target
+from agent.spool.voucher import Voucher
 from agent.uplink.cut import dissolve
 from agent.uplink.link import Link
 from agent.uplink.protocol import Backoff
@@ -54,6 +56,7 @@ class Uplink:
 
     Args:
         spool_path: the spool; the collecting side makes it.
+        voucher: knows which spool may be leased from; None where there is one only.
         wall_ms: wall time in ms since 1970.
         boot_ms: time since boot in ms, counting sleep.
         monotonic: seconds that never go back.
@@ -66,6 +69,7 @@ class Uplink:
         self,
         spool_path: Path,
         *,
+        voucher: Voucher | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         boot_ms: Callable[[], int] = lambda: (
             time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
@@ -77,6 +81,8 @@ class Uplink:
     ) -> None:
         chance = rng or random.Random()  # noqa: S311 - waits, no secrets
         self._path = spool_path
+        self._voucher = voucher
+        self._is_known = True
         self._wall_ms = wall_ms
         self._world = World(
             self._now_ms, self._past_ms, boot_ms, monotonic, chance, keepalive_s, self.wake
@@ -142,7 +148,7 @@ class Uplink:
                 tick = now >= self._next_tick
                 if tick:
                     self._next_tick = now + _TICK_S
-                    more = not self._at_rest(spool) or more
+                    more = not (self._is_known and self._at_rest(spool)) or more
                 if more:
                     self._look(spool)
                 for link in list(self._links.values()):
@@ -196,15 +202,27 @@ class Uplink:
         now_ms = self._world.wall_ms()
         for link in self._links.values():
             link.note()
+        if not self._knows(spool):
+            self._settle_targets({}, spool)
+            spool.answer_fence(fence)
+            return
         revoked = spool.revoked(now_ms, boot_ms=boot_ms)
         for link in self._links.values():
             if link.holds(revoked):
                 link.abort("withdrawn")
         spool.answer_fence(fence)
-        self._settle_targets(spool, now_ms, boot_ms)
+        targets = spool.targets(now_ms, boot_ms=boot_ms)
+        self._settle_targets({target.recipient: target for target in targets}, spool)
 
-    def _settle_targets(self, spool: Spool, now_ms: int, boot_ms: int) -> None:
-        targets = {target.recipient: target for target in spool.targets(now_ms, boot_ms=boot_ms)}
+    def _knows(self, spool: Spool) -> bool:
+        """Whether this is the spool that was decided about, and no old copy of it."""
+        before = self._is_known
+        self._is_known = self._voucher is None or self._voucher.vouches_for(spool)
+        if before and not self._is_known:
+            log.warning("nobody has vouched for this spool yet; the collecting side does")
+        return self._is_known
+
+    def _settle_targets(self, targets: Mapping[str, Target], spool: Spool) -> None:
         for recipient, link in list(self._links.items()):
             target = targets.get(recipient)
             if target is None or not _same(target, link):

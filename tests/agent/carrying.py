@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.path import Sealed
 from agent.spool import Health, LinkState, Spool, Target
+from agent.spool.voucher import Voucher
 from agent.uplink import Uplink
 from assent.messages import new_mailbox
 from tests.agent.sealed import sealed
@@ -65,6 +66,7 @@ class Gateway:
         self.keepalive_s = keepalive_s
         self.rng: random.Random = Impatient()
         self.ahead_ms = 0
+        self.voucher: Voucher | None = None
         self.uplink = Uplink(self.path)
         self.sent: list[Sealed] = []
         self._thread: threading.Thread | None = None
@@ -88,6 +90,7 @@ class Gateway:
         self._stop = threading.Event()
         self.uplink = Uplink(
             self.path,
+            voucher=self.voucher,
             wall_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
             rng=self.rng,
             keepalive_s=self.keepalive_s,

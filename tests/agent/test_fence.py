@@ -18,6 +18,7 @@ import pytest
 from agent.fence import Outcome, pass_fence, refuse, unhindered
 from agent.leash import Leash
 from agent.spool import HeldError, LaneState, Spool
+from agent.spool.voucher import Voucher
 from firmware_bridge.clock import Clock
 from tests.agent.carrying import Gateway
 from tests.agent.sealed import sealed
@@ -67,6 +68,7 @@ class House:
             ]
             self.spool.put(batches)
             self.sent[flow] = {batch.data for batch in batches}
+        Voucher(self.gateway.path.parent.parent).give(self.spool)
 
     def start(self) -> subprocess.Popen[bytes]:
         with (self.root / "log").open("ab") as log:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from agent.site import SPOOL
 from demo.stage import Stage, wait_until
 from tests.journeys.parts import DEVICES, YES, fast
 from tests.simulators.users import GROUP, User
@@ -93,6 +94,13 @@ class Pair:
             return 0
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
             found = db.execute("SELECT count(*) FROM custody WHERE flow=?", (flow,)).fetchone()[0]
+        db.close()
+        return int(found)
+
+    def waiting(self, flow: str) -> int:
+        """How many batches of a flow the spool holds, whoever runs."""
+        with sqlite3.connect(f"file:{self.state / SPOOL}?mode=ro", uri=True) as db:
+            found = db.execute("SELECT batches FROM lane WHERE flow=?", (flow,)).fetchone()[0]
         db.close()
         return int(found)
 
@@ -246,3 +254,25 @@ def test_a_no_while_collect_is_gone_is_recorded_and_the_uplink_obeys(pair: Pair)
     pair.start("collect")
     assert pair.state_of(FLOW) == "withdrawn"
     pair.nothing_more_of_it()
+
+
+@pytest.mark.clause("C28")
+def test_an_old_spool_that_is_put_back_alone_after_a_no_leaves_nothing(pair: Pair) -> None:
+    """Though its uplink is started first. Its twin is in tests/agent/test_voucher.py."""
+    pair.is_in_mid_transfer()
+    assert pair.stage.end("uplink") == 0
+    wait_until(lambda: pair.waiting(FLOW) > 2, "something waits")
+    assert pair.stage.end("collect") == 0
+    reached, spool, kept = pair.stored(FLOW), pair.state / "spool", pair.state.parent / "kept"
+    subprocess.run(["cp", "-a", spool, kept], check=True)
+    pair.start("collect")
+    assert pair.assent("consent", "withdraw", FLOW)[0] == 0
+    assert pair.stage.end("collect") == 0
+    shutil.rmtree(spool)
+    kept.rename(spool)
+    pair.start("uplink")
+    wait_until(lambda: "nobody has vouched" in pair.stage.log("uplink"), "it is known for old")
+    assert (pair.waiting(FLOW) > 2, pair.stored(FLOW)) == (True, reached)
+    pair.start("collect")
+    pair.nothing_more_of_it()
+    assert pair.stored(FLOW) == reached

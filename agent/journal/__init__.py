@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lanes hold between two batches survives a crash: encrypted, group-committed, small.
 
-Path: lane → **journal** → lane of the next life. `parts` says what an entry tells, `areas` how the
-file is laid out.
+Path: lane → **journal** → lane of the next life. `parts` says what an entry tells, `rows` how rows
+are written, `areas` how the file is laid out.
 
 Law:
   - what `commit` returned from is on the disk, and is what `parts` gives after a crash, once;
@@ -27,10 +27,11 @@ from pathlib import Path
 
 import msgspec
 
+from agent.journal import rows
 from agent.journal.areas import Areas, FullError
 from agent.journal.parts import Head, News, Part, Remembered, State, encode, fold, whole
 
-__all__ = ["FullError", "Head", "Journal", "News", "Part", "Remembered", "State"]
+__all__ = ["FullError", "Head", "Journal", "News", "Part", "Remembered", "State", "rows"]
 
 
 class _Told(msgspec.Struct):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the journal says of lanes: entries as bytes, and what many entries come to.
 
-An entry is MessagePack: the moment, the boot, the spool, and news of lanes. The news of a lane is
-its stream, the number that its open batch will have, the rows since the news before as columns
-(`assent.columns`), and what it remembers of counters and windows.
+An entry is MessagePack, deflated: the spool, and news of lanes. The news of a lane is its stream,
+the number that its open batch will have, the rows since the news before (`rows`), and what it
+remembers of counters and windows. Lanes that carry the same attributes share their names so.
 
 Law:
   - the states of a lane under different numbers are alternatives: when the spool expects a number,
@@ -19,16 +19,17 @@ of another version; it is a ValueError.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from assent import columns
+from agent.journal import rows
 from assent.columns import Column, Table
 from assent.errors import WireError
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 # Payloads of one state that are worth laying together: 10,000 readings take some 40 ms then, and
 # 64 payloads some 3 kB more than one.
 _MANY: Final = 64
@@ -78,7 +79,7 @@ class News(msgspec.Struct, frozen=True, array_like=True):
         number: sequence that its open batch will have.
         at_ms: wall time up to which it is complete.
         head: with the first news of a stream.
-        rows: columns, or empty.
+        rows: as `agent.journal.rows` writes them, or empty.
         memory: what is remembered, where it changed; all of it with the first news of a number.
     """
 
@@ -109,7 +110,7 @@ class State(msgspec.Struct):
 
     Attributes:
         at_ms: wall time up to which it is complete.
-        rows: columns, in the order in which they were told.
+        rows: what was told, in that order.
         memory: by owner and attribute.
     """
 
@@ -126,9 +127,9 @@ class State(msgspec.Struct):
         """Reads its rows.
 
         Raises:
-            WireError: they are no columns.
+            WireError: they are none.
         """
-        return tuple(table for rows in self.rows for table in columns.decode(rows))
+        return tuple(table for told in self.rows for table in rows.read(told))
 
 
 class Part(msgspec.Struct):
@@ -156,7 +157,7 @@ class Part(msgspec.Struct):
 
 def encode(spool: bytes, news: Sequence[News]) -> bytes:
     """Writes an entry."""
-    return msgspec.msgpack.encode(Entry(_FORMAT, spool, tuple(news)))
+    return zlib.compress(msgspec.msgpack.encode(Entry(_FORMAT, spool, tuple(news))))
 
 
 def fold(entries: Iterable[bytes]) -> tuple[bytes, dict[int, Part]]:
@@ -175,8 +176,8 @@ def fold(entries: Iterable[bytes]) -> tuple[bytes, dict[int, Part]]:
     parts: dict[int, Part] = {}
     for raw in entries:
         try:
-            entry = msgspec.msgpack.decode(raw, type=Entry)
-        except msgspec.DecodeError as exc:
+            entry = msgspec.msgpack.decode(zlib.decompress(raw), type=Entry)
+        except (zlib.error, msgspec.DecodeError) as exc:
             raise ValueError("an entry of the journal cannot be read") from exc
         if entry.format != _FORMAT:
             raise ValueError("an entry of the journal is of another version")
@@ -219,16 +220,16 @@ def _add(parts: dict[int, Part], news: News) -> None:
         state.memory[one.owner, one.attribute] = one
 
 
-def _merged(rows: list[bytes]) -> list[bytes]:
+def _merged(told: list[bytes]) -> list[bytes]:
     """Lays the rows of many entries together, where one payload can hold them."""
     groups: dict[tuple[object, ...], list[Table]] = {}
     try:
-        for table in (table for payload in rows for table in columns.decode(payload)):
+        for table in (table for payload in told for table in rows.read(payload)):
             shape = [(one.attribute, one.kind, one.quantum) for one in table.columns]
             groups.setdefault((table.device, *shape), []).append(table)
-        return [columns.encode([_joined(tables) for tables in groups.values()])]
+        return [rows.write([_joined(tables) for tables in groups.values()])]
     except WireError:
-        return rows
+        return told
 
 
 def _joined(tables: list[Table]) -> Table:

@@ -19,10 +19,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from agent.journal import FullError, Head, Journal, News, Part
+from agent.journal import FullError, Head, Journal, News, Part, rows
 from agent.lane import Lane, Snapshot
 from agent.pipeline.accord import basis
-from assent import columns
 from assent.errors import AssentError, TooLargeError
 from firmware_bridge.sample import Instant
 
@@ -185,8 +184,7 @@ class Keeping:
                 self.boot_id if lane.is_by_boot else "",
                 basis(lane.permit),
             )
-        rows = columns.encode(told.tables) if told.tables else b""
-        return News(lane.stream, number, at_ms, head, rows, told.memory)
+        return News(lane.stream, number, at_ms, head, rows.write(told.tables), told.memory)
 
     def _tried(self, work: Callable[[], None]) -> bool:
         try:

@@ -8,6 +8,7 @@ import hmac
 import os
 import random
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -26,9 +27,11 @@ from hypothesis.stateful import (
 )
 
 from agent.journal import FullError, Head, Journal, News, Part, Remembered, areas
+from agent.journal import rows as written
 from agent.journal.areas import AREA
 from assent import columns
 from assent.columns import Column, Kind, Quantum, Table
+from assent.errors import WireError
 
 KEY = hashlib.sha256(b"a key for tests").digest()
 SPOOL = b"s" * 16
@@ -52,11 +55,11 @@ def head(stream: int, flow: str = "remote-diagnosis") -> Head:
 
 
 def rows(*numbers: int) -> bytes:
-    """Columns of readings that are their own instants; nothing for none."""
+    """Readings that are their own instants; nothing for none."""
     if not numbers:
         return b""
     column = Column("appliance.power", Kind.NUMBER, list(numbers), Quantum.of(0.1))
-    return columns.encode([Table(DEVICE, [AT + one for one in numbers], (column,))])
+    return written.write([Table(DEVICE, [AT + one for one in numbers], (column,))])
 
 
 def counter(last: int) -> Remembered:
@@ -170,7 +173,7 @@ def readable(path: Path) -> list[bytes]:
                     plain = cipher.decrypt(number.to_bytes(12, "big"), sealed, area[:48])
                 except Exception:  # noqa: BLE001 - whatever it says, it does not open
                     continue
-                found.append(plain)
+                found.append(zlib.decompress(plain))
     return found
 
 
@@ -179,7 +182,7 @@ def test_the_file_is_laid_out_as_it_says(path: Path) -> None:
     journal.commit([News(7, 0, AT, head(7), rows(1))])
     journal.commit([News(7, 0, AT, None, rows(2))])
     first, second = readable(path)
-    assert msgspec.msgpack.decode(first)[:2] == [1, SPOOL]
+    assert msgspec.msgpack.decode(first)[:2] == [2, SPOOL]
     assert msgspec.msgpack.decode(second)[2][0][4] == rows(2)
 
 
@@ -615,3 +618,77 @@ TestJournalAgainstAList.settings = settings(max_examples=120, stateful_step_coun
 def test_the_cuts_of_the_machine_do_strike() -> None:
     """Runs after the machine: a machine whose cuts never strike shows nothing."""
     assert JournalAgainstAList.struck > 20
+
+
+# Rows.
+
+_VALUES: dict[Kind, st.SearchStrategy[Any]] = {
+    Kind.NUMBER: st.integers(-(2**63), 2**63 - 1),
+    Kind.FLOAT: st.floats(allow_nan=False, allow_infinity=False),
+    Kind.TEXT: st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    Kind.BYTES: st.binary(max_size=4),
+    Kind.BOOLEAN: st.booleans(),
+    Kind.POSITION: st.tuples(st.integers(-(2**31), 2**31), st.integers(-(2**31), 2**31)),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    count = draw(st.sampled_from([0, 1, 3, written.FEW, written.FEW + 1]))
+    kinds = draw(st.lists(st.sampled_from(list(Kind)), min_size=1, max_size=4))
+    quanta = (None, Quantum.of(0.1), Quantum(2**53, 7))
+    return Table(
+        draw(st.binary(min_size=16, max_size=16)),
+        draw(st.lists(st.integers(-5, 2**42), min_size=count, max_size=count)),
+        tuple(
+            Column(
+                f"appliance.{place}",
+                kind,
+                draw(st.lists(_VALUES[kind], min_size=count, max_size=count)),
+                draw(st.sampled_from(quanta)) if kind in {Kind.NUMBER, Kind.POSITION} else None,
+            )
+            for place, kind in enumerate(kinds)
+        ),
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(tables(), max_size=3))
+def test_rows_of_any_kind_are_read_as_they_were_written(told: list[Table]) -> None:
+    assert list(written.read(written.write(told)) if told else ()) == told
+
+
+def test_rows_of_many_are_as_small_as_a_batch_and_few_smaller_than_their_columns() -> None:
+    noise = random.Random(3)
+
+    def table(count: int) -> Table:
+        drawn = [[noise.randrange(7) for _ in range(count)] for _ in range(8)]
+        names = [f"power.phase{place}" for place in range(8)]
+        made = [
+            Column(name, Kind.NUMBER, values, Quantum.of(0.1))
+            for name, values in zip(names, drawn, strict=True)
+        ]
+        return Table(DEVICE, [AT + 1_000 * at for at in range(count)], tuple(made))
+
+    few, many = table(5), table(written.FEW + 1)
+    three = [written.write([few])] * 3
+    assert len(zlib.compress(b"".join(three))) < len(columns.encode([few])) * 2
+    assert len(written.write([many])) == 1 + len(columns.encode([many]))
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\0",
+        b"\0\x90\x90",
+        b"\0\x91\xc0",
+        b"\0\x91\x95\xa0\x90\x90\x90\x90",
+        b"\1",
+        b"\1\xff",
+        b"\2",
+    ],
+    ids=lambda noise: f"{noise!r} is no rows",
+)
+def test_rows_that_cannot_be_read_are_an_error_of_ours(noise: bytes) -> None:
+    with pytest.raises(WireError):
+        written.read(noise)

@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,7 @@ def searched(house: House) -> bytes:
     """All that the journal's file shows to who has its key, and without it."""
     raw = (house.directory / "state" / JOURNAL).read_bytes()
     found = areas.Areas(house.directory / "state" / JOURNAL, house.site.keys.journal_key)
-    return raw + b"".join(found.read())
+    return raw + b"".join(map(zlib.decompress, found.read()))
 
 
 @pytest.mark.clause("C28")

@@ -308,7 +308,14 @@ def _published_in(path: pathlib.Path, key: VerifyingKey) -> tuple[Policy, Sendab
 def _offers_of(policy: Policy, recipient: str) -> list[Offer]:
     head = policy.policy
     return [
-        Offer(name, terms_of(policy, name), head.version, head.serial, flow.batch.readings)
+        Offer(
+            name,
+            terms_of(policy, name),
+            head.version,
+            head.serial,
+            flow.batch.readings,
+            int(flow.batch.age),
+        )
         for name, flow in policy.flows.items()
         if flow.recipient == recipient
     ]

@@ -55,6 +55,7 @@ class Offer:
         version: of the first policy that has them.
         serial: of that policy.
         readings: at most so many in a batch, over all policies that have these terms.
+        age_ms: for how long a batch stays open at most, over all of them.
     """
 
     flow: str
@@ -62,6 +63,7 @@ class Offer:
     version: str
     serial: int
     readings: int
+    age_ms: int = 0
 
     def objection(self, tables: Sequence[Table]) -> tuple[Reason, str] | None:
         """Looks for something in a batch that these terms do not allow.
@@ -99,7 +101,11 @@ class Offer:
         if other is None:
             return self
         first = min(self, other, key=lambda offer: offer.serial)
-        return dataclasses.replace(first, readings=max(self.readings, other.readings))
+        return dataclasses.replace(
+            first,
+            readings=max(self.readings, other.readings),
+            age_ms=max(self.age_ms, other.age_ms),
+        )
 
     @functools.cached_property
     def _rules(self) -> Mapping[str, _Rule]:

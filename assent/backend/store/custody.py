@@ -35,6 +35,9 @@ MAX_QUARANTINED_BYTES: Final = 64_000_000
 
 _NO_HOLES: Final = frozenset({GapCause.ENDED, GapCause.BOOT})
 
+# What older stores lack.
+_LATER: Final = {"custody": {"first_ms", "last_ms"}, "ends": {"told_ms"}}
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS gateways (
   mailbox TEXT PRIMARY KEY, sign_key BLOB NOT NULL UNIQUE, seal_key BLOB NOT NULL,
@@ -51,7 +54,7 @@ CREATE TABLE IF NOT EXISTS custody (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ends (
   signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL, following INTEGER NOT NULL,
-  PRIMARY KEY (signer, stream)
+  told_ms INTEGER, PRIMARY KEY (signer, stream) -- told_ms: the first instant in what told it
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS streams (
   signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL,
@@ -152,9 +155,10 @@ class Custody:
     def prepare(self) -> None:
         """Makes the tables where they are not there yet, and what an older one lacks."""
         self._db.executescript(_SCHEMA + waiting.SCHEMA)
-        known = {row[1] for row in self._db.execute("PRAGMA table_info(custody)")}
-        for column in sorted({"first_ms", "last_ms"} - known):
-            self._db.execute(f"ALTER TABLE custody ADD COLUMN {column} INTEGER")
+        for table, columns in _LATER.items():
+            known = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            for column in sorted(columns - known):
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} INTEGER")
 
     def gateway(self, mailbox: str) -> Row | None:
         """Finds a gateway by its mailbox."""
@@ -248,12 +252,14 @@ class Custody:
 
     def _end(self, kept: Kept) -> None:
         """Takes note of the streams that a batch says have ended, of its own flow."""
+        told_ms = kept.span[0] if kept.span else None
         self._db.executemany(
-            "INSERT INTO ends VALUES (?,?,?,?) ON CONFLICT (signer, stream)"
-            " DO UPDATE SET following = max(following, excluded.following)"
+            "INSERT INTO ends VALUES (?,?,?,?,?) ON CONFLICT (signer, stream)"
+            " DO UPDATE SET following = max(following, excluded.following),"
+            " told_ms = min(ifnull(told_ms, excluded.told_ms), ifnull(excluded.told_ms, told_ms))"
             " WHERE flow = excluded.flow",
             [
-                (kept.signer, _stream(gap.stream), kept.header.flow, gap.begin)
+                (kept.signer, _stream(gap.stream), kept.header.flow, gap.begin, told_ms)
                 for gap in kept.header.gaps
                 if gap.cause is GapCause.ENDED
             ],

@@ -52,6 +52,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Lets the block see the file as it is at one moment, whatever another writes meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # takes it, now
+        yield
+    finally:
+        connection.execute("COMMIT")
+
+
 def outwrite(connection: sqlite3.Connection) -> None:
     """Writes over what a commit that failed has left in the log; durable when this returns.
 

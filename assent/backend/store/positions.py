@@ -37,6 +37,12 @@ class Position:
         """Says whether a number is stored."""
         return sequence < self.watermark or self._range_of(sequence) is not None
 
+    @property
+    def stored(self) -> list[Range]:
+        """All numbers that are stored, as ranges (first, next)."""
+        below = [(0, self.watermark)] if self.watermark else []
+        return [*below, *((first, last + 1) for first, last in self.ranges)]
+
     def having(self, sequence: int) -> Position:
         """Gives the position after one more number was stored."""
         if self.holds(sequence):

@@ -30,6 +30,7 @@ from assent.backend.directory import Directory
 from assent.backend.export import FORMATS
 from assent.backend.grammar import parser
 from assent.backend.keyfiles import owner_hint, read_key
+from assent.backend.proof import gaps
 from assent.backend.report import REPORTS
 from assent.backend.store import Store
 from assent.cosekey import decode_verifying_key, file_thumbprint, thumbprint_text
@@ -242,9 +243,14 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.what == "data" and not arguments.flow:
         raise UsageError("data are shown flow by flow", hint="add --flow NAME; see: show DIR flows")
     with contextlib.closing(Store(here.root, writable=False)) as store:
+        ages = _published(here)
         if arguments.flow:
-            _check_flow(arguments.flow, _published(here) | store.readings.names())
-        report = REPORTS[arguments.what](store, arguments.flow, arguments.limit)
+            _check_flow(arguments.flow, ages.keys() | store.readings.names())
+        if arguments.what == "gaps":
+            now_ms = int(_now().timestamp() * 1000)
+            report = gaps(store, arguments.flow, now_ms, ages)
+        else:
+            report = REPORTS[arguments.what](store, arguments.flow, arguments.limit)
     if arguments.json:
         print(json.dumps(report.json(), ensure_ascii=False, indent=2))
     else:
@@ -258,15 +264,18 @@ def _show(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     here = Directory.open(arguments.directory)
     with contextlib.closing(Store(here.root, writable=False)) as store:
-        _check_flow(arguments.flow, _published(here) | store.readings.names())
+        _check_flow(arguments.flow, _published(here).keys() | store.readings.names())
         sys.stdout.writelines(FORMATS[arguments.format](store.readings, arguments.flow))
     return 0
 
 
-def _published(here: Directory) -> set[str]:
+def _published(here: Directory) -> dict[str, int]:
+    """The flows that are published, each with the ms a batch of it stays open at most."""
+    ages: dict[str, int] = {}
     with contextlib.suppress(AssentError):  # a policy that does not verify hides no row
-        return {flow for flow, _ in here.published().offers}
-    return set()
+        for (flow, _), offer in here.published().offers.items():
+            ages[flow] = max(offer.age_ms, ages.get(flow, 0))
+    return ages
 
 
 def _check_flow(flow: str, known: set[str]) -> None:

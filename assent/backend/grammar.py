@@ -210,7 +210,7 @@ def _add_show(verbs: _Verbs) -> None:
         "  assent-backend show maker data --flow remote-diagnosis --limit 20 --json",
     )
     show.add_argument("directory", type=pathlib.Path, metavar="DIR")
-    show.add_argument("what", nargs="?", default="flows", choices=sorted(REPORTS))
+    show.add_argument("what", nargs="?", default="flows", choices=sorted([*REPORTS, "gaps"]))
     show.add_argument("--flow", help="only this flow; needed for data")
     show.add_argument(
         "--limit", type=int, default=50, metavar="N", help="at most so many rows (default 50)"

@@ -12,12 +12,8 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from assent.backend.store import Store, completeness
-from assent.backend.store.completeness import Hole
+from assent.backend.store import Store
 from assent.backend.store.custody import Received
-
-# Where the hole has numbers: its stream, the first missing one, and the one after the last.
-_NUMBERS: Final = ("stream", "first", "next")
 
 Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 """What a report is as JSON."""
@@ -31,18 +27,22 @@ class Report:
         head: names of the columns; also the keys in JSON.
         rows: the values.
         doubtful: whether they hold something that a script should stop at.
+        text: what a person reads instead of a table.
     """
 
     head: tuple[str, ...]
     rows: Sequence[tuple[Json, ...]]
     doubtful: bool = False
+    text: tuple[str, ...] | None = None
 
     def json(self) -> list[Json]:
         """The rows as objects."""
         return [dict(zip(self.head, row, strict=True)) for row in self.rows]
 
     def lines(self) -> list[str]:
-        """The rows as a table, two spaces between columns."""
+        """The rows as a table, two spaces between columns, or as their text."""
+        if self.text is not None:
+            return list(self.text)
         cells = [self.head, *(tuple(_shown(value) for value in row) for row in self.rows)]
         widths = [max(len(row[at]) for row in cells) for at in range(len(self.head))]
         return [
@@ -121,22 +121,6 @@ def counters(store: Store, _flow: str | None, _limit: int) -> Report:
     return Report(("counter", "count"), list(store.custody.counters().items()))
 
 
-def gaps(store: Store, flow: str | None, _limit: int) -> Report:
-    """Says of each gateway, flow and day (UTC) whether it is complete, and what is missing."""
-    head = ("mailbox", "flow", "day", "state", "from", "to", "cause", "readings", *_NUMBERS)
-    rows: list[tuple[Json, ...]] = []
-    doubtful = False
-    for chain in store.chains.all(flow):
-        found = completeness.holes(chain)
-        doubtful = doubtful or any(hole.cause is None for hole in found)
-        for day in completeness.days(found, chain.span):
-            name = None if day.day is None else day.day.isoformat()
-            key: tuple[Json, ...] = (chain.mailbox, chain.flow, name)
-            nothing: tuple[Json, ...] = (None,) * 7
-            rows += [(*key, *_hole(hole)) for hole in day.holes] or [(*key, "complete", *nothing)]
-    return Report(head, rows, doubtful)
-
-
 REPORTS: Final[Mapping[str, Callable[[Store, str | None, int], Report]]] = {
     "flows": flows,
     "batches": batches,
@@ -145,7 +129,6 @@ REPORTS: Final[Mapping[str, Callable[[Store, str | None, int], Report]]] = {
     "data": data,
     "held": held,
     "counters": counters,
-    "gaps": gaps,
 }
 """What can be shown, by its name on the command line."""
 
@@ -161,15 +144,6 @@ def _batch(one: Received) -> tuple[Json, ...]:
         one.size,
         one.gaps,
     )
-
-
-def _hole(hole: Hole) -> tuple[Json, ...]:
-    since, until = (None if ms is None else shown_time(ms) for ms in hole.span)
-    stream = None if hole.stream is None else hole.stream.to_bytes(8, "big").hex()
-    first, following = hole.numbers or (None, None)
-    state = "unexplained" if hole.cause is None else "declared"
-    cause = None if hole.cause is None else hole.cause.name.lower()
-    return state, since, until, cause, hole.readings, stream, first, following
 
 
 def shown_time(ms: int) -> str:

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assent.backend.ingest import judge
-from assent.backend.report import gaps as report
 from assent.backend.store import Store, Taken
 from assent.backend.store.completeness import Day, Hole, days, holes
 from assent.columns import Column, Kind, Table
@@ -91,7 +90,7 @@ def test_the_last_batches_of_a_stream_are_missed_once_its_end_is_told(store: Sto
 def test_a_stream_that_was_never_heard_of_is_missed_once_its_end_is_told(store: Store) -> None:
     store.put([batch(2, 0, START_MS, [ended(1, 2)])])
     (hole,) = missing(store)
-    assert (hole.cause, hole.stream, hole.numbers, hole.span) == (None, 1, (0, 2), (None, None))
+    assert (hole.cause, hole.stream, hole.numbers, hole.span) == (None, 1, (0, 2), (None, START_MS))
 
 
 def test_an_older_stream_whose_end_nobody_told_may_lack_anything(store: Store) -> None:
@@ -192,38 +191,6 @@ def test_days_are_cut_at_midnight_and_count_readings_once() -> None:
         first + dt.timedelta(2),
         (Hole(GapCause.SILENT, (midnight, midnight + DAY_MS)),),
     )
-
-
-def test_the_report_says_of_each_day_whether_it_is_complete(store: Store) -> None:
-    store.put([batch(1, 0, START_MS), batch(1, 1, START_MS + 2 * DAY_MS)])
-    told = report(store, None, 0)
-    assert not told.doubtful
-    assert [(row[2], row[3]) for row in told.rows] == [
-        ("2026-11-22", "complete"),
-        ("2026-11-23", "complete"),
-        ("2026-11-24", "complete"),
-    ]
-    silent = gap(GapCause.SILENT, 1, first_ms=START_MS + DAY_MS, last_ms=START_MS + DAY_MS + 1_000)
-    store.put([batch(1, 3, START_MS + 2 * DAY_MS + STEP_MS, [silent])])
-    told = report(store, FLOW, 0)
-    assert told.doubtful
-    assert [row[2:8] for row in told.rows] == [
-        ("2026-11-22", "complete", None, None, None, None),
-        ("2026-11-23", "declared", *_times(DAY_MS, DAY_MS + 1_000), "silent", None),
-        (
-            "2026-11-24",
-            "unexplained",
-            *_times(2 * DAY_MS + 2_000, 2 * DAY_MS + STEP_MS),
-            None,
-            None,
-        ),
-    ]
-
-
-def _times(*offsets_ms: int) -> Iterator[str]:
-    for offset in offsets_ms:
-        moment = dt.datetime.fromtimestamp((START_MS + offset) / 1000, dt.UTC)
-        yield moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # --- anything lost, anything declared, against plain rules ------------------------------------------

@@ -24,6 +24,7 @@ from tests.simulators.meter import Meters, Washer
 pytestmark = pytest.mark.journey
 
 FLOW = "remote-diagnosis"
+MISSING = {"declared", "unexplained", "gone"}
 DECISIONS = {"service": '"refused"', FLOW: '"given"', "partner-energy-advice": '"refused"'}
 
 
@@ -66,7 +67,7 @@ class Place:
 
     def causes(self, flow: str = FLOW) -> Counter[str | None]:
         """The causes of the holes of a flow; None for one that nothing explains."""
-        return Counter(row["cause"] for row in self.gaps(flow)[1] if row["state"] != "complete")
+        return Counter(row["cause"] for row in self.gaps(flow)[1] if row["state"] in MISSING)
 
     def is_single(self) -> bool:
         """Whether what is stored is what the batches in custody held, each once."""

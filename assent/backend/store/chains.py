@@ -2,7 +2,10 @@
 """What custody knows of each flow of each gateway: streams, their ends, declared gaps.
 
 Path: custody → **Chain** → completeness.
-Law: it reads and counts, and judges nothing.
+Law:
+  - it reads and counts, and judges nothing;
+  - all of it is of one moment, whatever a subscriber writes meanwhile;
+  - a flow is known by its streams even where all of its batches have gone.
 
 Security: this is custody. It joins what a gateway sent over all its streams and epochs, and so does
 what is made of it.
@@ -12,12 +15,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 from assent.backend.store.completeness import Chain, Span, Strand
 from assent.backend.store.custody import read_ranges
+from assent.backend.store.files import snapshot
+from assent.backend.store.hearing import Rhythm
+from assent.backend.store.muster import Muster, dated
 from assent.backend.store.positions import Position, Range
+from assent.cosekey import decode_verifying_key
 from assent.envelope import Gap, GapCause
+
+_UNKNOWN = Rhythm()
 
 
 class Chains:
@@ -30,47 +40,80 @@ class Chains:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
 
-    def all(self, flow: str | None = None) -> Iterator[Chain]:
-        """Gives the flows of all gateways.
+    def at_once(self) -> AbstractContextManager[None]:
+        """Keeps to one moment of custody for the length of a block."""
+        return snapshot(self._db)
+
+    def all(
+        self,
+        flow: str | None = None,
+        rhythm: Callable[[str], Rhythm] = lambda _flow: _UNKNOWN,
+        kept: Mapping[bytes, int] | None = None,
+    ) -> Iterator[Chain]:
+        """Gives the flows of all gateways; to be read within `at_once`.
 
         Args:
             flow: only this one, or None for all.
+            rhythm: tells what is known of a flow's times.
+            kept: how many readings of each batch are in the data, counted within the same block;
+                None to take them as they came.
 
         Yields:
             One chain each, in the order of mailbox and flow.
         """
         found = self._db.execute(
-            "SELECT DISTINCT mailbox, flow, signer FROM custody WHERE ?1 IS NULL OR flow = ?1"
-            " ORDER BY mailbox, flow",
-            (flow,),
+            "SELECT DISTINCT flow, signer FROM streams WHERE ?1 IS NULL OR flow = ?1", (flow,)
         ).fetchall()
-        for mailbox, name, signer in found:
-            yield self._chain(mailbox, name, signer)
+        mailboxes = self._mailboxes()
+        for mailbox, name, signer in sorted(
+            (mailboxes.get(signer, signer.hex()[:32]), name, signer) for name, signer in found
+        ):
+            yield self._chain(mailbox, (signer, name), rhythm(name), kept)
 
-    def _chain(self, mailbox: str, flow: str, signer: bytes) -> Chain:
+    def _mailboxes(self) -> dict[bytes, str]:
+        """The mailboxes of signers; those of whom nothing is in custody are known by their key."""
+        admitted = {
+            decode_verifying_key(key).thumbprint: mailbox
+            for mailbox, key in self._db.execute("SELECT mailbox, sign_key FROM gateways")
+        }
+        sent = self._db.execute("SELECT DISTINCT signer, mailbox FROM custody").fetchall()
+        return {**admitted, **dict(sent)}
+
+    def _chain(
+        self,
+        mailbox: str,
+        key: tuple[bytes, str],
+        rhythm: Rhythm,
+        kept: Mapping[bytes, int] | None,
+    ) -> Chain:
+        signer, flow = key
+        muster = Muster(self._db, key, rhythm, kept)
+        strands = self._strands(signer, flow, muster.spans)
+        between = _Between(self._db, signer, strands, rhythm)
         return Chain(
             mailbox=mailbox,
             flow=flow,
-            strands=self._strands(signer, flow),
+            strands=strands,
             gaps=self._gaps(signer, flow),
-            around=lambda stream, missing: self._around(signer, stream, missing),
+            around=between.span,
             held=lambda stream, numbers: self._held(signer, stream, numbers),
+            span=muster.span,
+            heard_ms=muster.heard_ms,
+            met_ms=self.met(mailbox),
+            late_ms=rhythm.late_ms,
+            apart=tuple(muster.apart(strands, between.span)),
         )
 
-    def _strands(self, signer: bytes, flow: str) -> dict[int, Strand]:
-        spans = {
-            stream: (first, last)
-            for stream, first, last in self._db.execute(
-                "SELECT stream, min(first_ms), max(last_ms) FROM custody"
-                " WHERE signer = ? AND flow = ? GROUP BY stream",
+    def _strands(
+        self, signer: bytes, flow: str, spans: Mapping[int, tuple[int, int]]
+    ) -> dict[int, Strand]:
+        ends = {
+            stream: (following, told_ms)
+            for stream, following, told_ms in self._db.execute(
+                "SELECT stream, following, told_ms FROM ends WHERE signer = ? AND flow = ?",
                 (signer, flow),
             )
         }
-        ends = dict(
-            self._db.execute(
-                "SELECT stream, following FROM ends WHERE signer = ? AND flow = ?", (signer, flow)
-            ).fetchall()
-        )
         positions = {
             stream: Position(watermark, read_ranges(ranges))
             for stream, watermark, ranges in self._db.execute(
@@ -78,12 +121,14 @@ class Chains:
                 (signer, flow),
             )
         }
-        return {
-            int.from_bytes(stream, "big"): Strand(
-                positions.get(stream, Position()), ends.get(stream), *spans.get(stream, ())
-            )
-            for stream in positions.keys() | ends.keys()
-        }
+        strands: dict[int, Strand] = {}
+        for key in positions.keys() | ends.keys():
+            stream = int.from_bytes(key, "big")
+            end, told_ms = ends.get(key, (None, None))
+            first_ms, last_ms = spans.get(stream, (None, None))
+            position = positions.get(key, Position())
+            strands[stream] = Strand(position, end, first_ms, last_ms, told_ms)
+        return strands
 
     def _gaps(self, signer: bytes, flow: str) -> frozenset[Gap]:
         # The same text stands in every batch that repeats the same gaps.
@@ -97,22 +142,14 @@ class Chains:
             for number, stream, cause, *rest in json.loads(text)
         )
 
-    def _around(self, signer: bytes, stream: int, missing: Range) -> Span:
-        key = (signer, stream.to_bytes(8, "big"))
-        before = self._db.execute(
-            "SELECT last_ms FROM custody WHERE signer = ? AND stream = ? AND sequence < ?"
-            " ORDER BY sequence DESC LIMIT 1",
-            (*key, missing[0]),
+    def met(self, mailbox: str) -> int | None:
+        """When anything came last of a gateway, a word about its policy, too."""
+        (met_ms,) = self._db.execute(
+            "SELECT max(ms) FROM (SELECT max(received_ms) AS ms FROM custody WHERE mailbox = ?1"
+            " UNION ALL SELECT status_ms FROM gateways WHERE mailbox = ?1)",
+            (mailbox,),
         ).fetchone()
-        after = self._db.execute(
-            "SELECT first_ms FROM custody WHERE signer = ? AND stream = ? AND sequence >= ?"
-            " ORDER BY sequence LIMIT 1",
-            (*key, missing[1]),
-        ).fetchone()
-        since, until = before[0] if before else None, after[0] if after else None
-        if since is not None and until is not None:
-            until = max(since, until)
-        return since, until
+        return None if met_ms is None else int(met_ms)
 
     def _held(self, signer: bytes, stream: int, numbers: Range) -> int:
         row = self._db.execute(
@@ -121,3 +158,45 @@ class Chains:
             (signer, stream.to_bytes(8, "big"), *numbers),
         ).fetchone()
         return int(row[0])
+
+
+class _Between:
+    """Between which instants missing numbers of a stream lie; never narrower than they can."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        signer: bytes,
+        strands: Mapping[int, Strand],
+        rhythm: Rhythm,
+    ) -> None:
+        self._db = connection
+        self._signer = signer
+        self._strands = strands
+        self._rhythm = rhythm
+
+    def span(self, stream: int, missing: Range) -> Span:
+        """Since when and until when, by what is stored around them."""
+        since = self._beside(stream, "last_ms", "sequence < ? ORDER BY sequence DESC", missing[0])
+        until = self._beside(stream, "first_ms", "sequence >= ? ORDER BY sequence", missing[1])
+        others = [one for name, one in self._strands.items() if name != stream]
+        if until is None:
+            until = self._strands[stream].told_ms
+        if until is None and since is not None:
+            firsts = [one.first_ms for one in others if one.first_ms is not None]
+            until = min((ms for ms in firsts if ms >= since), default=None)
+        if since is None and until is not None:
+            lasts = [one.last_ms for one in others if one.last_ms is not None]
+            since = max((ms for ms in lasts if ms <= until), default=None)
+        if since is None or until is None:
+            return since, until
+        # A clock that was set back leaves the earlier instants in the later batch.
+        return min(since, until) - self._rhythm.late_ms, max(since, until)
+
+    def _beside(self, stream: int, column: str, where: str, number: int) -> int | None:
+        row = self._db.execute(
+            f"SELECT {column} FROM custody WHERE signer = ? AND stream = ?"  # noqa: S608 - no input
+            f" AND {dated(self._rhythm)} AND {where} LIMIT 1",
+            (self._signer, stream.to_bytes(8, "big"), number),
+        ).fetchone()
+        return int(row[0]) if row else None

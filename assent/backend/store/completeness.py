@@ -10,9 +10,12 @@ Law:
     told nobody knows what it held, unless a lost spool explains it;
   - a gap without numbers is a hole as it stands: what it tells of never had a number;
   - one that comes twice, late or before its time says the same;
+  - what came and is no longer here is told apart from what never came;
+  - a day is complete where nothing is missing of it and all of it lies before the last instant that
+    is proven (`assent.backend.store.hearing`);
   - no I/O of its own: a `Chain` brings the questions that custody answers.
 
-Standards: docs/wire.md, *Gaps*.
+Standards: docs/wire.md, *Gaps*. Days are those of UTC: each has 24 hours, and no summer time.
 Limits: whether a gateway declares what it lost rests on its word; what its numbers tell does not.
 """
 
@@ -23,6 +26,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from assent.backend.store.hearing import Rhythm, State, since_then
 from assent.backend.store.positions import Position, Range
 from assent.envelope import Gap, GapCause
 
@@ -42,14 +46,16 @@ class Strand:
     Attributes:
         position: which of its numbers are stored.
         end: the number it never gave, or None while its end was not told.
-        first_ms: earliest instant in it, or None where nothing of it is stored.
+        first_ms: earliest instant in it, or None where nothing of it has a date.
         last_ms: latest instant in it.
+        told_ms: it ended before this instant, or None where that is not known.
     """
 
     position: Position = _NOTHING
     end: int | None = None
     first_ms: int | None = None
     last_ms: int | None = None
+    told_ms: int | None = None
 
     @property
     def following(self) -> int:
@@ -73,6 +79,34 @@ class Strand:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Hole:
+    """Something that is missing, or not proven.
+
+    Attributes:
+        cause: why, or None when nothing explains it.
+        span: since when and until when.
+        readings: how many; None when that is not known or not said.
+        stream: where, when it had numbers.
+        numbers: the missing numbers (first, next); the next is None where the end was not told.
+        also: what it is where it is neither declared nor unexplained.
+    """
+
+    cause: GapCause | None
+    span: Span
+    readings: int | None = None
+    stream: int | None = None
+    numbers: tuple[int, int | None] | None = None
+    also: State | None = None
+
+    @property
+    def state(self) -> State:
+        """What is said of its time."""
+        if self.also is not None:
+            return self.also
+        return State.UNEXPLAINED if self.cause is None else State.DECLARED
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Chain:
     """One flow of one gateway.
 
@@ -83,6 +117,11 @@ class Chain:
         gaps: every gap that was declared, each once.
         around: tells between which instants some missing numbers of a stream lie.
         held: tells how many readings are stored under some numbers of a stream.
+        span: the first instant that is stored, and the last that is proven.
+        heard_ms: when something of it arrived last.
+        met_ms: when anything of its gateway did.
+        late_ms: so much earlier than what is stored before them missing readings may be.
+        apart: what came and is gone, and what has no date.
     """
 
     mailbox: str
@@ -91,32 +130,18 @@ class Chain:
     gaps: frozenset[Gap]
     around: Callable[[int, Range], Span]
     held: Callable[[int, Range], int]
+    span: Span
+    heard_ms: int | None
+    met_ms: int | None
+    late_ms: int = 0
+    apart: tuple[Hole, ...] = ()
 
     @property
-    def span(self) -> Span:
-        """The first and the last instant of which anything is known."""
-        firsts = [one.first_ms for one in self.strands.values() if one.first_ms is not None]
-        lasts = [one.last_ms for one in self.strands.values() if one.last_ms is not None]
-        return min(firsts, default=None), max(lasts, default=None)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Hole:
-    """Something that is missing.
-
-    Attributes:
-        cause: why, or None when nothing explains it.
-        span: since when and until when.
-        readings: how many; None when that is not known or not said.
-        stream: where, when it had numbers.
-        numbers: the missing numbers (first, next); the next is None where the end was not told.
-    """
-
-    cause: GapCause | None
-    span: Span
-    readings: int | None = None
-    stream: int | None = None
-    numbers: tuple[int, int | None] | None = None
+    def has_ended(self) -> bool:
+        """Whether its gateway has told the end of each of its streams, and nothing came after."""
+        return bool(self.strands) and all(
+            one.end is not None and one.following <= one.end for one in self.strands.values()
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +175,7 @@ def holes(chain: Chain) -> list[Hole]:
     for stream, strand in sorted(chain.strands.items()):
         if stream not in taken:
             found += _unexplained(chain, stream, strand, explained.get(stream, []))
-    return [*dict.fromkeys(found), *_endless(chain, taken)]
+    return [*dict.fromkeys(found), *_endless(chain, taken), *chain.apart]
 
 
 def _is_lost(chain: Chain, stream: int, strand: Strand) -> bool:
@@ -185,6 +210,32 @@ def days(found: Iterable[Hole], span: Span) -> list[Day]:
     known = sorted(day for day in by_day if day is not None)
     rest = [Day(None, tuple(by_day[None]))] if None in by_day else []
     return [Day(day, tuple(by_day[day])) for day in known] + rest
+
+
+def judge(chain: Chain, rhythm: Rhythm, now_ms: int) -> list[Day]:
+    """Judges every day of a flow, up to now.
+
+    Args:
+        chain: the flow, as its gateway sent it.
+        rhythm: of the flow.
+        now_ms: now, by the clock of this machine.
+
+    Returns:
+        Every day from the first that is stored; one without anything beside it is complete.
+    """
+    _, known_ms = chain.span
+    if chain.has_ended:
+        rest = Hole(None, (known_ms, None), also=State.ENDED)
+    else:
+        state, span = since_then(rhythm, known_ms, chain.heard_ms, now_ms)
+        rest = Hole(None, span, also=state)
+    return days([*(_until(hole, now_ms) for hole in holes(chain)), rest], chain.span)
+
+
+def _until(hole: Hole, now_ms: int) -> Hole:
+    """A hole without what of it lies after now, which is no day to be judged."""
+    since, until = (None if ms is None else min(ms, now_ms) for ms in hole.span)
+    return dataclasses.replace(hole, span=(since, until))
 
 
 def _place(gap: Gap) -> tuple[int, int, int]:
@@ -237,7 +288,7 @@ def _endless(chain: Chain, taken: set[int]) -> Iterator[Hole]:
     for at, (last_ms, _, stream) in enumerate(endless[:-1]):
         if stream not in taken and not _is_lost(chain, stream, chain.strands[stream]):
             until = endless[at + 1][1]
-            span = (last_ms, max(last_ms, until))
+            span = (last_ms - chain.late_ms, max(last_ms, until))
             yield Hole(None, span, None, stream, (chain.strands[stream].following, None))
 
 

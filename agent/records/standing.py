@@ -34,6 +34,7 @@ class Standing:
         unknown_since_ms: since when earlier decisions are unknown, or None. By the clock of the
             loss, until a trusted one has spoken.
         is_dated: whether that instant is by a trusted clock; True where nothing is unknown.
+        trusted_ms: the latest instant that a trusted clock has told this ledger; 0 where none has.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Standing:
         self._policy = PolicyInForce(0, bytes(HASH_BYTES))
         self.unknown_since_ms: int | None = None
         self.is_dated = True
+        self.trusted_ms = 0
 
     @staticmethod
     def of(entries: Iterable[Entry]) -> Standing:
@@ -81,11 +83,6 @@ class Standing:
     def policy_versions(self) -> frozenset[str]:
         """Versions of the policy under which anything was ever decided."""
         return frozenset(r.policy_version for records in self._records.values() for r in records)
-
-    @property
-    def trusted_ms(self) -> int:
-        """The latest instant that a trusted clock has told this ledger; 0 where none has."""
-        return max((entry.at_ms for entry in self._entries if _is_dated(entry)), default=0)
 
     @property
     def ends(self) -> frozenset[int]:
@@ -152,6 +149,8 @@ class Standing:
     def take(self, entry: Entry) -> None:
         """Adds the next entry."""
         self._entries.append(entry)
+        if _is_dated(entry):
+            self.trusted_ms = max(self.trusted_ms, entry.at_ms)
         match entry.body:
             case Start(unknown_since_ms):
                 self.unknown_since_ms = unknown_since_ms

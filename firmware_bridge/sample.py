@@ -12,6 +12,7 @@ Limits: values are int, float, bool, str or a (latitude, longitude) pair of floa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
@@ -94,9 +95,14 @@ class ChoosySource(Protocol):
         """Reads these attributes and no others from now on; None reads all it has."""
 
 
-def trouble_of(source: Source | None) -> str | None:
-    """What fails in a part of a source that is read; None for a source that has no parts."""
-    return source.trouble() if isinstance(source, PartlySource) else None
+def trouble_of(source: Source) -> Callable[[], str | None]:
+    """What tells which part of a source fails; to be found once, not with every reading."""
+    return source.trouble if isinstance(source, PartlySource) else _nothing
+
+
+def _nothing() -> str | None:
+    """What a source that has no parts tells."""
+    return None
 
 
 class SourceError(AssentError):

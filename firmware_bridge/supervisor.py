@@ -172,6 +172,7 @@ class _Keeper:
         self._clock = clock
         self._between = between
         self._source: Source | None = None
+        self._trouble: Callable[[], str | None] = lambda: None
         self._wanted = True
         self._chosen: frozenset[str] | None = None
         self._told: frozenset[str] | None = None  # what the source was told is wanted of it
@@ -249,6 +250,7 @@ class _Keeper:
         self._heard_ms = self._called_ms = self._clock.now().mono_ms
         if self._source is None:
             self._source = self.configured.make(WakingClock(self._clock, self._wake))
+            self._trouble = trouble_of(self._source)
         self._source.open()
         return self._source
 
@@ -287,7 +289,7 @@ class _Keeper:
 
     def _hand_over(self, samples: list[Sample]) -> None:
         self._series = 0
-        self._enter(State.RUNNING, trouble_of(self._source))
+        self._enter(State.RUNNING, self._trouble())
         try:
             self._deliver(samples)
         except BaseException as exc:  # noqa: BLE001 - a fault of the pipeline is not the source's

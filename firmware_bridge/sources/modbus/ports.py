@@ -91,6 +91,7 @@ class SerialPort:
     def __init__(self, name: str, line: Serial) -> None:
         self.line = str(line)
         self._name = name
+        self._is_remote = name.startswith(_RFC2217)
         self._setting = line
         self._port: Any = None  # pyserial has no types
 
@@ -100,7 +101,7 @@ class SerialPort:
         Raises:
             SourceError: it is not there, is taken, or cannot be set so.
         """
-        remote = self._name.startswith(_RFC2217)
+        remote = self._is_remote
         local: dict[str, Any] = {"exclusive": True, "write_timeout": _CONNECT_S}
         try:
             self._port = serial.serial_for_url(
@@ -133,9 +134,17 @@ class SerialPort:
             SourceError: the port has gone, or takes nothing.
         """
         try:
-            self._port.write(data)
+            sent = 0 if self._is_remote else self._taken(data)
+            if sent < len(data):
+                self._port.write(data[sent:])
         except (OSError, ValueError, termios.error) as exc:
             raise SourceError("the serial port cannot be written to any more") from exc
+
+    def _taken(self, data: bytes) -> int:
+        """How many of some bytes the node takes at once: all of a question, unless it is stuck."""
+        with contextlib.suppress(BlockingIOError):
+            return os.write(self._port.fileno(), data)
+        return 0
 
     def read(self, wait_s: float) -> bytes:
         """What came.
@@ -149,13 +158,16 @@ class SerialPort:
             raise SourceError("the serial port has gone") from exc
 
     def _waited(self, wait_s: float) -> bytes:
-        if not self._name.startswith(_RFC2217):
-            ready, _, _ = select.select([self._port.fileno()], [], [], max(0.0, wait_s))
+        if not self._is_remote:
+            node = self._port.fileno()
+            ready, _, _ = select.select([node], [], [], max(0.0, wait_s))
             if not ready:
                 return b""
-            # The node of an unplugged adapter is readable and holds nothing; in_waiting raises.
-            data = bytes(self._port.read(self._port.in_waiting or 1))
-            if not data:
+            try:
+                data = os.read(node, _MOST)
+            except BlockingIOError:  # whatever made it readable is gone
+                return b""
+            if not data:  # as the node of an unplugged adapter is
                 raise OSError(errno.EIO, "readable and empty")
             return data
         end = time.monotonic() + wait_s

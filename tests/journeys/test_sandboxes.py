@@ -26,6 +26,9 @@ from tests.simulators.probe import PLACES, rights, view
 pytestmark = pytest.mark.journey
 
 COLLECT, UPLINK = UNITS
+TOLD = "/run/assent-clock/synchronised"
+# Beside /sys/class/rtc, which a machine without a hardware clock does not have.
+SHOWN = "/sys/class/net/lo/address"
 # Ends the name of a copy of a unit.
 TRIES = "-tries"
 STATE, CONFIG = "/var/lib/assent", "/etc/assent"
@@ -170,12 +173,16 @@ def views(gateway: Gateway) -> dict[str, dict[str, Any]]:
     machine = gateway.machine
     machine.types("sh", "-c", "mkdir -p /home/someone; echo x > /home/someone/letter")
     machine.types("sh", "-c", "chmod -R a+rwX /home/someone")
+    machine.types("touch", TOLD)
     for path, (kind, major, minor) in (*NODES.items(), PORT):
         machine.types("mknod", "-m", "666", path, kind, str(major), str(minor))
     spec = {
         "connect": [f"127.0.0.1:{gateway.ports['maker']}"],
-        "read": [*files_of(gateway), "/home/someone/letter", "/etc/shadow"],
-        "write": ["/etc", "/usr", "/home/someone", "/tmp", CONFIG, STATE, SPOOL, TLS],
+        "read": [*files_of(gateway), "/home/someone/letter", "/etc/shadow", TOLD, SHOWN],
+        "write": [
+            *("/etc", "/usr", "/home/someone", "/tmp", str(Path(TOLD).parent)),
+            *(CONFIG, STATE, SPOOL, TLS),
+        ],
         "speak": [f"{STATE}/control.sock", "/run/dbus/system_bus_socket"],
         "device": ["/dev/null", *NODES, PORT[0]],
         "pids": {unit: machine.pid(unit) for unit in UNITS} | {"init": 1},
@@ -212,6 +219,9 @@ def views(gateway: Gateway) -> dict[str, dict[str, Any]]:
             ("a file among the TLS keys", f"write {TLS}", YES, READ_ONLY),
             ("a file of the system's configuration", "write /etc", READ_ONLY, READ_ONLY),
             ("a program of the system", "write /usr", READ_ONLY, READ_ONLY),
+            ("when a time service set the clock", f"read {TOLD}", YES, YES),
+            ("a word on when it did", f"write {Path(TOLD).parent}", "EACCES", "EACCES"),
+            ("what the kernel shows of a device", f"read {SHOWN}", YES, YES),
             ("a file in somebody's home", "write /home/someone", "EACCES", "EACCES"),
             ("a temporary file", "write /tmp", YES, YES),
             ("the null device", "device /dev/null", YES, YES),

@@ -12,11 +12,14 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from agent.path import Reason
 from demo.stage import Stage, wait_until
+from firmware_bridge.evidence import Doubt, Witness
 from tests.journeys.gateway import COLLECTOR, Gateway, delivering
 from tests.journeys.test_meter import DEVICE, PROFILE
 from tests.simulators.machine import REPO, UNITS, Machine
 from tests.simulators.meter import rows as meter_rows
+from tests.systemd.test_units import TIME_DROP_IN, WAIT
 
 pytestmark = pytest.mark.journey
 
@@ -289,6 +292,41 @@ def test_a_meter_on_the_network_is_read_with_the_drop_in_and_not_without(gateway
             its_power_arrives(gateway)
     finally:
         machine.removes(COLLECT, "modbus-tcp")
+
+
+def test_what_is_read_is_held_until_the_wait_for_a_time_service_has_an_end(
+    gateway: Gateway,
+) -> None:
+    machine, agent = gateway.machine, gateway.gateway / "agent.toml"
+    before = agent.read_text()
+    machine.writes(
+        "/etc/systemd/system/chrony-wait.service",
+        WAIT.format(program="/usr/bin/test -e /run/reached"),
+    )
+    machine.adds("chrony-wait", TIME_DROP_IN.stem, TIME_DROP_IN.read_text())
+    machine.adds("chrony-wait", "hurried", "[Service]\nRestartSec=200ms\n")
+
+    def clock() -> str:
+        return str(gateway.status()["clock"])
+
+    try:
+        agent.write_text(before.replace('trust = "system"', 'trust = "synchronised"'))
+        machine.types("systemctl", "restart", COLLECT)
+        machine.until_active(COLLECT)
+        assert Doubt.NOBODY.value in clock()
+        machine.types("systemctl", "start", "chrony-wait")
+        wait_until(lambda: machine.restarts("chrony-wait") >= 2, "it waits again and again")
+        assert Doubt.NOBODY.value in clock()
+        reason = next(one["reason"] for one in gateway.status()["flows"] if one["flow"] == FLOW)
+        assert reason == Reason.HELD.value
+        machine.types("touch", "/run/reached")
+        wait_until(lambda: Witness.SERVICE.value in clock(), "the clock is trusted")
+        assert machine.is_active("chrony-wait")
+        gateway.more_arrives(FLOW)
+    finally:
+        agent.write_text(before)
+        machine.types("systemctl", "restart", COLLECT)
+        machine.until_active(COLLECT)
 
 
 def test_after_a_boot_without_a_shutdown_both_start_by_themselves_and_what_waited_arrives(

@@ -16,6 +16,32 @@ REPO = Path(__file__).resolve().parents[2]
 PLACE = REPO / "systemd"
 SERVICES = sorted(path.name for path in PLACE.glob("*.service"))
 DROP_INS = sorted(path.name for path in (PLACE / "drop-ins").iterdir())
+TIME_DROP_IN = PLACE / "time-drop-ins" / "assent-clock.conf"
+# Of Debian's chrony-wait.service what stands in a drop-in's way.
+WAIT = """\
+[Unit]
+Description=Wait for assent's test to say that the clock is set
+Wants=time-sync.target
+Before=time-sync.target
+
+[Service]
+Type=oneshot
+ExecStart={program}
+TimeoutStartSec=180
+RemainAfterExit=yes
+CapabilityBoundingSet=
+DynamicUser=yes
+PrivateDevices=yes
+PrivateUsers=yes
+ProcSubset=pid
+ProtectClock=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RestrictAddressFamilies=AF_INET AF_INET6
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+UMask=0777
+"""
 # Exposure times ten (systemd-analyze security); its own words call up to 20 OK.
 THRESHOLD = 15
 
@@ -99,6 +125,20 @@ def test_systemd_finds_nothing_wrong_in_a_drop_in_and_it_exposes_little(
     # The twin: it is read, and a mistake in it is found.
     (place / name).write_text(text + "RestrictAdressFamilies=AF_UNIX\n")
     assert any("Unknown key" in finding for finding in findings(analyze, units))
+
+
+def test_systemd_finds_nothing_wrong_in_the_word_of_a_time_service(
+    analyze: str, tmp_path: Path
+) -> None:
+    unit, place = tmp_path / "assent-wait.service", tmp_path / "assent-wait.service.d"
+    place.mkdir()
+    unit.write_text(WAIT.format(program=shutil.which("true")))
+    text = TIME_DROP_IN.read_text()
+    (place / TIME_DROP_IN.name).write_text(text)
+    assert findings(analyze, tmp_path) == []
+    # The twin: it is read, and a mistake in it is found.
+    (place / TIME_DROP_IN.name).write_text(text.replace("Restart=on-failure", "Restart=maybe"))
+    assert any("maybe" in finding for finding in findings(analyze, tmp_path))
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -206,6 +246,8 @@ def test_sysusers_and_tmpfiles_are_read_by_their_programs(tmp_path: Path) -> Non
     assert state.stat().st_mode & 0o7777 == 0o710
     assert (state / "spool").stat().st_mode & 0o7777 == 0o2770
     assert (state / "keys" / "tls").stat().st_mode & 0o7777 == 0o2750
+    told = (tmp_path / "run" / "assent-clock").stat()
+    assert (told.st_mode & 0o7777, told.st_uid) == (0o755, 0)
 
 
 def test_the_rule_for_serial_ports_is_read(tmp_path: Path) -> None:

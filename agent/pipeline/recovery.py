@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from agent.journal import Part, State
@@ -77,15 +78,21 @@ class Found(NamedTuple):
 def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing]:
     """Gives what may be missing when a journal cannot be read: the open batches of all lanes.
 
+    It may have kept one of a lane that was paused by the start after a crash, from before then.
+
     Args:
         damaged_ms: when it was written last.
         spool: whose rows say which lanes were open.
         policy: says how old an open batch could be.
     """
-    return [
-        Missing(row.flow, stream, max(0, damaged_ms - _reach(policy, row.flow) - _EDGE_MS))
-        for row, stream in _were_open(spool)
-    ]
+    absences, missing = spool.absences(), []
+    for row, stream in _in(spool, {LaneState.OPEN, LaneState.HELD, LaneState.PAUSED}):
+        last_ms = damaged_ms
+        if row.state is LaneState.PAUSED:
+            last_ms = min(last_ms, absences.get((row.flow, GapCause.OUTAGE), last_ms))
+        first_ms = last_ms - _reach(policy, row.flow) - _EDGE_MS
+        missing.append(Missing(row.flow, stream, max(row.not_before_ms, first_ms)))
+    return missing
 
 
 def untold(keeping: Keeping, spool: Spool, policy: Policy | None) -> list[Missing]:
@@ -101,7 +108,7 @@ def untold(keeping: Keeping, spool: Spool, policy: Policy | None) -> list[Missin
     """
     journalled, absences, waiting = keeping.flows, spool.absences(), spool.waiting()
     missing = []
-    for row, stream in _were_open(spool):
+    for row, stream in _in(spool, {LaneState.OPEN, LaneState.HELD}):
         if row.flow in journalled or (row.flow, GapCause.OUTAGE) in absences:
             continue
         one = waiting[row.flow]
@@ -114,9 +121,9 @@ def untold(keeping: Keeping, spool: Spool, policy: Policy | None) -> list[Missin
     return missing
 
 
-def _were_open(spool: Spool) -> Iterator[tuple[LaneView, int]]:
+def _in(spool: Spool, states: AbstractSet[LaneState]) -> Iterator[tuple[LaneView, int]]:
     for row in spool.lanes().values():
-        if row.state in {LaneState.OPEN, LaneState.HELD} and row.stream is not None:
+        if row.state in states and row.stream is not None:
             yield row, row.stream
 
 

@@ -32,7 +32,7 @@ from agent.pipeline.recovery import Missed, erase_refused, recover
 from agent.pipeline.telling import Telling
 from agent.router import Router
 from agent.site import Site
-from agent.spool import Boot, LaneState, Purged, Spool
+from agent.spool import Boot, LaneState, LaneView, Purged, Spool
 from assent.envelope import ClockQuality
 from firmware_bridge.sample import Instant
 
@@ -67,7 +67,7 @@ class Running(Lanes):
                 if lane is not None:
                     self._go_on(lane, verdict, now)
             elif site.policy is None or is_pause(verdict):
-                self._pause(flow, now)
+                self._pause(flow, rows.get(flow), now)
             elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
                 self.end(flow, now)
         self._outgoing.seal_for(site)
@@ -214,8 +214,10 @@ class Running(Lanes):
             self._forget(lane)
         log.info("lanes cut, the clock was set")
 
-    def _pause(self, flow: str, now: Instant) -> None:
-        if self._leave(flow, now):
+    def _pause(self, flow: str, row: LaneView | None, now: Instant) -> None:
+        # After a crash nothing runs, and nobody has noted yet that it stands still.
+        was_open = row is not None and row.state in {LaneState.OPEN, LaneState.HELD}
+        if self._leave(flow, now) or was_open:
             self.telling.stopped(flow, dated(now, self._boot))
             log.info("lane paused flow=%s", flow)
 

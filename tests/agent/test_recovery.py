@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import shutil
@@ -312,6 +313,55 @@ def test_a_flow_that_pauses_at_the_start_keeps_what_it_held(agreed: House) -> No
         again.turn(SECOND)
         again.powers(3)
         assert powers_of(again) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("lost", ["nothing", "at the crash", "while it pauses"])
+def test_a_flow_that_pauses_from_a_crash_on_declares_all_of_it(agreed: House, lost: str) -> None:
+    """Red without `was_open`: the pause is not told. Red without PAUSED: the open batch is not."""
+    began = agreed.clock.now().wall_ms
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    gone(agreed)
+    path, paper = agreed.directory / "state" / JOURNAL, agreed.directory / "consent.toml"
+    if lost == "at the crash":
+        path.unlink()
+    paper.write_text("no form")
+    agreed.clock.advance(30 * SECOND)
+    paused = House(agreed.directory, agreed.clock).start()
+    paused.turn(MINUTE)
+    gone(paused)
+    if lost == "while it pauses":
+        path.write_bytes(b"noise")
+        os.utime(path, (paused.clock.now().wall_ms / 1000,) * 2)
+    agreed.clock.advance(MINUTE)
+    with living(agreed.directory, agreed.clock) as again:
+        again.turn(60 * MINUTE)
+        paper.unlink()
+        again.reload()
+        opened = again.clock.now().wall_ms
+        again.powers(4)
+        assert powers_of(again) == ([1, 2, 3, 4] if lost == "nothing" else [4])
+        committed = began + 3 * SECOND + COMMIT if lost == "nothing" else began + SECOND
+        told = sorted(
+            (gap.first_ms, gap.last_ms)
+            for gap in again.spool.gaps_for(DIAGNOSIS)
+            if gap.cause in {GapCause.CRASH, GapCause.OUTAGE}
+        )
+        assert told[0][0] <= committed
+        assert max(last for _, last in told) >= opened
+        assert all(one[1] >= other[0] for one, other in itertools.pairwise(told))
+
+
+def test_the_twin_an_orderly_pause_declares_an_outage_alone(agreed: House) -> None:
+    agreed.powers(1, 2, 3)
+    (agreed.directory / "consent.toml").write_text("no form")
+    agreed.reload()
+    with next_life(agreed) as again:
+        (again.directory / "consent.toml").unlink()
+        again.reload()
+        again.powers(4)
+        assert powers_of(again) == [1, 2, 3, 4]
+        assert DIAGNOSIS not in crashes(again)
 
 
 # Erased.

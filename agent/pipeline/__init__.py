@@ -332,7 +332,7 @@ class Pipeline:
         self._mailroom.timekeeper.look(self.site, self.verdicts, now)
         self._see_to_spool(now)
         if now.trusted:
-            running.telling.look(now, running.lanes(), self._hardware, self.site.settings)
+            running.telling.look(now, running.lanes(), self._hardware, self.site)
 
     def _see_to_spool(self, now: Instant) -> None:
         """Reads the mail, greets and trims, where anything is another than it was left."""

@@ -24,9 +24,9 @@ from typing import Final, NamedTuple
 from agent.lane import Lane
 from agent.path import Permit
 from agent.pipeline.accord import reach
+from agent.pipeline.astray import Astray
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.silence import Silence
-from agent.settings import Settings
 from agent.site import Site
 from agent.spool import Spool
 from agent.spool.voucher import Voucher
@@ -81,6 +81,7 @@ class Telling:
         self._spool = spool
         self._twin = Twin(state / NAME, spool)
         self._voucher = Voucher(state)
+        self._astray = Astray(spool)
         self._silence = Silence(spool)
         self._owed: list[_Owed] = []
         self._held_since_ms: dict[str, int] = {}
@@ -170,15 +171,14 @@ class Telling:
                 return
             self._owed.pop(0)
 
-    def look(
-        self, now: Instant, lanes: Mapping[str, Lane], hardware: Hardware, settings: Settings
-    ) -> None:
-        """Looks for devices that say nothing, and keeps the twin; called again and again.
+    def look(self, now: Instant, lanes: Mapping[str, Lane], hardware: Hardware, site: Site) -> None:
+        """Looks for silent devices and a clock that stands wrong, and keeps the twin.
 
         Raises:
             SpoolError: the disk refuses; the next look tries again.
         """
-        self._silence.look(now, lanes, hardware, settings)
+        self._astray.look(now, lanes, site.floor.past_ms(now))
+        self._silence.look(now, lanes, hardware, site.settings)
         if now.mono_ms >= self._note_ms:
             self._note(now, lanes)
 

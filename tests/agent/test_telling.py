@@ -479,3 +479,61 @@ def test_what_is_held_until_the_time_is_known_is_no_outage(agreed: House) -> Non
         again.turn(SECOND)
         assert (GapCause.OUTAGE, whole(stopped_ms), whole(began_ms, up=True)) in told(again)
         assert {cause for cause, _, _ in told(again)} == {GapCause.OUTAGE}
+
+
+# A clock that was set back.
+
+
+@pytest.mark.parametrize("how", ["while it runs", "between two lives", "and a life ends meanwhile"])
+def test_what_a_clock_before_the_yes_leaves_out_is_declared_when_it_is_right_again(
+    agreed: House, how: str
+) -> None:
+    house = agreed
+    if how == "between two lives":
+        house.close()
+    since_ms = house.clock.now().wall_ms
+    house.clock.step(-HOUR)
+    if how == "between two lives":
+        house = House(house.directory, house.clock).start()
+    house.powers(4, 5)
+    house.turn(10 * MINUTE)
+    if how == "and a life ends meanwhile":
+        house.close()
+        house.clock.advance(MINUTE)
+        house = House(house.directory, house.clock).start()
+        house.powers(6)
+    assert gaps(house, GapCause.CLOCK) == []
+    house.clock.step(HOUR)
+    house.turn(SECOND)
+    until_ms = house.clock.now().wall_ms
+    house.powers(8, 9)
+    house.pipeline.flush()
+    assert values(house.batches(DIAGNOSIS), POWER) == [1, 2, 3, 8, 9]
+    (gap,) = gaps(house, GapCause.CLOCK)
+    assert since_ms - 3 * SECOND <= gap.first_ms <= since_ms
+    assert until_ms <= gap.last_ms <= until_ms + 3 * SECOND
+    house.turn(MINUTE)
+    assert gaps(house, GapCause.CLOCK) == [gap]
+    house.close()
+
+
+def test_the_twin_a_clock_that_is_set_back_to_after_the_yes_leaves_nothing_out(
+    agreed: House,
+) -> None:
+    agreed.turn(2 * HOUR)
+    agreed.clock.step(-HOUR)
+    agreed.powers(4, 5)
+    agreed.clock.step(HOUR)
+    agreed.powers(6)
+    agreed.pipeline.flush()
+    assert sorted(values(agreed.batches(DIAGNOSIS), POWER)) == [1, 2, 3, 4, 5, 6]
+    assert gaps(agreed, GapCause.CLOCK) == []
+
+
+def test_a_no_while_the_clock_stands_before_the_yes_forgets_of_it(agreed: House) -> None:
+    agreed.clock.step(-HOUR)
+    agreed.turn(SECOND)
+    assert (DIAGNOSIS, GapCause.CLOCK) in agreed.spool.absences()
+    agreed.desk.answer({"verb": "withdraw", "flow": DIAGNOSIS})
+    agreed.turn(SECOND)
+    assert (DIAGNOSIS, GapCause.CLOCK) not in agreed.spool.absences()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.spool import noes
 from agent.spool.briefly import let_go
 from agent.spool.floor import IS_OPEN
 from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES
@@ -65,7 +64,7 @@ class Carrier(Order):
                 f" AND {IS_OPEN} ORDER BY id",
                 {"r": recipient, "now": now_ms, "boot": boot_ms},
             ).fetchall()
-            refused = noes.left(self.path)
+            refused = self._noes.left()
             lanes = [lane for lane in lanes if lane[1] not in refused]
             picked = self._control(db, recipient, limit, courtesies=bool(lanes))
             if len(picked) < limit:
@@ -208,7 +207,7 @@ class Carrier(Order):
                     {"now": now_ms, "boot": boot_ms},
                 ).fetchall()
             )
-        refused = noes.left(self.path)
+        refused = self._noes.left()
         valid = {("", 0)} | {lane for lane in valid if lane[0] not in refused}
         return frozenset(key for key, lane in self._leased.items() if lane not in valid)
 

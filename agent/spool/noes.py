@@ -6,7 +6,9 @@ and a no could not be made durable in it.
 
 Law:
   - a file is durable when `leave` returns; while it lies there nothing of its flow is leased;
-  - it is heard like a no in the spool, and goes when the ledger has it.
+  - it is heard like a no in the spool, and goes when the ledger has it;
+  - a new one is found by the next look: a directory in which none lay is left unread only while
+    its time of modification, which was long past then, is the same.
 
 Security: whoever may write the spool's directory may leave one: anybody may say no.
 Limits: one that is said again while the first is being recorded is recorded as the first.
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +29,8 @@ _MODE: Final = 0o660
 _PREFIX: Final = ".no-"
 # Bytes of the largest: an instant, a line, an id.
 _MOST: Final = 4_096
+# Times of modification are as coarse as 2 s on some file systems: two names may come within one.
+_COARSE_NS: Final = 3_000_000_000
 
 
 def leave(spool: Path, flow: str, said_ms: int) -> None:
@@ -41,22 +47,30 @@ def leave(spool: Path, flow: str, said_ms: int) -> None:
     durable.write(_path_of(spool, flow), f"{said_ms}\n{flow}".encode(), mode=_MODE)
 
 
-def left(spool: Path) -> dict[str, int]:
-    """Gives the noes that lie beside a spool: flow to the instant. What is none is passed over."""
-    found = {}
-    directory, own = os.path.split(spool)
-    # Asked with every lease and every second: a plain listing takes a tenth of a glob.
-    for name in os.listdir(directory or os.curdir):  # noqa: PTH208
-        if not name.startswith(f"{own}{_PREFIX}"):
-            continue
-        path = spool.with_name(name)
-        try:
-            said, flow = durable.read(path, _MOST).decode().split("\n", 1)
-            if path == _path_of(spool, flow):  # not the unfinished file of a crash
-                found[flow] = int(said)
-        except (OSError, ValueError):
-            continue
-    return found
+class Noes:
+    """The noes beside one spool, for who asks with every lease and every second.
+
+    Args:
+        spool: the spool's file.
+    """
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = spool
+        self._directory, self._prefix = str(spool.parent), f"{spool.name}{_PREFIX}"
+        self._empty_ns: int | None = None
+        """The directory's time of modification, when it was listed and no no lay in it."""
+
+    def left(self) -> dict[str, int]:
+        """Gives those that lie there now: flow to the instant. What is none is passed over."""
+        written_ns = os.stat(self._directory).st_mtime_ns  # noqa: PTH116 - asked all the time
+        if written_ns == self._empty_ns:
+            return {}
+        # A plain listing takes a tenth of a glob.
+        names = os.listdir(self._directory)  # noqa: PTH208
+        names = [name for name in names if name.startswith(self._prefix)]
+        is_over = time.time_ns() - written_ns > _COARSE_NS
+        self._empty_ns = written_ns if is_over and not names else None
+        return _read(self._spool, names)
 
 
 def take_away(spool: Path, flow: str) -> None:
@@ -78,3 +92,16 @@ def _path_of(spool: Path, flow: str) -> Path:
     # A flow's id may be longer than a file's name.
     name = hashlib.sha256(flow.encode()).hexdigest()[:32]
     return spool.with_name(f"{spool.name}{_PREFIX}{name}")
+
+
+def _read(spool: Path, names: Iterable[str]) -> dict[str, int]:
+    found = {}
+    for name in names:
+        path = spool.with_name(name)
+        try:
+            said, flow = durable.read(path, _MOST).decode().split("\n", 1)
+            if path == _path_of(spool, flow):  # not the unfinished file of a crash
+                found[flow] = int(said)
+        except (OSError, ValueError):
+            continue
+    return found

@@ -62,7 +62,7 @@ class Refusals(Lanes):
         """Gives the noes the ledger does not have yet: flow to the instant, in ms since 1970."""
         with self._reading() as db:
             found = dict(db.execute("SELECT flow, said FROM refusal ORDER BY flow").fetchall())
-        for flow, said_ms in noes.left(self.path).items():
+        for flow, said_ms in self._noes.left().items():
             found[flow] = max(said_ms, found.get(flow, 0))
         return found
 
@@ -78,7 +78,7 @@ class Refusals(Lanes):
         """
         with self._writing() as db:
             db.execute("DELETE FROM refusal WHERE flow=? AND said<=?", (flow, said_ms))
-        if noes.left(self.path).get(flow, said_ms + 1) <= said_ms:
+        if self._noes.left().get(flow, said_ms + 1) <= said_ms:
             try:
                 noes.take_away(self.path, flow)
             except OSError as exc:

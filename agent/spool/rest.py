@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from agent.spool import noes
 from agent.spool.carrier import Carrier
 from agent.spool.floor import PAST
 from agent.spool.order import RESEND_MAX_MS
@@ -60,7 +59,7 @@ class Resting(Carrier):
         Raises:
             SpoolError: the file cannot be read.
         """
-        if self._leased or noes.left(self.path):
+        if self._leased or self._noes.left():
             self._rest = None
             return False
         state = (self._seen, self._db.total_changes)

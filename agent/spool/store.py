@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from agent.spool import bell, schema, soundness
+from agent.spool import bell, noes, schema, soundness
 from agent.spool.schema import BUSY_MS, DamagedError, HeldError
 from assent.errors import SpoolError
 
@@ -53,6 +53,7 @@ class Store:
         self.moved_aside = moved_aside
         self._db = db
         self.bell = bell.Bell(path)
+        self._noes = noes.Noes(path)
         self._inode = path.stat().st_ino
         self.id = bytes(db.execute("SELECT id FROM spool").fetchone()[0])
         self._seen = self._version()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -112,6 +114,42 @@ def test_a_no_that_is_taken_away_is_worth_a_look_too(spool: Spool, carrier: Spoo
     assert [rests(carrier), rests(carrier)] == [False, False]
     noes.take_away(spool.path, "service")
     assert [rests(carrier), rests(carrier)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "age_s", [0, 60], ids=["a directory just written", "a directory written long ago"]
+)
+@pytest.mark.clause("C28")
+def test_a_no_beside_the_spool_is_found_by_the_next_look(spool: Spool, age_s: int) -> None:
+    """Red where the time of modification is trusted while a second name may come within it."""
+    directory = spool.path.parent
+    written_ns = time.time_ns() - age_s * 1_000_000_000
+    os.utime(directory, ns=(written_ns, written_ns))
+    beside = noes.Noes(spool.path)
+    assert [beside.left(), beside.left()] == [{}, {}]
+    spool.refuse_beside("service", NOW)
+    if not age_s:  # as on a file system whose times are coarse
+        os.utime(directory, ns=(written_ns, written_ns))
+    assert [beside.left(), beside.left()] == [{"service": NOW}] * 2
+    noes.take_away(spool.path, "service")
+    assert beside.left() == {}
+
+
+def test_a_directory_that_nobody_writes_is_listed_once(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_ns = time.time_ns() - 60 * 1_000_000_000
+    os.utime(spool.path.parent, ns=(written_ns, written_ns))
+    beside, listdir = noes.Noes(spool.path), os.listdir
+    listed: list[str] = []
+
+    def spied(place: str) -> list[str]:
+        listed.append(place)
+        return listdir(place)
+
+    monkeypatch.setattr(os, "listdir", spied)
+    assert [beside.left() for _ in range(3)] == [{}] * 3
+    assert len(listed) == 1
 
 
 def test_what_may_leave_now_is_looked_for_until_it_has_left(spool: Spool, carrier: Spool) -> None:

@@ -257,7 +257,7 @@ def _show(arguments: argparse.Namespace) -> int:
         for line in report.lines():
             print(line)
     if report.doubtful:
-        _talk("something is missing that no gateway has declared")
+        _talk("something is missing that nothing explains: see unexplained and gone")
     return int(report.doubtful)
 
 

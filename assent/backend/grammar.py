@@ -206,7 +206,7 @@ def _add_show(verbs: _Verbs) -> None:
         "show what was delivered, by whom, and what was refused; also while it runs",
         "  assent-backend show maker\n"
         "  assent-backend show maker quarantine\n"
-        "  assent-backend show maker gaps           exits with 1 when a hole is unexplained\n"
+        "  assent-backend show maker gaps           exits with 1 when nothing explains a hole\n"
         "  assent-backend show maker data --flow remote-diagnosis --limit 20 --json",
     )
     show.add_argument("directory", type=pathlib.Path, metavar="DIR")

@@ -5,9 +5,9 @@ Path: chains → completeness → **Report** → the command line.
 Law:
   - every day (UTC) from the first that is stored until now has a row for whatever keeps it from
     being complete, or one that says it is;
-  - doubtful, exit code 1, is what cannot be by anybody's right: an unexplained hole, and what is
-    gone before its terms let go of it. A gateway that is silent is not: a household may say no, and
-    while it is off nobody is told. A script that wants to know reads the state `unknown`;
+  - doubtful, exit code 1, is what cannot be by anybody's right: what is missing and unexplained, or
+    gone, while its terms would still let it be kept. A gateway that is silent is not: a household
+    may say no, and while it is off nobody is told. A script that wants to know reads the state;
   - as text, in 80 columns, days in a row that say the same are one line; JSON has each of them.
 
 Standards: docs/backend.md, *When something is missing*.
@@ -81,10 +81,11 @@ def _all(judged: Iterable[Day]) -> Iterator[Hole]:
 
 
 def _is_doubtful(hole: Hole, times: Rhythm, now_ms: int) -> bool:
-    if hole.state is State.GONE:
-        until, keep_ms = hole.span[1], times.recipient_ms
-        return until is None or keep_ms is None or until > now_ms - keep_ms + _GRACE_MS
-    return hole.state is State.UNEXPLAINED
+    if hole.state not in {State.UNEXPLAINED, State.GONE}:
+        return False
+    # What is older than anybody may keep is nobody's loss; what explained it is gone, too.
+    until, keep_ms = hole.span[1], times.recipient_ms
+    return until is None or keep_ms is None or until > now_ms - keep_ms + _GRACE_MS
 
 
 def _rows(chain: Chain, judged: Iterable[Day]) -> Iterator[_Row]:

@@ -477,9 +477,10 @@ def test_a_flow_that_is_lost_from_custody_whole_is_gone_and_not_never_heard(stor
     report = told(store, NOON_MS + DAY_MS)
     assert report.doubtful
     assert rows(report, "mailbox", "day", "state", "first", "next") == [
+        (HAND.mailbox, day(0), "gone", 0, 2),
         (HAND.mailbox, day(1), "unknown", None, None),
-        (HAND.mailbox, None, "gone", 0, 2),
     ]
+    assert set(rows(report, "heard")) == {(time(NOON_MS + 2 * MINUTE_MS + 1_000),)}
 
 
 def test_readings_erased_from_the_data_are_gone_with_their_number(store: Store) -> None:
@@ -508,6 +509,30 @@ def test_what_its_terms_no_longer_allow_is_gone_by_right(store: Store, file: str
     assert ("gone",) in rows(report, "state")
     assert (day(3), "complete") in days(report)
     assert told(store, NOON_MS + KEEP_MS - DAY_MS).doubtful
+
+
+def test_a_hole_whose_explanation_was_deleted_by_right_is_nobodys_loss(store: Store) -> None:
+    """The word about it stood in batches that are as old as it is."""
+    lost = gap(GapCause.QUOTA, 1, readings=2, begin=1, end=2)
+    put(store, batch(1, 0, NOON_MS), batch(1, 2, NOON_MS + MINUTE_MS, [lost]))
+    put(store, *(batch(1, 2 + n, NOON_MS + n * DAY_MS) for n in range(1, 4)))
+    assert not told(store, NOON_MS + 4 * DAY_MS).doubtful
+    assert custody(store, "DELETE FROM custody WHERE sequence < 3") == 2
+    assert told(store, NOON_MS + 4 * DAY_MS).doubtful  # long before its time
+    report = told(store, NOON_MS + DAY_MS + KEEP_MS)
+    assert ("unexplained",) in rows(report, "state")
+    assert not report.doubtful
+
+
+def test_a_stream_deleted_whole_whose_end_nobody_told_ages_by_when_it_was_heard(
+    store: Store,
+) -> None:
+    put(store, batch(1, 0, NOON_MS), batch(2, 0, NOON_MS + 30 * DAY_MS))
+    assert custody(store, "DELETE FROM custody WHERE received_ms < ?", NOON_MS + DAY_MS) == 1
+    assert told(store, NOON_MS + KEEP_MS - DAY_MS).doubtful
+    report = told(store, NOON_MS + DAY_MS + MINUTE_MS + KEEP_MS + 2_000)
+    assert rows(report, "day", "state")[0] == (day(0), "gone")
+    assert not report.doubtful
 
 
 def test_batches_that_arrive_while_it_looks_are_no_loss(tmp_path: Path, store: Store) -> None:
@@ -562,5 +587,6 @@ def test_an_older_store_learns_when_ends_were_told(tmp_path: Path) -> None:
         put(made, batch(1, 0, NOON_MS), batch(2, 0, NOON_MS + MINUTE_MS, [ended(1, 1)]))
     with contextlib.closing(sqlite3.connect(tmp_path / "custody.db")) as db:
         db.execute("ALTER TABLE ends DROP COLUMN told_ms")
+        db.execute("ALTER TABLE streams DROP COLUMN heard_ms")
     with contextlib.closing(Store(tmp_path)) as opened:
         assert days(told(opened, NOON_MS + MINUTE_MS)) == [(day(0), "open")]

@@ -90,6 +90,8 @@ class Chains:
         muster = Muster(self._db, key, rhythm, kept)
         strands = self._strands(signer, flow, muster.spans)
         between = _Between(self._db, signer, strands, rhythm)
+        heard = [one.heard_ms for one in strands.values()]
+        heard_ms = max((ms for ms in (*heard, muster.heard_ms) if ms is not None), default=None)
         return Chain(
             mailbox=mailbox,
             flow=flow,
@@ -98,7 +100,7 @@ class Chains:
             around=between.span,
             held=lambda stream, numbers: self._held(signer, stream, numbers),
             span=muster.span,
-            heard_ms=muster.heard_ms,
+            heard_ms=heard_ms,
             met_ms=self.met(mailbox),
             late_ms=rhythm.late_ms,
             apart=tuple(muster.apart(strands, between.span)),
@@ -115,9 +117,10 @@ class Chains:
             )
         }
         positions = {
-            stream: Position(watermark, read_ranges(ranges))
-            for stream, watermark, ranges in self._db.execute(
-                "SELECT stream, watermark, ranges FROM streams WHERE signer = ? AND flow = ?",
+            stream: (Position(watermark, read_ranges(ranges)), heard_ms)
+            for stream, watermark, ranges, heard_ms in self._db.execute(
+                "SELECT stream, watermark, ranges, heard_ms FROM streams"
+                " WHERE signer = ? AND flow = ?",
                 (signer, flow),
             )
         }
@@ -126,8 +129,8 @@ class Chains:
             stream = int.from_bytes(key, "big")
             end, told_ms = ends.get(key, (None, None))
             first_ms, last_ms = spans.get(stream, (None, None))
-            position = positions.get(key, Position())
-            strands[stream] = Strand(position, end, first_ms, last_ms, told_ms)
+            position, heard_ms = positions.get(key, (Position(), None))
+            strands[stream] = Strand(position, end, first_ms, last_ms, told_ms, heard_ms)
         return strands
 
     def _gaps(self, signer: bytes, flow: str) -> frozenset[Gap]:
@@ -181,7 +184,8 @@ class _Between:
         until = self._beside(stream, "first_ms", "sequence >= ? ORDER BY sequence", missing[1])
         others = [one for name, one in self._strands.items() if name != stream]
         if until is None:
-            until = self._strands[stream].told_ms
+            mine = self._strands[stream]
+            until = mine.heard_ms if mine.told_ms is None else mine.told_ms
         if until is None and since is not None:
             firsts = [one.first_ms for one in others if one.first_ms is not None]
             until = min((ms for ms in firsts if ms >= since), default=None)

@@ -49,6 +49,7 @@ class Strand:
         first_ms: earliest instant in it, or None where nothing of it has a date.
         last_ms: latest instant in it.
         told_ms: it ended before this instant, or None where that is not known.
+        heard_ms: when something of it arrived last, or None where that is not known.
     """
 
     position: Position = _NOTHING
@@ -56,6 +57,7 @@ class Strand:
     first_ms: int | None = None
     last_ms: int | None = None
     told_ms: int | None = None
+    heard_ms: int | None = None
 
     @property
     def following(self) -> int:

@@ -36,7 +36,11 @@ MAX_QUARANTINED_BYTES: Final = 64_000_000
 _NO_HOLES: Final = frozenset({GapCause.ENDED, GapCause.BOOT})
 
 # What older stores lack.
-_LATER: Final = {"custody": {"first_ms", "last_ms"}, "ends": {"told_ms"}}
+_LATER: Final = {
+    "custody": {"first_ms", "last_ms"},
+    "ends": {"told_ms"},
+    "streams": {"heard_ms"},
+}
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS gateways (
@@ -58,8 +62,8 @@ CREATE TABLE IF NOT EXISTS ends (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS streams (
   signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL,
-  watermark INTEGER NOT NULL, ranges TEXT NOT NULL,
-  PRIMARY KEY (signer, stream)
+  watermark INTEGER NOT NULL, ranges TEXT NOT NULL, heard_ms INTEGER,
+  PRIMARY KEY (signer, stream) -- heard_ms: when something of it was taken last
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (
   id INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, mailbox TEXT NOT NULL,
@@ -245,9 +249,17 @@ class Custody:
             ),
         )
         self._db.execute(
-            "INSERT INTO streams VALUES (?,?,?,?,?) ON CONFLICT (signer, stream)"
-            " DO UPDATE SET watermark = excluded.watermark, ranges = excluded.ranges",
-            (kept.signer, stream, header.flow, position.watermark, json.dumps(position.ranges)),
+            "INSERT INTO streams VALUES (?,?,?,?,?,?) ON CONFLICT (signer, stream) DO UPDATE SET"
+            " watermark = excluded.watermark, ranges = excluded.ranges,"
+            " heard_ms = excluded.heard_ms",
+            (
+                kept.signer,
+                stream,
+                header.flow,
+                position.watermark,
+                json.dumps(position.ranges),
+                kept.received_ms,
+            ),
         )
 
     def _end(self, kept: Kept) -> None:

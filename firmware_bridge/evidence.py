@@ -3,8 +3,9 @@
 
 Law:
   - a file vouches whose mtime lies between this boot and now by the very clock it vouches for: one
-    of an earlier boot proves nothing, and a clock that was stepped by hand after it loses its trust
-    until the file is touched again;
+    of an earlier boot proves nothing;
+  - a clock that was stepped by hand since, by more than two seconds, loses its trust until the file
+    is touched again;
   - a hardware clock vouches only where the technician said that there is a good one, and once the
     floor of time is known. It must be the one that set the wall clock at boot, it must be readable,
     it must agree with the wall clock within two seconds and what two crystals drift apart in this
@@ -24,7 +25,8 @@ boot; `time-sync.target` is reached when a wait for a time service has failed, t
 
 Security: reads files only. Who may write in `/run/systemd/timesync` or `/run/assent-clock` is
 trusted, and who may set both the hardware clock and the wall clock.
-Limits: Linux. Files are looked at once a second at most, the hardware clock once a minute. One that
+Limits: Linux. A small step by hand while the program does not run is not found where no service
+corrects it. Files are looked at once a second at most, the hardware clock once a minute. One that
 lost some days, and whose driver does not know, is found only where the floor lies later. One that
 keeps local time disagrees wherever that is not UTC.
 """
@@ -100,6 +102,8 @@ class Services:
         self._files = tuple((root / name, witness) for name, witness in _FILES)
         self._looked_ms: int | None = None
         self._found: Finding = Doubt.NOBODY
+        # Of each file when it was touched, and when this boot began by the clock of then.
+        self._known: dict[Witness, tuple[int, int]] = {}
 
     def look(self, wall_ms: int, mono_ms: int) -> Finding:
         """Whether one of them vouches for this reading of the two clocks."""
@@ -115,8 +119,12 @@ class Services:
                 touched_ms = os.stat(path).st_mtime_ns // 1_000_000  # noqa: PTH116 - ten times faster
             except OSError:
                 continue
-            if wall_ms - mono_ms - _SLACK_MS <= touched_ms <= wall_ms + _SLACK_MS:
-                return witness
+            began_ms = wall_ms - mono_ms
+            if began_ms - _SLACK_MS <= touched_ms <= wall_ms + _SLACK_MS:
+                if self._known.get(witness, (0, 0))[0] != touched_ms:
+                    self._known[witness] = touched_ms, began_ms
+                if abs(began_ms - self._known[witness][1]) <= _AGREES_MS:
+                    return witness
             found = Doubt.STALE
         return found
 

@@ -64,10 +64,23 @@ def test_a_clock_that_is_stepped_by_hand_loses_the_trust_of_the_other_service_to
     touched(tmp_path, ANOTHER, START_MS - MINUTE)
     services = Services(tmp_path)
     assert services.look(START_MS, UP_MS) is Witness.SERVICE
-    for step in (-HOUR, HOUR):
+    for step in (-HOUR, -50_000, -3_000, 3_000, 50_000, HOUR):
         assert services.look(START_MS + step, UP_MS + MINUTE) is Doubt.STALE
         assert services.look(START_MS + 2 * MINUTE, UP_MS + 2 * MINUTE) is Witness.SERVICE
         services = Services(tmp_path)
+        assert services.look(START_MS, UP_MS) is Witness.SERVICE
+
+
+def test_a_step_of_the_service_itself_is_followed_by_its_touch_and_a_leap_second_is_none(
+    tmp_path: Path,
+) -> None:
+    touched(tmp_path, TIMESYNCD, START_MS - MINUTE)
+    services = Services(tmp_path)
+    assert services.look(START_MS, UP_MS) is Witness.TIMESYNCD
+    assert services.look(START_MS + 59_000, UP_MS + MINUTE) is Witness.TIMESYNCD
+    assert services.look(START_MS + 3 * MINUTE, UP_MS + 2 * MINUTE) is Doubt.STALE
+    touched(tmp_path, TIMESYNCD, START_MS + 3 * MINUTE)
+    assert services.look(START_MS + 4 * MINUTE, UP_MS + 3 * MINUTE) is Witness.TIMESYNCD
 
 
 class House:

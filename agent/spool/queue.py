@@ -7,7 +7,9 @@ Law:
   - a batch leaves the disk because the backend confirmed it, gave up on it, its time to live
     ended, the quota needed its room, or its flow was purged; or because the broker confirmed it,
     where the technician asked for no more (`carrier`); nothing else;
-  - one that the backend gave up on is declared, and blocks nothing.
+  - one that the backend gave up on is declared, and blocks nothing;
+  - a backend that has numbers which were never given knows another life of this gateway: what
+    waits under numbers of that one will never be stored, and is declared.
 
 Limits: an acknowledgement is applied as it stands; that it is the recipient's is checked before.
 """
@@ -116,8 +118,9 @@ class Queue(Retention):
             settlement = _Settlement(db, now_ms)
             for ack in acks:
                 row = db.execute(
-                    "SELECT number, lane.id, lane.stream, lane.flow FROM stream JOIN lane"
-                    " ON lane.id = stream.lane WHERE stream.id=? AND lane.recipient=?",
+                    "SELECT number, lane.id, lane.stream, lane.flow, lane.next"
+                    " FROM stream JOIN lane ON lane.id = stream.lane"
+                    " WHERE stream.id=? AND lane.recipient=?",
                     (signed(ack.stream), recipient),
                 ).fetchone()
                 settlement.stream(row, ack)
@@ -218,13 +221,17 @@ class _Settlement:
         self._batches = self._readings = self._refused = self._retried = self._unknown = 0
         self._forked: set[str] = set()
 
-    def stream(self, row: tuple[int, int, int | None, str] | None, ack: StreamAck) -> None:
+    def stream(self, row: tuple[int, int, int | None, str, int] | None, ack: StreamAck) -> None:
         if row is None:
             self._unknown += 1
             return
         db = self._db
-        number, lane, present, flow = row
+        number, lane, present, flow, following = row
         base = number << STREAM_SHIFT
+        is_of_another = number == present and _beyond(ack) > following
+        if is_of_another:
+            self._declare_used(flow, base, ack)
+            self._forked.add(flow)
         refused: list[_Gone] = []
         for refusal in ack.refused:
             key = base + min(max(refusal.sequence, 0), LAST_SEQUENCE)
@@ -240,13 +247,14 @@ class _Settlement:
         stored = self._delete(base, base + min(ack.watermark, LAST_SEQUENCE) - 1)
         for first, last in ack.ranges:
             stored += self._delete(base + max(first, 0), base + min(last, LAST_SEQUENCE))
+        if not is_of_another:
+            declared.forget(db, flow, (one.gaps for one in stored if one.gaps is not None))
         _confirm(db, base, {one.id for one in stored})
         gone = refused + stored
         readings, size = sum(one.readings for one in gone), sum(one.bytes for one in gone)
         subtract(db, lane, len(gone), readings, size)
         if self._now_ms:
             db.execute("UPDATE lane SET acknowledged=? WHERE id=?", (self._now_ms, lane))
-        declared.forget(db, flow, (one.gaps for one in stored if one.gaps is not None))
         if number != present:
             drop_if_empty(db, number)
         self._batches += len(stored)
@@ -272,6 +280,16 @@ class _Settlement:
             span = (one.first_ms, one.last_ms)
             declared.declare(self._db, same, span, one.readings, numbers)
 
+    def _declare_used(self, flow: str, base: int, ack: StreamAck) -> None:
+        """Declares what waits under numbers that another life has used; before any of it goes."""
+        first_ms, last_ms, readings = self._db.execute(
+            "SELECT min(first), max(last), sum(readings) FROM batch WHERE id >= ? AND id < ?",
+            (base, base + min(_beyond(ack), LAST_SEQUENCE)),
+        ).fetchone()
+        if first_ms is not None:
+            same = (flow, signed(ack.stream), GapCause.REFUSED)
+            declared.declare(self._db, same, (first_ms, last_ms), readings)
+
     def _delete(self, low: int, high: int) -> list[_Gone]:
         rows = self._room.take(
             self._db.execute(
@@ -286,6 +304,11 @@ class _Settlement:
             self._db.execute("DELETE FROM batch WHERE id BETWEEN ? AND ?", span)
             self._db.execute("DELETE FROM payload WHERE id BETWEEN ? AND ?", span)
         return gone
+
+
+def _beyond(ack: StreamAck) -> int:
+    """The first number that the backend knows nothing of."""
+    return max([ack.watermark, *(last + 1 for _, last in ack.ranges)])
 
 
 def _confirm(db: sqlite3.Connection, base: int, stored: set[int]) -> None:

@@ -18,7 +18,8 @@ from assent.backend.outcomes import Gateway
 from assent.backend.store import Store, Taken
 from assent.backend.store.completeness import holes
 from assent.backend.store.positions import Position
-from assent.messages import up_topic
+from assent.header import GapCause
+from assent.messages import StreamAck, up_topic
 from assent.policy.terms import terms_of
 from tests.agent.installed import (
     DIAGNOSIS,
@@ -207,6 +208,53 @@ def test_a_whole_state_of_a_running_gateway_forks_is_refused_and_begins_anew(
     told = backend.causes()
     assert told["refused"] >= 1
     assert {"crash", "outage"} & set(told)
+
+
+@pytest.mark.parametrize("connected_first", [True, False], ids=["told at once", "told later"])
+def test_what_was_acknowledged_to_the_life_before_takes_nothing_silently_from_this_one(
+    house: House, backend: Backend, connected_first: bool
+) -> None:
+    """Red where it is taken as it stands: what waits under used numbers is deleted, and not told."""
+    measure(house, 1)
+    backend.hear(house)
+    house.powers(2)
+    house.turn(10 * SECOND)
+    kept = copy_of(house)
+    for watts in (3, 30):
+        measure(house, watts)
+        backend.hear(house)
+    again = restart(house, lambda state: _replace(state, kept))
+    stream = again.spool.lanes()[DIAGNOSIS].stream
+    assert stream is not None
+    measure(again, 4)  # under a number that was used up
+    began_ms = again.clock.now().wall_ms - 3 * SECOND
+    assert again.waiting(DIAGNOSIS) == 1
+    if connected_first:
+        again.connect("maker")
+    again.receive("maker", again.acknowledgement("maker", [StreamAck(stream, 3)]))
+    again.turn()
+    assert again.waiting(DIAGNOSIS) == 0
+    assert again.spool.lanes()[DIAGNOSIS].stream != stream
+    (gap,) = (one for one in again.spool.gaps_for(DIAGNOSIS) if one.cause is GapCause.REFUSED)
+    assert gap.first_ms <= began_ms <= gap.last_ms
+    finish(again, backend, 5, 6)
+    assert backend.values() == [1, 2, 3, 5, 6, 30]
+    assert backend.causes()["refused"] == 1
+    assert backend.reasons() == set()
+
+
+def test_the_twin_an_acknowledgement_of_all_that_was_given_leaves_the_stream_as_it_is(
+    house: House, backend: Backend
+) -> None:
+    measure(house, 1)
+    measure(house, 2)
+    stream = house.spool.lanes()[DIAGNOSIS].stream
+    assert stream is not None
+    house.receive("maker", house.acknowledgement("maker", [StreamAck(stream, 2)]))
+    house.turn()
+    assert house.waiting(DIAGNOSIS) == 0
+    assert house.spool.lanes()[DIAGNOSIS].stream == stream
+    assert house.spool.gaps_for(DIAGNOSIS) == ()
 
 
 def test_a_whole_state_of_a_gateway_at_rest_leaves_a_stream_whose_end_nobody_tells(

@@ -23,6 +23,7 @@ from assent.backend.store.hearing import LATE_MS
 from assent.columns import Column, Kind, Table
 from assent.cosekey import SealPrivateKey
 from assent.envelope import ClockQuality, Gap, GapCause
+from assent.errors import StoreError
 from assent.messages import up_topic
 from tests.backend.parts import PSEUDONYM, START_MS, TENTH, Hand, desk, published
 
@@ -371,6 +372,15 @@ def test_what_is_lost_where_a_clock_went_back_may_be_of_any_day_between(store: S
     ]
 
 
+def test_a_clock_here_that_was_set_back_moves_no_hole_and_judges_nobody(store: Store) -> None:
+    put(store, batch(1, 0, NOON_MS), batch(1, 2, NOON_MS + DAY_MS))
+    assert days(told(store, NOON_MS - 9 * DAY_MS)) == [
+        (day(0), "unexplained"),
+        (day(1), "unexplained"),
+        (day(1), "unknown"),
+    ]
+
+
 def test_a_gap_that_reaches_into_the_future_is_judged_until_now(store: Store) -> None:
     told_gap = gap(GapCause.SILENT, 1, first_ms=NOON_MS, last_ms=NOON_MS + 900_000 * DAY_MS)
     put(store, batch(1, 0, NOON_MS, [told_gap]))
@@ -588,5 +598,8 @@ def test_an_older_store_learns_when_ends_were_told(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "custody.db")) as db:
         db.execute("ALTER TABLE ends DROP COLUMN told_ms")
         db.execute("ALTER TABLE streams DROP COLUMN heard_ms")
+    looked = Store(tmp_path, writable=False)
+    with contextlib.closing(looked), pytest.raises(StoreError, match="older version"):
+        told(looked, NOON_MS)
     with contextlib.closing(Store(tmp_path)) as opened:
         assert days(told(opened, NOON_MS + MINUTE_MS)) == [(day(0), "open")]

@@ -13,10 +13,10 @@ what is made of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 
 from assent.backend.store.completeness import Chain, Span, Strand
 from assent.backend.store.custody import read_ranges
@@ -26,6 +26,7 @@ from assent.backend.store.muster import Muster, dated
 from assent.backend.store.positions import Position, Range
 from assent.cosekey import decode_verifying_key
 from assent.envelope import Gap, GapCause
+from assent.errors import StoreError
 
 _UNKNOWN = Rhythm()
 
@@ -40,9 +41,20 @@ class Chains:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
 
-    def at_once(self) -> AbstractContextManager[None]:
-        """Keeps to one moment of custody for the length of a block."""
-        return snapshot(self._db)
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Keeps to one moment of custody for the length of a block.
+
+        Raises:
+            StoreError: a store of an older version, which knows less than is asked here.
+        """
+        if not any(row[1] == "heard_ms" for row in self._db.execute("PRAGMA table_info(streams)")):
+            raise StoreError(
+                "custody.db is as an older version has left it",
+                hint="start the subscriber once: it brings the store up to date",
+            )
+        with snapshot(self._db):
+            yield
 
     def all(
         self,

@@ -231,7 +231,9 @@ def judge(chain: Chain, rhythm: Rhythm, now_ms: int) -> list[Day]:
     else:
         state, span = since_then(rhythm, known_ms, chain.heard_ms, now_ms)
         rest = Hole(None, span, also=state)
-    return days([*(_until(hole, now_ms) for hole in holes(chain)), rest], chain.span)
+    # What has arrived is past, whatever the clock here was set back to.
+    latest_ms = max(now_ms, chain.heard_ms or now_ms)
+    return days([*(_until(hole, latest_ms) for hole in holes(chain)), rest], chain.span)
 
 
 def _until(hole: Hole, now_ms: int) -> Hole:

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk whose power can be cut: what was not synced is lost, reordered or torn.
+"""A disk that can be broken: its power is cut, or it refuses calls.
 
-A FUSE filesystem in memory, as a process of its own. What a file holds is what was synced, and a
-list of writes since. What a directory holds likewise: names that were made, moved or removed since
-the last sync of the directory or of the file itself (ext4 writes the name of a new file with its
-first fsync).
+A FUSE filesystem in memory, as a process of its own. What a power cut leaves, `unsynced.py` says:
+what was synced is there, the rest is lost, reordered or torn. Its power goes when it is told so, or
+at the N-th of a call on some files (`orders.py`): then whoever has a file of it open is killed at
+that very point, and nothing is served until it is switched on again.
 
-At a cut, names come back in order, up to any point of the list. Of the writes to each file, with
-`drop` none is left, with `reorder` any of them in any combination, with `torn` any number of the
-first and part of the next, cut between two sectors.
+Whoever made the disk is spared, and may look at it at any time.
 
 Security: a test's own; a mount of the user who runs it.
 Limits: no links; of permissions only the mode. One thread serves it.
@@ -18,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import shutil
@@ -26,14 +25,17 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-WAYS = ("drop", "reorder", "torn")
-_ORDER = ".power-cut"
-_SECTOR = 512
+from tests.simulators.orders import Order, Overseer
+from tests.simulators.unsynced import Loss, Names, Node
+
+_CALL = "user.order"
 _PATIENCE_S = 10.0
+_TOLD = 20
 
 
 def refusal() -> str | None:
@@ -49,105 +51,7 @@ def refusal() -> str | None:
     return None
 
 
-class Node:
-    """A file or a directory: what is on the disk, and what is on its way there."""
-
-    def __init__(self, mode: int) -> None:
-        self.mode = mode
-        self.data = bytearray()
-        self.synced = b""
-        self.pending: list[tuple[int, bytes] | int] = []  # (offset, bytes), or a new length
-
-    def write(self, offset: int, data: bytes) -> None:
-        _apply(self.data, (offset, data))
-        self.pending.append((offset, bytes(data)))
-
-    def truncate(self, length: int) -> None:
-        _apply(self.data, length)
-        self.pending.append(length)
-
-    def sync(self) -> None:
-        self.synced = bytes(self.data)
-        self.pending.clear()
-
-    def cut(self, way: str, rng: random.Random) -> int:
-        """Leaves what the disk had; how many writes were lost."""
-        left: list[tuple[int, bytes] | int] = []
-        if way == "reorder":
-            left = [one for one in self.pending if rng.random() < 0.5]
-        elif way == "torn" and self.pending:
-            count = rng.randrange(len(self.pending) + 1)
-            left = list(self.pending[:count])
-            if count < len(self.pending) and isinstance(last := self.pending[count], tuple):
-                sectors = len(last[1]) // _SECTOR
-                left.append((last[0], last[1][: rng.randint(0, sectors) * _SECTOR]))
-        lost = len(self.pending) - len(left)
-        self.data = bytearray(self.synced)
-        for one in left:
-            _apply(self.data, one)
-        self.sync()
-        return lost
-
-
-def _apply(data: bytearray, change: tuple[int, bytes] | int) -> None:
-    if isinstance(change, int):
-        del data[change:]
-        data.extend(bytes(change - len(data)))
-        return
-    offset, part = change
-    if len(data) < offset:
-        data.extend(bytes(offset - len(data)))
-    data[offset : offset + len(part)] = part
-
-
-class Names:
-    """The tree: names that are on the disk, and changes that are not yet."""
-
-    def __init__(self) -> None:
-        root = Node(stat.S_IFDIR | 0o777)
-        self.now: dict[str, Node] = {"/": root}
-        self.synced: dict[str, Node] = {"/": root}
-        self.pending: list[tuple[str, str, Node | None]] = []  # name gone, name there, its node
-
-    def change(self, gone: str, there: str, node: Node | None) -> None:
-        _rename(self.now, gone, there, node)
-        self.pending.append((gone, there, node))
-
-    def sync(self, path: str, *, directory: bool) -> None:
-        """A directory's sync writes its names; a file's, the name that it was made under."""
-        kept = []
-        for one in self.pending:
-            gone, there, _ = one
-            inside = path in {os.path.dirname(gone or there), os.path.dirname(there or gone)}  # noqa: PTH120 - names inside
-            # What had the name before is gone with it.
-            own = path in (gone, there) and not (gone and there)
-            if inside if directory else own:
-                _rename(self.synced, *one)
-            else:
-                kept.append(one)
-        self.pending = kept
-
-    def cut(self, way: str, rng: random.Random) -> int:
-        count = 0 if way == "drop" else rng.randrange(len(self.pending) + 1)
-        lost = len(self.pending) - count
-        for one in self.pending[:count]:
-            _rename(self.synced, *one)
-        self.pending.clear()
-        self.now = dict(self.synced)
-        return lost + sum(node.cut(way, rng) for node in set(self.now.values()))
-
-
-def _rename(names: dict[str, Node], gone: str, there: str, node: Node | None) -> None:
-    if gone:
-        names.pop(gone, None)
-        if there:
-            for name in [one for one in names if one.startswith(gone + "/")]:
-                names[there + name[len(gone) :]] = names.pop(name)
-    if there and node is not None:
-        names[there] = node
-
-
-def _operations(base: type[Any], refused: type[OSError]) -> Any:
+def _operations(base: type[Any], refused: type[OSError], caller: Callable[[], int]) -> Any:
     """Makes the filesystem; its library is loaded in its own process only."""
 
     class Lossy(base):  # type: ignore[misc]
@@ -155,13 +59,15 @@ def _operations(base: type[Any], refused: type[OSError]) -> Any:
 
         def __init__(self) -> None:
             self.names = Names()
-            self.open_files: dict[int, Node] = {}
+            self.open_files: dict[int, tuple[Node, int]] = {}
             self.next_handle = 1
-            self.lost = 0
+            self.overseer = Overseer()
+            self.lost: dict[str, Loss] = {}
+            self.is_off = False
 
         def _node(self, path: str, handle: int | None = None) -> Node:
             if handle is not None and handle in self.open_files:
-                return self.open_files[handle]
+                return self.open_files[handle][0]
             if path not in self.names.now:
                 raise refused(errno.ENOENT)
             return self.names.now[path]
@@ -169,8 +75,61 @@ def _operations(base: type[Any], refused: type[OSError]) -> Any:
         def _handle(self, node: Node) -> int:
             handle = self.next_handle
             self.next_handle += 1
-            self.open_files[handle] = node
+            self.open_files[handle] = (node, _process_of(caller()))
             return handle
+
+        # Orders.
+
+        def _falls(self, call: str, *paths: str) -> Order | None:
+            """The order that strikes this call; one that is refused ends here."""
+            if self.is_off and _process_of(caller()) != os.getppid():
+                raise refused(errno.EIO)
+            order = self.overseer.due(call, paths)
+            if order is not None and order.deed == "refuse":
+                raise refused(order.error)
+            return order
+
+        def _obey(self, order: Order | None) -> None:
+            if order is None:
+                return
+            self._end_users()
+            self.overseer.end()
+            self._cut(order)
+            raise refused(errno.EIO)
+
+        def _end_users(self) -> None:
+            users = {process for _, process in self.open_files.values()}
+            for process in (users | {_process_of(caller())}) - {os.getppid()}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+        def _cut(self, order: Order) -> None:
+            surely = self.overseer.paths if order.call else None
+            self.lost = self.names.cut(order.way, random.Random(order.seed), surely)
+            self.is_off = True
+
+        def setxattr(
+            self, path: str, name: str, value: bytes, options: int, position: int = 0
+        ) -> int:
+            if name != _CALL:
+                raise refused(errno.ENOTSUP)
+            self.is_off = False
+            self.lost = {}
+            order = Order(*json.loads(value))
+            self.overseer.take(order)
+            if order.deed == "cut" and not order.call:
+                self._cut(order)
+                self.is_off = False
+            return 0
+
+        def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+            if name != _CALL:
+                raise refused(errno.ENODATA)
+            seen = self.overseer
+            told = {"counted": seen.counted, "struck": seen.struck[:_TOLD], "lost": self.lost}
+            return json.dumps(told).encode()
+
+        # What a program sees.
 
         def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
             node = self._node(path, fh)
@@ -185,10 +144,7 @@ def _operations(base: type[Any], refused: type[OSError]) -> Any:
             return [".", "..", *(name for name in names if name and "/" not in name)]
 
         def create(self, path: str, mode: int, fi: object = None) -> int:
-            if path.startswith(f"/{_ORDER}"):
-                _, way, seed = path.rsplit("-", 2)
-                self.lost = self.names.cut(way, random.Random(int(seed)))
-                raise refused(errno.EIO)
+            self._obey(self._falls("open", path))
             node = Node(stat.S_IFREG | mode)
             self.names.change("", path, node)
             return self._handle(node)
@@ -204,8 +160,9 @@ def _operations(base: type[Any], refused: type[OSError]) -> Any:
 
         def open(self, path: str, flags: int) -> int:
             node = self._node(path)
+            self._falls("", path)
             if flags & os.O_TRUNC:
-                node.truncate(0)
+                self.truncate(path, 0)
             return self._handle(node)
 
         def release(self, path: str, fh: int) -> None:
@@ -215,24 +172,38 @@ def _operations(base: type[Any], refused: type[OSError]) -> Any:
             return bytes(self._node(path, fh).data[offset : offset + size])
 
         def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+            order = self._falls("write", path)
             self._node(path, fh).write(offset, data)
+            self._obey(order)
             return len(data)
 
         def truncate(self, path: str, length: int, fh: int | None = None) -> None:
+            order = self._falls("truncate", path)
             self._node(path, fh).truncate(length)
+            self._obey(order)
 
         def unlink(self, path: str) -> None:
             self._node(path)
+            order = self._falls("unlink", path)
             self.names.change(path, "", None)
+            self._obey(order)
 
         def rename(self, old: str, new: str, flags: int = 0) -> None:
+            order = self._falls("rename", new)
             self.names.change(old, new, self._node(old))
+            self._obey(order)
 
         def fsync(self, path: str, datasync: int, fh: int) -> None:
-            self._node(path, fh).sync()
+            node = self._node(path, fh)
+            made = self.names.of_sync(path, directory=False)
+            self._obey(self._falls("fsync", *([path] if node.pending or made else [])))
+            node.sync()
             self.names.sync(path, directory=False)
 
         def fsyncdir(self, path: str, datasync: int, fh: int) -> None:
+            changes = self.names.of_sync(path, directory=True)
+            names = [name for gone, there, _ in changes for name in (there, gone) if name]
+            self._obey(self._falls("fsync", *names))
             self.names.sync(path, directory=True)
 
         def chmod(self, path: str, mode: int) -> None:
@@ -249,16 +220,33 @@ def _operations(base: type[Any], refused: type[OSError]) -> Any:
             blocks = dict.fromkeys(("f_blocks", "f_bavail", "f_bfree"), 1 << 20)
             return {"f_bsize": 4096, "f_frsize": 4096, **blocks}
 
-        def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
-            if name == "user.lost":
-                return str(self.lost).encode()
-            raise refused(errno.ENODATA)
-
     return Lossy()
 
 
+def _process_of(thread: int) -> int:
+    """The process that a thread belongs to; 0 where it is gone."""
+    with contextlib.suppress(OSError):
+        said = Path(f"/proc/{thread}/status").read_text()
+        return int(said.split("Tgid:", 1)[1].split(None, 1)[0])
+    return 0
+
+
+class Told(NamedTuple):
+    """What became of an order.
+
+    Attributes:
+        counted: calls on its paths.
+        struck: the paths at which it struck.
+        lost: what a power cut took, by path.
+    """
+
+    counted: Counter[str]
+    struck: list[str]
+    lost: dict[str, Loss]
+
+
 class Disk:
-    """A mounted disk; `cut` while nobody has a file of it open.
+    """A mounted disk.
 
     Args:
         place: an empty directory.
@@ -281,11 +269,20 @@ class Disk:
                 raise OSError(errno.EIO, "the disk is not mounted")
             time.sleep(0.01)
 
-    def cut(self, way: str, seed: int) -> int:
-        """Cuts the power; how many writes and names were lost."""
-        with contextlib.suppress(OSError):
-            (self.place / f"{_ORDER}-{way}-{seed}").open("wb").close()
-        return int(os.getxattr(self.place, "user.lost"))
+    def order(self, order: Order) -> None:
+        """Gives it an order in the place of the last one; it is switched on, if it was off."""
+        os.setxattr(self.place, _CALL, json.dumps(order).encode())
+
+    def told(self) -> Told:
+        """What has become of the last order."""
+        said = json.loads(os.getxattr(self.place, _CALL))
+        lost = {path: Loss(*loss) for path, loss in said["lost"].items()}
+        return Told(Counter(said["counted"]), said["struck"], lost)
+
+    def cut(self, way: str, seed: int) -> dict[str, Loss]:
+        """Cuts the power while nobody has a file of it open; what was lost, by path."""
+        self.order(Order("", "cut", way=way, seed=seed))
+        return self.told().lost
 
     def unmount(self) -> None:
         """Unmounts it; what it held is gone."""
@@ -320,7 +317,7 @@ def main() -> int:
         pass
 
     mfusepy.FUSE(
-        _operations(Operations, mfusepy.FuseOSError),
+        _operations(Operations, mfusepy.FuseOSError, lambda: mfusepy.fuse_get_context()[2]),
         sys.argv[1],
         foreground=True,
         nothreads=True,

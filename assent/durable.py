@@ -25,6 +25,7 @@ import stat
 from typing import Final
 
 _TEMPORARY: Final = ".tmp-"  # a prefix nobody's file has; `sweep` removes what starts with it
+_TOLD: Final = 40  # characters of a file's own name that its temporary one ends with, for a person
 
 
 def write(path: pathlib.Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -38,7 +39,7 @@ def write(path: pathlib.Path, data: bytes, *, mode: int = 0o600) -> None:
     Raises:
         OSError: the disk is full, read-only or gone; the old file is untouched.
     """
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}-{path.name[:_TOLD]}")
     try:
         _write_new(temporary, data, mode)
         temporary.replace(path)

@@ -196,7 +196,7 @@ class Readings:
         ).fetchall()
 
     def counted(self) -> dict[bytes, int]:
-        """Counts what is here of each batch, by its reference: 0.3 s for a million readings."""
+        """Counts what is here of each batch, by its reference; reads every row once."""
         found = self._db.execute("SELECT batch_ref, count(*) FROM reading GROUP BY batch_ref")
         return dict(found.fetchall())
 

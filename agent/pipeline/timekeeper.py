@@ -46,6 +46,9 @@ ANSWER_MS: Final = 10_000
 RENEW_MS: Final = 6 * 3_600_000
 # A clock that runs too fast is put right by no more than the floor allows.
 _DRIFT_MS: Final = 60_000
+# The kernel's clock ends in April 2262 (63 bits of nanoseconds). What is told raises the floor for
+# good: of a later time nobody recovers without a shell.
+_LATEST_MS: Final = (1 << 63) // 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +127,7 @@ class Timekeeper:
         past_ms = site.floor.past_ms(now)
         at_ms = told.at_ms + took_ms // 2
         earliest_ms = past_ms - _DRIFT_MS if now.told else past_ms
-        if not 0 <= took_ms <= ANSWER_MS or at_ms < earliest_ms:
+        if not 0 <= took_ms <= ANSWER_MS or not earliest_ms <= at_ms < _LATEST_MS:
             return False
         self._clock.tell(max(at_ms, past_ms) - now.mono_ms)
         self._next_ms, self._wait_ms = None, FIRST_MS

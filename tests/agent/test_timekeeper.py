@@ -155,6 +155,10 @@ def before_the_floor(house: House, request: Request) -> None:
     answer(house, request.id, START_MS - HOUR)
 
 
+def beyond_every_clock(house: House, request: Request) -> None:
+    answer(house, request.id, 253_402_300_799_999)  # the last of the year 9999
+
+
 def a_replay(house: House, request: Request) -> None:
     before_the_floor(house, request)
     answer(house, request.id)
@@ -177,6 +181,7 @@ def the_question_before(house: House, request: Request) -> None:
         another_recipient,
         too_late,
         before_the_floor,
+        beyond_every_clock,
         a_replay,
         the_question_before,
     ],
@@ -191,6 +196,7 @@ def test_what_is_not_the_answer_to_our_question_changes_nothing(
     happens(house, request)
     house.turn()
     assert not is_told(house)
+    assert house.desk.status()["flows"]
     assert {lane.state for lane in house.spool.lanes().values()} == {LaneState.HELD}
     assert [one for one in house.leaving("maker") if not isinstance(one, Control)] == []
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from benchmarks.report import Figure, write
 from demo.stage import REPO, Stage
-from tests.faults import rounds, traced
+from tests.faults import clocks, rounds, traced
 from tests.faults.household import COMMIT_S
 from tests.faults.kinds import BACKEND, KINDS
 from tests.faults.rounds import Outcome
@@ -51,6 +51,7 @@ class Job(NamedTuple):
         victim: whose program, where one is singled out.
         chain: the steps it is killed at.
         together: collect and uplink are one process.
+        commit_s: the commit interval.
     """
 
     sort: str
@@ -58,10 +59,12 @@ class Job(NamedTuple):
     victim: str = ""
     chain: tuple[steps.Step, ...] = ()
     together: bool = False
+    commit_s: int = COMMIT_S
 
     def __str__(self) -> str:
         together = " in one process" if self.together else ""
-        return f"{self.sort} {self.victim}{together} seed {self.seed}".replace("  ", " ")
+        commit = f" commit {self.commit_s} s" if self.commit_s != COMMIT_S else ""
+        return f"{self.sort} {self.victim}{together}{commit} seed {self.seed}".replace("  ", " ")
 
 
 def refusals() -> dict[str, str]:
@@ -84,6 +87,7 @@ def settled(recipients: Stage, root: Path, job: Job) -> Iterator[World]:
         shifts_clock=job.sort in {"clock", "held"},
         has_disk=job.sort == "power",
     ) as world:
+        world.commit_s = job.commit_s
         world.settle()
         yield world
 
@@ -102,13 +106,13 @@ def run(job: Job, recipients: Stage, root: Path) -> Outcome:
             case "errors":
                 return traced.errors(world, str(job), job.victim, rng, _CHAIN)
             case "held":
-                return rounds.held(world, str(job), rng, 8)
+                return clocks.held(world, str(job), rng, 8)
             case "power":
                 return rounds.power(world, str(job), rng, _CHAIN)
             case "enrolment":
                 return traced.enrolment(world, str(job), rng, _CHAIN)
             case _:
-                return rounds.clock(world, str(job), rng, 8)
+                return clocks.clock(world, str(job), rng, 8)
 
 
 def _settle_in(place: str) -> None:

@@ -28,7 +28,7 @@ YES = {
     "partner-energy-advice": '"given"',
 }
 COMMIT_S = 1
-"""The shortest commit interval that agent.toml takes."""
+"""The shortest commit interval that agent.toml takes; a household's own is `commit_s`."""
 
 _NUMBER = f"""
 [attributes."{ATTRIBUTE}"]
@@ -93,6 +93,7 @@ class Household(Stage):
     def __init__(self, recipients: Stage, root: Path) -> None:
         self.__dict__.update(recipients.copied(root).__dict__)
         self.bundle = self.root / "maker.bundle"
+        self.commit_s = COMMIT_S
 
     @property
     def state(self) -> Path:
@@ -113,7 +114,7 @@ class Household(Stage):
             shutil.rmtree(self.gateway, ignore_errors=True)
         self.make_gateway(_DEVICE.format(port=self.root / "numbers.csv"))
         agent = self.gateway / "agent.toml"
-        text = re.sub(r'(?m)^commit = "[^"]*"', f'commit = "{COMMIT_S}s"', agent.read_text())
+        text = re.sub(r'(?m)^commit = "[^"]*"', f'commit = "{self.commit_s}s"', agent.read_text())
         agent.write_text(text)
         (self.gateway / "profiles").mkdir(exist_ok=True)
         (self.gateway / "profiles" / "numbers.toml").write_text(_PROFILE)

@@ -7,7 +7,8 @@ The programs are the product's own, as processes of their own. What is changed i
   - with `FAULTS_CLOCK` in the environment, the wall clock: it goes as many milliseconds ahead as
     the eight bytes of that file say at each moment (signed, little-endian). The time since boot
     stays;
-  - with `FAULTS_ROOT`, where the clock looks for evidence of a time service;
+  - with `FAULTS_ROOT`, where the clock looks for its boot and for evidence of a time service; the
+    eight bytes of `booted` there are the milliseconds by which the time since boot is smaller;
   - with `FAULTS_DEATH`, the backend dies between its commit and its acknowledgement as soon as that
     file is there, and takes it along.
 
@@ -87,6 +88,17 @@ def _look_below(root: str | None) -> None:
     if root is not None:
         clock = importlib.import_module("firmware_bridge.clock").Clock
         clock.__init__.__kwdefaults__["root"] = Path(root)
+        _begin_boot(int.from_bytes((Path(root) / "booted").read_bytes(), "little", signed=True))
+
+
+def _begin_boot(later_ms: int) -> None:
+    true_ns: Callable[[int], int] = time.clock_gettime_ns
+
+    def clock_gettime_ns(clock: int) -> int:
+        less_ms = later_ms if clock == time.CLOCK_BOOTTIME else 0
+        return true_ns(clock) - less_ms * 1_000_000
+
+    time.clock_gettime_ns = clock_gettime_ns
 
 
 def _die_after_commit(order: Path) -> None:

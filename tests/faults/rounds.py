@@ -2,11 +2,9 @@
 """Rounds: one world each, some faults, the end, and what the oracle says.
 
   - `mixed`: faults of tests/faults/kinds.py at random times, alone or two at once;
-  - `power`: the gateway's state lies on a disk that forgets what was not synced, and is cut;
-  - `clock`: the wall clock of the gateway is stepped;
-  - `held`: the gateway starts in 1970, collects, and learns the time later.
+  - `power`: the gateway's state lies on a disk that forgets what was not synced, and is cut.
 
-Those that need a tracer are in `tests.faults.traced`.
+Those that need a tracer are in `tests.faults.traced`, those of the clock in `tests.faults.clocks`.
 
 A fault counts when it struck. What a round found wrong carries the round's name and seed.
 """
@@ -59,13 +57,13 @@ class Outcome:
         """Sums a figure of the oracle over the flows."""
         return sum(getattr(one, what) for one in self.judged.values())
 
-    def close(self, world: World, *, timed: bool = True) -> Outcome:
+    def close(self, world: World) -> Outcome:
         """Drains the world and asks the oracle."""
         try:
             world.drain()
         except StageError as exc:
             world.wrong.append(f"it does not end: {exc}")
-        self.judged = world.judge(timed=timed)
+        self.judged = world.judge()
         self.wrong += world.wrong
         for flow, judgement in self.judged.items():
             self.wrong += [f"{flow}: {one}" for one in judgement.wrong]
@@ -153,72 +151,4 @@ def power(world: World, name: str, rng: random.Random, count: int) -> Outcome:
         outcome.count(f"power cut: {way}", struck=all(killed) and lost > 0)
         world.start_gateway()
         outcome.recovers(world, f"power cut {at} ({way})", list(FLOWS) if at % 5 == 4 else ())
-    return outcome.close(world)
-
-
-# The clock is set.
-
-_DAY_MS = 86_400_000
-# The household agreed two days ago: what is stamped before its yes is nobody's to keep.
-_RIGHT_MS = 2 * _DAY_MS
-STEPS_MS = {
-    "clock an hour back": _RIGHT_MS - 3_600_000,
-    "clock a day on": _RIGHT_MS + _DAY_MS,
-    "clock right again": _RIGHT_MS,
-}
-
-
-def clock(world: World, name: str, rng: random.Random, count: int) -> Outcome:
-    """The wall clock is set while everything runs.
-
-    Args:
-        world: settled, with a clock that can be set.
-        name: of the round.
-        rng: chance.
-        count: how often.
-    """
-    outcome = Outcome(name)
-    world.set_clock(_RIGHT_MS)
-    world.start_all()
-    outcome.recovers(world, "the start", list(FLOWS))
-    names = [*STEPS_MS]
-    for at in range(count):
-        kind = names[at % len(names)]
-        world.set_clock(STEPS_MS[kind])
-        pause(rng.uniform(0.5, 2.0))
-        outcome.recovers(world, kind, list(FLOWS) if at % 4 == 3 else ())
-        outcome.count(kind, struck=world.has_stamped_near(STEPS_MS[kind]))
-    world.set_clock(_RIGHT_MS)
-    return outcome.close(world, timed=False)
-
-
-def held(world: World, name: str, rng: random.Random, count: int) -> Outcome:
-    """The gateway starts without knowing the time, again and again; sometimes it crashes meanwhile.
-
-    Args:
-        world: settled, with a clock that can be set.
-        name: of the round.
-        rng: chance.
-        count: how often.
-    """
-    outcome = Outcome(name)
-    world.needs_evidence()
-    world.learn_time()
-    world.start_all()
-    outcome.recovers(world, "the start", list(FLOWS))
-    for at in range(count):
-        world.stop("collect")
-        world.forget_time()
-        world.start_collect()
-        pause(rng.uniform(0.5, 2.5))
-        is_held = not world.ask("status")["clock_trusted"]
-        crashes = at % 2 == 1
-        if crashes:
-            world.kill("collect")
-            world.start_collect()
-            pause(rng.uniform(0.5, 1.5))
-        world.learn_time()
-        outcome.recovers(world, "the time is learnt", list(FLOWS) if at % 4 == 3 else ())
-        kind = "clock starts in 1970" + (", crash before the time is known" if crashes else "")
-        outcome.count(kind, struck=is_held)
     return outcome.close(world)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import Stage
-from tests.faults import rounds
+from tests.faults import clocks, rounds
 from tests.faults.sample import SEED, holds, world_for
 
 pytestmark = pytest.mark.journey
@@ -22,9 +22,9 @@ def test_nothing_is_lost_to_a_power_cut(recipients: Stage, tmp_path: Path) -> No
 
 def test_nothing_is_lost_to_a_clock_that_is_set(recipients: Stage, tmp_path: Path) -> None:
     with world_for("clock", recipients, tmp_path) as world:
-        holds(rounds.clock(world, "clock", random.Random(SEED), 3))
+        holds(clocks.clock(world, "clock", random.Random(SEED), 3))
 
 
 def test_nothing_is_lost_to_a_start_without_the_time(recipients: Stage, tmp_path: Path) -> None:
     with world_for("held", recipients, tmp_path) as world:
-        holds(rounds.held(world, "held", random.Random(SEED), 2))
+        holds(clocks.held(world, "held", random.Random(SEED), 3))

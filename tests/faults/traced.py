@@ -20,9 +20,9 @@ from pathlib import Path
 
 from assent.errors import AssentError
 from demo.stage import StageError, wait_until
+from tests.faults.holdings import UNSEALED
 from tests.faults.household import FLOWS
 from tests.faults.kinds import BACKEND, RECIPIENT, pause
-from tests.faults.oracle import UNSEALED
 from tests.faults.rounds import Outcome
 from tests.faults.world import World
 from tests.simulators.steps import Step, counted, killed_before, tracer

@@ -7,21 +7,19 @@ a proxy. Every life of the collecting program reads a recording of its own (test
 says what its numbers are), so that the same number is never read twice.
 
 Attributes that campaigns use: `lives` (what the oracle has to know), `wrong` (what does not hold
-apart from the numbers), `mended` (programs that ended by themselves and were started again, as a
-service manager does).
+apart from the numbers). A program that ends by itself is started again, as a service manager does;
+that it ended is wrong unless it ran under a tracer, which ends it or makes calls fail.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,16 +28,18 @@ from typing import Any, Self
 from agent.control import ask
 from assent.errors import AssentError
 from demo.stage import RECIPIENTS, REPO, Stage, StageError, wait_until
+from tests.faults.deaths import Deaths
+from tests.faults.history import SPAN, STEP_MS, History, Life
+from tests.faults.holdings import CAUSES, read
 from tests.faults.household import ATTRIBUTE, FLOWS, Household
-from tests.faults.oracle import SPAN, STEP_MS, Judgement, Life, judge, read
+from tests.faults.oracle import Judgement, judge
+from tests.faults.timepiece import Timepiece
 from tests.simulators.lossy import Disk
 from tests.simulators.proxy import Proxy
 
 _DRAINED_S = 60.0
 _GOES_ON_S = 40.0
 _LATE_MS = 3_000  # what is due and not yet read when a busy machine is told to stop
-_BOOT_ID = "proc/sys/kernel/random/boot_id"
-_SYNCHRONISED = "run/systemd/timesync/synchronized"
 _ROWS = 30_000  # ten minutes of one life
 
 
@@ -67,14 +67,13 @@ class World(Household):
         self.together = together
         self.lives: list[Life] = []
         self.wrong: list[str] = []
-        self.mended: Counter[str] = Counter()
         self.brokers = dict(self.ports)
         self.proxies: dict[str, Proxy] = {}
-        self.clock = self.root / "clock" if shifts_clock else None
-        self.machine = self.root / "machine"
-        """Below it the gateway looks for evidence of a time service."""
+        self.timepiece = Timepiece(self.root) if shifts_clock else None
         self.disk = Disk(self.state) if has_disk else None
-        self._answered = 0.0
+        self._yeses: list[int] = []
+        self._deaths = Deaths()
+        self._traced: set[int] = set()
 
     def __enter__(self) -> Self:
         for recipient in RECIPIENTS:
@@ -98,15 +97,16 @@ class World(Household):
 
     def settle(self) -> None:
         """Everything up to the household's yes; nothing runs afterwards."""
-        if self.clock is not None:
-            self.clock.write_bytes(bytes(8))
-            boot_id = self.machine / _BOOT_ID
-            boot_id.parent.mkdir(parents=True)
-            boot_id.write_text((Path("/") / _BOOT_ID).read_text())
-            (self.machine / _SYNCHRONISED).parent.mkdir(parents=True)
+        if self.timepiece is not None:
+            self.timepiece.begin()
         if self.disk is not None:
             self.disk.mount()
         super().settle()
+
+    def agree(self, under: Sequence[str] = ()) -> None:
+        """The household says yes to every flow, and the oracle is told when."""
+        self._yeses.append(_now_ms())
+        super().agree(under)
 
     # Programs.
 
@@ -131,8 +131,7 @@ class World(Household):
             waits: returns when it answers.
         """
         self._record()
-        self.lives.append(Life(rows=_ROWS))
-        self._answered = 0.0
+        self.lives.append(Life(rows=_ROWS, began_ms=_now_ms()))
         self._launch("collect", "run" if self.together else "collect", under)
         if waits:
             self.wait_for_answer()
@@ -140,7 +139,7 @@ class World(Household):
     def wait_for_answer(self) -> None:
         """Waits until the collecting program is at work."""
         wait_until(self._is_answering, "the agent answers")
-        self._answered = time.monotonic()
+        self.lives[-1].answered_ms = _now_ms()
 
     def start_uplink(self, under: Sequence[str] = ()) -> None:
         """Starts the uplink."""
@@ -171,10 +170,18 @@ class World(Household):
     def kill(self, name: str) -> bool:
         """Ends a program as a power cut does; whether it was alive until then."""
         program = self.programs[name]
-        was_alive = program.poll() is None
+        was_alive = self._is_alive(name)
         program.kill()
         self.buried(name)
         return was_alive and program.returncode == -signal.SIGKILL
+
+    def _is_alive(self, name: str) -> bool:
+        """Whether a program runs; that it ended by itself is wrong."""
+        program = self.programs[name]
+        code = program.poll()
+        if code is not None and program.pid not in self._traced:
+            self.wrong.append(f"{name} ended by itself with {code}: {self.log(name)[-500:]}")
+        return code is None
 
     def buried(self, name: str) -> int:
         """Waits for a program that is about to end, and notes the end of a life; its exit code."""
@@ -186,11 +193,13 @@ class World(Household):
             program.wait()
             raise StageError(f"{name} did not end: {self.log(name)[-800:]}") from None
         if name == "collect":
-            self._end_life(polite=code == 0)
+            self._end_life(self._deaths.of(program), polite=code == 0)
         return code
 
     def stop(self, name: str) -> None:
         """Ends a program politely."""
+        if self._is_alive(name) and name == "collect":
+            self.lives[-1].told_ms = _now_ms()
         self.programs[name].send_signal(signal.SIGCONT)
         self.programs[name].send_signal(signal.SIGTERM)
         code = self.buried(name)
@@ -200,9 +209,7 @@ class World(Household):
     def mend(self) -> None:
         """Starts again what ended by itself, as a service manager does."""
         for name in self.gateway_programs:
-            program = self.programs.get(name)
-            if program is not None and program.poll() is not None:
-                self.mended[name] += 1
+            if name in self.programs and not self._is_alive(name):
                 self.buried(name)
             if name not in self.programs:
                 self.start_collect() if name == "collect" else self.start_uplink()
@@ -214,9 +221,7 @@ class World(Household):
             (f"broker-{recipient}", self.start_broker),
             (f"backend-{recipient}", self.start_backend),
         ):
-            program = self.programs.get(name)
-            if program is not None and program.poll() is not None:
-                self.mended[name] += 1
+            if name in self.programs and not self._is_alive(name):
                 self.buried(name)
             if name not in self.programs:
                 start(recipient)
@@ -231,22 +236,6 @@ class World(Household):
         agent = self.gateway / "agent.toml"
         text = agent.read_text()
         agent.write_text(text.replace('trust = "system"', 'trust = "synchronised"'))
-
-    def forget_time(self) -> None:
-        """The clock stands at the beginning of 1970, and nobody vouches for it."""
-        (self.machine / _SYNCHRONISED).unlink(missing_ok=True)
-        self.set_clock(60_000 - int(time.time() * 1000))
-
-    def learn_time(self) -> None:
-        """A time service sets the clock, and says so."""
-        self.set_clock(0)
-        (self.machine / _SYNCHRONISED).touch()
-
-    def set_clock(self, shift_ms: int) -> None:
-        """Sets the gateway's wall clock to so much ahead of ours, or behind."""
-        assert self.clock is not None
-        with self.clock.open("r+b") as file:  # never truncated: programs have it mapped
-            file.write(shift_ms.to_bytes(8, "little", signed=True))
 
     # What is there.
 
@@ -280,20 +269,46 @@ class World(Household):
         agent.write_text(text.split("[[device]]")[0])
         self._launch("collect", "run" if self.together else "collect", ())
         self._reaches("nothing waits any more", self.is_drained)
+        for name in self.programs:
+            self._is_alive(name)
         self.programs["collect"].send_signal(signal.SIGTERM)
         if (code := self.programs.pop("collect").wait(30)) != 0:
             self.wrong.append(f"collect ended with {code}: {self.log('collect')[-500:]}")
         agent.write_text(text)
 
-    def judge(self, *, timed: bool = True) -> dict[str, Judgement]:
-        """Asks the oracle about each flow."""
+    def judge(self) -> dict[str, Judgement]:
+        """Asks the oracle about each flow, and each backend whether it says the same."""
+        steps = tuple(self.timepiece.steps) if self.timepiece else ()
+        history = History(self.lives, self._yeses, self.commit_s * 1_000, steps)
         found = {}
         for flow, recipient in FLOWS.items():
             stored = read(self.backend_directory(recipient), flow, ATTRIBUTE)
-            found[flow] = judge(stored, self.lives, timed=timed)
+            found[flow] = judge(stored, history)
             if stored.refused:
                 found[flow].complain(f"{stored.refused} messages in quarantine")
+            for sentence in self._shown(recipient, flow, history):
+                found[flow].complain(sentence)
         return found
+
+    def _shown(self, recipient: str, flow: str, history: History) -> list[str]:
+        """What a recipient's own report of gaps says that it must not."""
+        try:
+            rows = self.show(recipient, "gaps", "--flow", flow)
+        except StageError as exc:
+            return [f"show gaps: {exc}"]
+        causes = {None, *(CAUSES[cause] for cause in history.causes)}
+        states = {
+            "complete",
+            "declared",
+            "open",
+            "unknown",
+            *(["undated"] if history.steps else []),
+        }
+        return [
+            f"show gaps: {row}"
+            for row in rows
+            if row["cause"] not in causes or row["state"] not in states
+        ]
 
     def _reaches(self, what: str, claim: Callable[[], bool]) -> None:
         try:
@@ -319,17 +334,16 @@ class World(Household):
         rows = (f"{1_700_000_000_000 + at * STEP_MS},{first + at}" for at in range(_ROWS))
         (self.root / "numbers.csv").write_text("\n".join(("time,number", *rows)) + "\n")
 
-    def _end_life(self, *, polite: bool) -> None:
-        at_work_ms = (time.monotonic() - self._answered) * 1000 if self._answered else 0.0
-        least = max(0, int((at_work_ms - _LATE_MS) // STEP_MS))
-        now_ms = int(time.time() * 1000)
-        self.lives[-1] = dataclasses.replace(
-            self.lives[-1], ended_ms=now_ms, polite=polite, least=least
-        )
+    def _end_life(self, ended_ms: int, *, polite: bool) -> None:
+        life = self.lives[-1]
+        at_work_ms = ended_ms - life.answered_ms if life.answered_ms else 0
+        life.least = max(0, (at_work_ms - _LATE_MS) // STEP_MS)
+        life.ended_ms, life.polite = ended_ms, polite
 
     def explain(self, end: str, *causes: int) -> None:
         """Notes what ended the present life, and of which causes gaps may be because of it."""
-        self.lives[-1] = dataclasses.replace(self.lives[-1], end=end, explains=frozenset(causes))
+        self.lives[-1].end = end
+        self.lives[-1].explains |= frozenset(causes)
 
     def ask(self, verb: str) -> dict[str, Any]:
         """Asks the running agent."""
@@ -349,9 +363,9 @@ class World(Household):
     def _run_program(self, name: str, verb: str, words: list[str], under: Sequence[str]) -> None:
         side = "backend" if name.startswith("backend") else "gateway"
         environment = os.environ | {"FAULTS_DEATH": str(self.death(name))}
-        if self.clock is not None and side == "gateway":
-            environment["FAULTS_CLOCK"] = str(self.clock)
-            environment["FAULTS_ROOT"] = str(self.machine)
+        if self.timepiece is not None and side == "gateway":
+            environment["FAULTS_CLOCK"] = str(self.timepiece.shift)
+            environment["FAULTS_ROOT"] = str(self.timepiece.machine)
         line = [*under, sys.executable, "-m", "tests.faults.launch", side, verb, *words]
         logs = self.root / "logs"
         logs.mkdir(exist_ok=True)
@@ -359,3 +373,10 @@ class World(Household):
             self.programs[name] = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPO, env=environment
             )
+        self._deaths.watch(self.programs[name])
+        if under:
+            self._traced.add(self.programs[name].pid)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

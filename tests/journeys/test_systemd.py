@@ -322,7 +322,8 @@ def test_what_is_read_is_held_until_the_wait_for_a_time_service_has_an_end(
         machine.types("touch", "/run/reached")
         wait_until(lambda: Witness.SERVICE.value in clock(), "the clock is trusted")
         assert machine.is_active("chrony-wait")
-        gateway.more_arrives(FLOW)
+        held = gateway.unstored()
+        wait_until(lambda: held <= set(gateway.custody()), "what was held is stored")
     finally:
         agent.write_text(before)
         machine.types("systemctl", "restart", COLLECT)

@@ -69,6 +69,11 @@ class GapCause(enum.IntEnum):
     BOOT = 11
     """Nothing is missing: the stream counts from its boot, which began between first and last."""
 
+    @property
+    def is_hole(self) -> bool:
+        """Whether it says that something is missing; the others tell of a stream alone."""
+        return self not in {GapCause.ENDED, GapCause.BOOT}
+
 
 class Gap(msgspec.Struct, frozen=True):
     """One declared hole in a flow, or the end of one of its streams, or the boot it counts from.

@@ -24,7 +24,7 @@ from typing import Final
 from assent.backend.report import Json, Report, shown_time
 from assent.backend.store import Store
 from assent.backend.store.completeness import Chain, Day, Hole, judge
-from assent.backend.store.hearing import Rhythm, State, rhythm
+from assent.backend.store.hearing import State, rhythm
 
 # Where the hole has numbers: its stream, the first missing one, and the one after the last.
 _NUMBERS: Final = ("stream", "first", "next")
@@ -33,7 +33,7 @@ _HEAD: Final = (
     *_NUMBERS,
     *("heard", "gateway_heard"),
 )
-_COMPLETE: Final = Hole(None, (None, None), also=State.COMPLETE)
+_COMPLETE: Final = Hole(State.COMPLETE, (None, None))
 
 # What rows of one line have in common besides that each goes on where the one before ends.
 _SAME: Final = ("state", "cause", *_NUMBERS)
@@ -54,16 +54,16 @@ def gaps(store: Store, flow: str | None, now_ms: int, ages: Mapping[str, int]) -
         ages: for how long a batch stays open at most, in ms, by flow, as published.
     """
     names = sorted({flow} if flow else store.readings.names())
-    known = {name: rhythm(store.readings.terms(name), ages.get(name)) for name in names}
+    rhythms = {name: rhythm(store.readings.terms(name), ages.get(name)) for name in names}
     rows: list[_Row] = []
     doubtful = False
     seen: dict[str, set[str]] = {}
     with store.chains.at_once():
         kept = store.readings.counted()
-        for chain in store.chains.all(flow, lambda name: known.get(name, Rhythm()), kept):
-            times = known.get(chain.flow, Rhythm())
-            judged = judge(chain, times, now_ms)
-            doubtful = doubtful or any(_is_doubtful(one, times, now_ms) for one in _all(judged))
+        for chain in store.chains.all(flow, rhythms, kept):
+            judged = judge(chain, now_ms)
+            keep_ms = chain.rhythm.recipient_ms
+            doubtful = doubtful or any(_is_doubtful(one, keep_ms, now_ms) for one in _all(judged))
             rows += _rows(chain, judged)
             seen.setdefault(chain.mailbox, set()).add(chain.flow)
         rows += _never(store, names, seen)
@@ -80,11 +80,11 @@ def _all(judged: Iterable[Day]) -> Iterator[Hole]:
     return itertools.chain.from_iterable(day.holes for day in judged)
 
 
-def _is_doubtful(hole: Hole, times: Rhythm, now_ms: int) -> bool:
+def _is_doubtful(hole: Hole, keep_ms: int | None, now_ms: int) -> bool:
     if hole.state not in {State.UNEXPLAINED, State.GONE}:
         return False
     # What is older than anybody may keep is nobody's loss; what explained it is gone, too.
-    until, keep_ms = hole.span[1], times.recipient_ms
+    until = hole.span[1]
     return until is None or keep_ms is None or until > now_ms - keep_ms + _GRACE_MS
 
 
@@ -117,7 +117,7 @@ def _never(store: Store, flows: Iterable[str], seen: Mapping[str, set[str]]) -> 
         here = seen.get(gateway.mailbox, set())
         for flow in flows:
             if flow not in here:
-                hole = Hole(None, (gateway.admitted_ms, None), also=State.NEVER)
+                hole = Hole(State.NEVER, (gateway.admitted_ms, None))
                 key: _Row = {"mailbox": gateway.mailbox, "flow": flow, "day": None}
                 heard = _time(store.chains.met(gateway.mailbox))
                 yield {**key, **_hole(hole), "heard": None, "gateway_heard": heard}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from assent.backend.ingest import judge
 from assent.backend.store import Store, Taken
 from assent.backend.store.completeness import Day, Hole, days, holes
+from assent.backend.store.hearing import State
 from assent.columns import Column, Kind, Table
 from assent.cosekey import SealPrivateKey
 from assent.envelope import Gap, GapCause
@@ -176,8 +177,10 @@ def test_the_word_about_a_boot_is_no_hole(store: Store) -> None:
 
 def test_days_are_cut_at_midnight_and_count_readings_once() -> None:
     midnight = START_MS + DAY_MS
-    hole = Hole(GapCause.SILENT, (midnight - 1_000, midnight + DAY_MS), 7)
-    found = days([hole, Hole(None, (None, None))], (START_MS - DAY_MS, midnight + 2 * DAY_MS - 1))
+    span = (midnight - 1_000, midnight + DAY_MS)
+    hole = Hole(State.DECLARED, span, 7, cause=GapCause.SILENT)
+    undated = Hole(State.UNDATED, (None, None))
+    found = days([hole, undated], (START_MS - DAY_MS, midnight + 2 * DAY_MS - 1))
     first = dt.date(2026, 11, 21)
     assert [(one.day, [part.readings for part in one.holes]) for one in found] == [
         (first, []),
@@ -189,7 +192,7 @@ def test_days_are_cut_at_midnight_and_count_readings_once() -> None:
     assert found[1].holes[0].span == (midnight - 1_000, midnight)
     assert found[2] == Day(
         first + dt.timedelta(2),
-        (Hole(GapCause.SILENT, (midnight, midnight + DAY_MS)),),
+        (Hole(State.DECLARED, (midnight, midnight + DAY_MS), cause=GapCause.SILENT),),
     )
 
 
@@ -237,8 +240,8 @@ def test_whatever_is_lost_and_declared_the_holes_are_what_plain_rules_say(
     draw.shuffle(taken)
     with tempfile.TemporaryDirectory() as directory:
         store = Store(Path(directory))
-        for one in taken:
-            store.put([one])
+        for arrived in taken:
+            store.put([arrived])
         found = [hole for chain in store.chains.all() for hole in holes(chain)]
         store.close()
     _compare(found, fates, set(came), heard)

@@ -16,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
 from assent.backend.store.completeness import Chain, Span, Strand
 from assent.backend.store.custody import read_ranges
@@ -28,7 +30,7 @@ from assent.cosekey import decode_verifying_key
 from assent.envelope import Gap, GapCause
 from assent.errors import StoreError
 
-_UNKNOWN = Rhythm()
+_NONE: Final[Mapping[str, Rhythm]] = MappingProxyType({})
 
 
 class Chains:
@@ -59,14 +61,14 @@ class Chains:
     def all(
         self,
         flow: str | None = None,
-        rhythm: Callable[[str], Rhythm] = lambda _flow: _UNKNOWN,
+        rhythms: Mapping[str, Rhythm] = _NONE,
         kept: Mapping[bytes, int] | None = None,
     ) -> Iterator[Chain]:
         """Gives the flows of all gateways; to be read within `at_once`.
 
         Args:
             flow: only this one, or None for all.
-            rhythm: tells what is known of a flow's times.
+            rhythms: what is known of the flows' times, by flow.
             kept: how many readings of each batch are in the data, counted within the same block;
                 None to take them as they came.
 
@@ -80,7 +82,7 @@ class Chains:
         for mailbox, name, signer in sorted(
             (mailboxes.get(signer, signer.hex()[:32]), name, signer) for name, signer in found
         ):
-            yield self._chain(mailbox, (signer, name), rhythm(name), kept)
+            yield self._chain(mailbox, (signer, name), rhythms.get(name, Rhythm()), kept)
 
     def _mailboxes(self) -> dict[bytes, str]:
         """The mailboxes of signers; those of whom nothing is in custody are known by their key."""
@@ -114,7 +116,7 @@ class Chains:
             span=muster.span,
             heard_ms=heard_ms,
             met_ms=self.met(mailbox),
-            late_ms=rhythm.late_ms,
+            rhythm=rhythm,
             apart=tuple(muster.apart(strands, between.span)),
         )
 

@@ -34,8 +34,6 @@ Span = tuple[int | None, int | None]
 """Since when and until when, in ms since 1970 UTC, as far as that is known."""
 
 _DAY_MS: Final = 86_400_000
-# What travels as a gap and tells of a stream.
-_NO_HOLES: Final = frozenset({GapCause.ENDED, GapCause.BOOT})
 _NOTHING: Final = Position()
 
 
@@ -85,27 +83,20 @@ class Hole:
     """Something that is missing, or not proven.
 
     Attributes:
-        cause: why, or None when nothing explains it.
+        state: what is said of its time.
         span: since when and until when.
         readings: how many; None when that is not known or not said.
         stream: where, when it had numbers.
         numbers: the missing numbers (first, next); the next is None where the end was not told.
-        also: what it is where it is neither declared nor unexplained.
+        cause: why, where it is declared; else None.
     """
 
-    cause: GapCause | None
+    state: State
     span: Span
     readings: int | None = None
     stream: int | None = None
     numbers: tuple[int, int | None] | None = None
-    also: State | None = None
-
-    @property
-    def state(self) -> State:
-        """What is said of its time."""
-        if self.also is not None:
-            return self.also
-        return State.UNEXPLAINED if self.cause is None else State.DECLARED
+    cause: GapCause | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,7 +113,7 @@ class Chain:
         span: the first instant that is stored, and the last that is proven.
         heard_ms: when something of it arrived last.
         met_ms: when anything of its gateway did.
-        late_ms: so much earlier than what is stored before them missing readings may be.
+        rhythm: what is known of the flow's times.
         apart: what came and is gone, and what has no date.
     """
 
@@ -135,7 +126,7 @@ class Chain:
     span: Span
     heard_ms: int | None
     met_ms: int | None
-    late_ms: int = 0
+    rhythm: Rhythm
     apart: tuple[Hole, ...] = ()
 
     @property
@@ -168,7 +159,7 @@ def holes(chain: Chain) -> list[Hole]:
     Returns:
         What is explained first, then what nothing explains.
     """
-    told = sorted((gap for gap in chain.gaps if gap.cause not in _NO_HOLES), key=_place)
+    told = sorted((gap for gap in chain.gaps if gap.cause.is_hole), key=_place)
     found = [hole for gap in told for hole in _declared(chain, gap)]
     explained: dict[int, list[Range]] = {}
     for gap in chain.gaps:
@@ -214,12 +205,11 @@ def days(found: Iterable[Hole], span: Span) -> list[Day]:
     return [Day(day, tuple(by_day[day])) for day in known] + rest
 
 
-def judge(chain: Chain, rhythm: Rhythm, now_ms: int) -> list[Day]:
+def judge(chain: Chain, now_ms: int) -> list[Day]:
     """Judges every day of a flow, up to now.
 
     Args:
         chain: the flow, as its gateway sent it.
-        rhythm: of the flow.
         now_ms: now, by the clock of this machine.
 
     Returns:
@@ -227,10 +217,9 @@ def judge(chain: Chain, rhythm: Rhythm, now_ms: int) -> list[Day]:
     """
     _, known_ms = chain.span
     if chain.has_ended:
-        rest = Hole(None, (known_ms, None), also=State.ENDED)
+        rest = Hole(State.ENDED, (known_ms, None))
     else:
-        state, span = since_then(rhythm, known_ms, chain.heard_ms, now_ms)
-        rest = Hole(None, span, also=state)
+        rest = Hole(*since_then(chain.rhythm, known_ms, chain.heard_ms, now_ms))
     # What has arrived is past, whatever the clock here was set back to.
     latest_ms = max(now_ms, chain.heard_ms or now_ms)
     return days([*(_until(hole, latest_ms) for hole in holes(chain)), rest], chain.span)
@@ -249,14 +238,15 @@ def _place(gap: Gap) -> tuple[int, int, int]:
 def _declared(chain: Chain, gap: Gap) -> Iterator[Hole]:
     span = (gap.first_ms, gap.last_ms)
     if gap.begin == gap.end:
-        yield Hole(gap.cause, span, gap.readings or None)
+        yield Hole(State.DECLARED, span, gap.readings or None, cause=gap.cause)
         return
     strand = chain.strands.get(gap.stream, Strand())
     missing = strand.lacks(gap.begin, gap.end)
     if missing:
         arrived = chain.held(gap.stream, (gap.begin, gap.end))
         readings = max(0, gap.readings - arrived) if gap.readings else None
-        yield Hole(gap.cause, span, readings, gap.stream, (missing[0][0], missing[-1][1]))
+        numbers = (missing[0][0], missing[-1][1])
+        yield Hole(State.DECLARED, span, readings, gap.stream, numbers, gap.cause)
 
 
 def _unexplained(
@@ -264,10 +254,11 @@ def _unexplained(
 ) -> Iterator[Hole]:
     end = strand.following if strand.end is None else strand.end
     for missing in _without(strand.lacks(0, end), explained):
-        yield Hole(None, chain.around(stream, missing), None, stream, missing)
+        span = chain.around(stream, missing)
+        yield Hole(State.UNEXPLAINED, span, None, stream, missing)
     if strand.following > end and not _is_lost(chain, stream, strand):
         # More came than its gateway says it ever gave: that was an old copy of it.
-        yield Hole(None, (strand.last_ms, None), None, stream, (end, None))
+        yield Hole(State.UNEXPLAINED, (strand.last_ms, None), None, stream, (end, None))
 
 
 def _without(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
@@ -292,8 +283,9 @@ def _endless(chain: Chain, taken: set[int]) -> Iterator[Hole]:
     for at, (last_ms, _, stream) in enumerate(endless[:-1]):
         if stream not in taken and not _is_lost(chain, stream, chain.strands[stream]):
             until = endless[at + 1][1]
-            span = (last_ms - chain.late_ms, max(last_ms, until))
-            yield Hole(None, span, None, stream, (chain.strands[stream].following, None))
+            span = (last_ms - chain.rhythm.late_ms, max(last_ms, until))
+            numbers = (chain.strands[stream].following, None)
+            yield Hole(State.UNEXPLAINED, span, None, stream, numbers)
 
 
 def _cut(hole: Hole) -> Iterator[tuple[dt.date | None, Hole]]:

@@ -33,8 +33,6 @@ from assent.header import GapCause, gap_fields
 MAX_QUARANTINED: Final = 10_000
 MAX_QUARANTINED_BYTES: Final = 64_000_000
 
-_NO_HOLES: Final = frozenset({GapCause.ENDED, GapCause.BOOT})
-
 # What older stores lack.
 _LATER: Final = {
     "custody": {"first_ms", "last_ms"},
@@ -225,7 +223,7 @@ class Custody:
     def keep(self, kept: Kept, position: Position) -> None:
         """Takes a batch into custody, and its stream to a new position."""
         header, stream = kept.header, _stream(kept.header.stream)
-        gaps = [gap_fields(one) for one in header.gaps if one.cause not in _NO_HOLES]
+        gaps = [gap_fields(one) for one in header.gaps if one.cause.is_hole]
         self._end(kept)
         self._db.execute(
             "INSERT INTO custody VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",

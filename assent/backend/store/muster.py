@@ -39,7 +39,6 @@ class Muster:
 
     Attributes:
         spans: the first and the last instant of each stream that has any.
-        span: the first instant of the flow, and the last that is proven.
         heard_ms: when something of it arrived last.
     """
 
@@ -82,7 +81,7 @@ class Muster:
             missing = 0 if kept is None or waits else readings - kept.get(reference, 0)
             if missing > 0:
                 numbers = (sequence, sequence + 1)
-                self._lack(Hole(None, span, missing, stream, numbers, State.GONE))
+                self._lack(Hole(State.GONE, span, missing, stream, numbers))
             self.heard_ms = max(times[2], self.heard_ms or 0)
 
     @property
@@ -106,10 +105,10 @@ class Muster:
             here = Strand(Position(0, tuple(self._here.get(stream, ()))))
             for first, following in strand.position.stored:
                 for gone in here.lacks(first, following):
-                    yield Hole(None, around(stream, gone), None, stream, gone, State.GONE)
+                    yield Hole(State.GONE, around(stream, gone), None, stream, gone)
         yield from self._short
         if self._undated:
-            yield Hole(None, (None, None), self._undated, also=State.UNDATED)
+            yield Hole(State.UNDATED, (None, None), self._undated)
 
     def _present(self, stream: int, sequence: int) -> None:
         here = self._here.setdefault(stream, [])

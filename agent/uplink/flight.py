@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 from agent.spool import Lease, Spool
 from agent.uplink.connection import Connection
 from agent.uplink.events import Confirmed
-from agent.uplink.protocol import BYTES_IN_FLIGHT, WINDOW, Backoff, Pace, Verdict, judge
+from agent.uplink.protocol import BYTES_IN_FLIGHT, WINDOW, Backoff, Pace, Receipt, receipt_of
 from agent.uplink.world import World
 
 # Seconds a note of deliveries may wait to share a transaction with the next ones.
@@ -219,8 +219,8 @@ class Flight:
         key, self._confirmed_s = flown.id, now
         self._bytes -= flown.size
         self._struck.pop(key, None)
-        verdict = judge(event.reason)
-        if verdict is Verdict.ARRIVED:
+        receipt = receipt_of(event.reason)
+        if receipt is Receipt.ARRIVED:
             if not self._done:
                 self._done_since = now
             self._done.append(key)
@@ -233,7 +233,7 @@ class Flight:
         self._dry = False
         if self.taking is Taking.FREE or now >= self._hold_until:
             self._hold_until = now + self._hold.failed()
-        self.taking = Taking.NOBODY if verdict is Verdict.NOBODY else Taking.REFUSED
+        self.taking = Taking.NOBODY if receipt is Receipt.NOBODY else Taking.REFUSED
 
     def note_if_due(self, now: float) -> None:
         """Writes deliveries down when there is nothing to wait for any more."""

@@ -58,7 +58,7 @@ class Version(enum.Enum):
         return Version.V311 if self is Version.V5 else Version.V5
 
 
-class Verdict(enum.Enum):
+class Receipt(enum.Enum):
     """What a PUBACK says."""
 
     ARRIVED = "arrived"
@@ -108,7 +108,7 @@ def needs_a_person(reason: int) -> bool:
     return reason in _NEEDS_A_PERSON
 
 
-def judge(reason: int) -> Verdict:
+def receipt_of(reason: int) -> Receipt:
     """Says what the reason code of a PUBACK means for the message.
 
     On 3.1.1 there is none, and a topic that is refused looks like success; there only the backend's
@@ -121,8 +121,8 @@ def judge(reason: int) -> Verdict:
         Whether it arrived at the broker, and if not, why.
     """
     if reason == Reason.NO_MATCHING_SUBSCRIBERS:
-        return Verdict.NOBODY
-    return Verdict.REFUSED if reason >= Reason.ERROR else Verdict.ARRIVED
+        return Receipt.NOBODY
+    return Receipt.REFUSED if reason >= Reason.ERROR else Receipt.ARRIVED
 
 
 def window(receive_maximum: int | None) -> int:

@@ -16,16 +16,16 @@ from agent.uplink.protocol import (
     WINDOW,
     Backoff,
     Pace,
-    Verdict,
+    Receipt,
     Version,
     address,
     ceiling_s,
-    judge,
     keepalive,
     largest_message,
     needs_a_person,
     next_version,
     ping_after_s,
+    receipt_of,
     silence_s,
     window,
 )
@@ -46,15 +46,15 @@ def test_the_window_is_the_smaller_of_ours_and_the_brokers(
 
 
 @pytest.mark.parametrize(
-    ("reason", "verdict"),
+    ("reason", "receipt"),
     [
-        (0x00, Verdict.ARRIVED),
-        (0x10, Verdict.NOBODY),
-        (0x80, Verdict.REFUSED),
-        (0x83, Verdict.REFUSED),
-        (0x87, Verdict.REFUSED),
-        (0x97, Verdict.REFUSED),
-        (0xFF, Verdict.REFUSED),
+        (0x00, Receipt.ARRIVED),
+        (0x10, Receipt.NOBODY),
+        (0x80, Receipt.REFUSED),
+        (0x83, Receipt.REFUSED),
+        (0x87, Receipt.REFUSED),
+        (0x97, Receipt.REFUSED),
+        (0xFF, Receipt.REFUSED),
     ],
     ids=[
         "success",
@@ -66,9 +66,9 @@ def test_the_window_is_the_smaller_of_ours_and_the_brokers(
         "a code nobody has defined",
     ],
 )
-def test_a_puback_means_delivered_only_when_it_says_success(reason: int, verdict: Verdict) -> None:
+def test_a_puback_means_delivered_only_when_it_says_success(reason: int, receipt: Receipt) -> None:
     """Trap 5: reason 0x10 is below the errors, and no success."""
-    assert judge(reason) is verdict
+    assert receipt_of(reason) is receipt
 
 
 @given(st.integers(1, 200_000))

@@ -11,6 +11,9 @@ Law:
     it after another crash;
   - each flow that was running declares a gap: from what the journal held last to now. While nobody
     knows the time it lies in the spool, so that another end loses nothing of it.
+
+Limits: a device that gives nothing for longer than `_EDGE_MS` after a start, and for less than its
+`fresh`, is told of by nobody (`silence`); after an orderly end neither.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ from assent.header import GapCause
 from assent.policy.model import Policy
 from firmware_bridge.sample import Instant
 
-# A reading may stand at the door for a moment before a lane has it, and a device takes a moment to
-# be opened again; instants leave as whole seconds.
+# A reading may stand at the door for a moment before a lane has it, and most devices take a moment
+# to be opened again; instants leave as whole seconds.
 _EDGE_MS: Final = 2_000
 
 log = logging.getLogger(__name__)

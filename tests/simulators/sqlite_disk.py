@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk under SQLite and under the names of its files: what may lie there when the power goes.
+
+A file system of SQLite's own (sqlite3_vfs) is laid over the machine's. It passes everything on, and
+notes each write, cut, sync, making, renaming and removal of a file in one directory. From these
+notes `left_at` gives the files as another process finds them when this one died before any of the
+steps; or, when the power went with it, with any sectors missing that were not synced.
+
+Standards: sqlite.org/c3ref/vfs.html, sqlite.org/c3ref/io_methods.html.
+Limits: names are on the disk at once. Sectors of 512 bytes are written whole or not at all. The index
+of the log (-shm) does not outlive a process. One directory at a time.
+"""
+
+from __future__ import annotations
+
+import _sqlite3
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+SECTOR: Final = 512
+_OK: Final = 0
+
+_WORDS = "Close Read Write Truncate Sync FileSize Lock Unlock CheckReservedLock FileControl"
+_WORDS += " SectorSize DeviceCharacteristics ShmMap ShmLock ShmBarrier ShmUnmap Fetch Unfetch"
+
+
+class _Methods(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_int), *((one, ctypes.c_void_p) for one in _WORDS.split())]
+
+
+class _File(ctypes.Structure):
+    _fields_ = [("methods", ctypes.POINTER(_Methods))]
+
+
+class _Vfs(ctypes.Structure):
+    _fields_ = [
+        ("version", ctypes.c_int),
+        ("file_size", ctypes.c_int),
+        ("path_size", ctypes.c_int),
+        ("next", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("Open", ctypes.c_void_p),
+        ("Delete", ctypes.c_void_p),
+        ("rest", ctypes.c_void_p * 14),
+    ]
+
+
+_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+_OPEN = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER)
+_DELETE = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT)
+_WRITE = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT, _LONG)
+_TRUNCATE = ctypes.CFUNCTYPE(_INT, _POINTER, _LONG)
+_SYNC = ctypes.CFUNCTYPE(_INT, _POINTER, _INT)
+
+
+class Step(NamedTuple):
+    """One thing that is done to a file.
+
+    Attributes:
+        kind: write, cut, sync, make, rename or remove.
+        name: of the file.
+        at: where it is written, or how long it is then.
+        data: what is written.
+        other: its new name.
+    """
+
+    kind: str
+    name: str
+    at: int = 0
+    data: bytes = b""
+    other: str = ""
+
+
+class Stored:
+    """A file: what is synced, and what came since."""
+
+    def __init__(self, synced: bytes = b"", pending: tuple[Step, ...] = ()) -> None:
+        self.synced = synced
+        self.pending = pending
+
+    def whole(self) -> bytes:
+        """As every process sees it."""
+        data = bytearray(self.synced)
+        for step in self.pending:
+            _apply(data, step)
+        return bytes(data)
+
+    def torn(self, is_lost: Callable[[], bool]) -> bytes:
+        """As it may lie there when the power went: cuts up to some moment, writes by sectors."""
+        data = bytearray(self.synced)
+        for step in self.pending:
+            if step.kind == "cut" and is_lost():
+                break
+            for part in _sectors(step) if step.kind == "write" else [step]:
+                if part.kind == "cut" or not is_lost():
+                    _apply(data, part)
+        return bytes(data)
+
+
+class SqliteDisk:
+    """What is done in one directory from now on; `close` ends it.
+
+    Args:
+        directory: the directory; the files in it count as synced.
+
+    Attributes:
+        steps: what was done since `mark`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.steps: list[Step] = []
+        self._files = {
+            file.name: Stored(file.read_bytes())
+            for file in directory.iterdir()
+            if file.is_file() and _counts(file.name)
+        }
+        self._marked = self._copied()
+        _watch(self)
+
+    def close(self) -> None:
+        """Gives SQLite its own file system back."""
+        _unwatch(self)
+
+    def note(self, path: str, kind: str, **told: Any) -> None:
+        """Notes a step, where it is one of a file that counts."""
+        directory, name = os.path.split(path)
+        if directory == str(self.directory) and _counts(name):
+            step = Step(kind, name, **told)
+            self.steps.append(step)
+            _do(self._files, step)
+
+    def mark(self) -> None:
+        """Forgets the steps so far."""
+        self._marked, self.steps = self._copied(), []
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether a power cut would lose nothing now."""
+        return not any(file.pending for file in self._files.values())
+
+    def left_at(self, step: int, is_lost: Callable[[], bool] | None = None) -> dict[str, bytes]:
+        """Gives the files as they lie there when the process died before a step since `mark`.
+
+        Args:
+            step: its number; of all steps, or more, when it died after them.
+            is_lost: asked of each sector that was not synced when the power went; None where it
+                did not go.
+        """
+        files = {name: Stored(one.synced, one.pending) for name, one in self._marked.items()}
+        for one in self.steps[:step]:
+            _do(files, one)
+        return {
+            name: file.whole() if is_lost is None else file.torn(is_lost)
+            for name, file in files.items()
+        }
+
+    def _copied(self) -> dict[str, Stored]:
+        return {name: Stored(one.synced, one.pending) for name, one in self._files.items()}
+
+
+def _counts(name: str) -> bool:
+    return not name.endswith(("-shm", ".bell"))
+
+
+def _do(files: dict[str, Stored], step: Step) -> None:
+    match step.kind:
+        case "make":
+            files.setdefault(step.name, Stored())
+        case "remove":
+            files.pop(step.name, None)
+        case "rename":
+            files[step.other] = files.pop(step.name)
+        case "sync":
+            files[step.name] = Stored(files[step.name].whole())
+        case _:
+            file = files.setdefault(step.name, Stored())
+            file.pending = (*file.pending, step)
+
+
+def _apply(data: bytearray, step: Step) -> None:
+    if step.kind == "cut":
+        del data[step.at :]
+        return
+    data.extend(bytes(max(0, step.at - len(data))))
+    data[step.at : step.at + len(step.data)] = step.data
+
+
+def _sectors(step: Step) -> Iterator[Step]:
+    begin, end = step.at, step.at + len(step.data)
+    while begin < end:
+        to = min(end, (begin // SECTOR + 1) * SECTOR)
+        yield step._replace(at=begin, data=step.data[begin - step.at : to - step.at])
+        begin = to
+
+
+# SQLite's side.
+
+_library = ctypes.CDLL(_sqlite3.__file__)
+IS_THERE: Final = hasattr(_library, "sqlite3_vfs_find")
+"""Whether this Python's SQLite is a library of its own, which can be given a file system."""
+
+_disk: SqliteDisk | None = None
+_patch: pytest.MonkeyPatch | None = None
+_names: dict[int, str] = {}
+_kept: list[Any] = []  # what SQLite holds pointers to
+_over: _Vfs | None = None
+_under: Any = None
+
+
+def _told(path: str, kind: str, **told: Any) -> None:
+    if _disk is not None:
+        _disk.note(path, kind, **told)
+
+
+def _laid_over() -> _Vfs:
+    """The file system that notes; made once, because open files hold pointers into it."""
+    global _over, _under  # noqa: PLW0603 - SQLite's list of file systems is one per process
+    if _over is not None:
+        return _over
+    _library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
+    _under = _library.sqlite3_vfs_find(None)
+    over = _Vfs.from_buffer_copy(_under.contents)
+    over.name = b"noted"
+    open_below, delete_below = _OPEN(over.Open), _DELETE(over.Delete)
+    tables: dict[int, _Methods] = {}
+
+    def open_(vfs: int, name: int | None, file: int, flags: int, out: int | None) -> int:
+        path = "" if name is None else ctypes.string_at(name).decode()
+        is_new = bool(path) and not Path(path).exists()
+        code = open_below(vfs, name, file, flags, out)
+        if code == _OK:
+            opened = _File.from_address(file)
+            below = opened.methods.contents
+            address = ctypes.addressof(below)
+            if address not in tables:
+                tables[address] = _noting(below)
+            opened.methods = ctypes.pointer(tables[address])
+            _names[file] = path
+            if is_new:
+                _told(path, "make")
+        return code
+
+    def delete(vfs: int, name: int, sync: int) -> int:
+        code = delete_below(vfs, name, sync)
+        if code == _OK:
+            _told(ctypes.string_at(name).decode(), "remove")
+        return code
+
+    over.Open = _held(_OPEN(open_))
+    over.Delete = _held(_DELETE(delete))
+    _over = over
+    return over
+
+
+def _noting(below: _Methods) -> _Methods:
+    write_below, cut_below = _WRITE(below.Write), _TRUNCATE(below.Truncate)
+    sync_below = _SYNC(below.Sync)
+
+    def write(file: int, data: int, size: int, at: int) -> int:
+        code = write_below(file, data, size, at)
+        if code == _OK:
+            _told(_names[file], "write", at=at, data=ctypes.string_at(data, size))
+        return code
+
+    def cut(file: int, size: int) -> int:
+        code = cut_below(file, size)
+        if code == _OK:
+            _told(_names[file], "cut", at=size)
+        return code
+
+    def sync(file: int, flags: int) -> int:
+        code = sync_below(file, flags)
+        if code == _OK:
+            _told(_names[file], "sync")
+        return code
+
+    table = _Methods.from_buffer_copy(below)
+    table.Write, table.Truncate = _held(_WRITE(write)), _held(_TRUNCATE(cut))
+    table.Sync = _held(_SYNC(sync))
+    return table
+
+
+def _held(function: Any) -> int:
+    _kept.append(function)
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _watch(disk: SqliteDisk) -> None:
+    global _disk, _patch  # noqa: PLW0603 - as above
+    assert _disk is None, "another disk is noted"
+    _library.sqlite3_vfs_register(ctypes.byref(_laid_over()), 1)
+    _disk = disk
+    _patch = pytest.MonkeyPatch()
+    for name, kind in (("unlink", "remove"), ("rename", "rename"), ("open", "make")):
+        _patch.setattr(os, name, _noted(getattr(os, name), kind))
+
+
+def _unwatch(disk: SqliteDisk) -> None:
+    global _disk  # noqa: PLW0603 - as above
+    if _disk is disk:
+        _disk = None
+        assert _patch is not None
+        _patch.undo()
+        _library.sqlite3_vfs_register(_under, 1)
+
+
+def _noted(original: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    def call(path: Any, *args: Any, **named: Any) -> Any:
+        result = original(path, *args, **named)
+        if kind == "rename":
+            _told(str(path), kind, other=Path(args[0]).name)
+        elif kind == "remove" or (args and args[0] & os.O_CREAT):
+            _told(str(path), kind)
+        return result
+
+    return call

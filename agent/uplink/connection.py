@@ -83,17 +83,13 @@ class Connection:
         self._down = down_topic(target.mailbox)
         self._client = self._make()
         self._abandoned = False
-        self._dialled = threading.Event()
+        self.is_dialling = True
+        """Whether the dialling thread still owns the client."""
         self._dialler = threading.Thread(target=self._dial, name="dial", daemon=True)
 
     def dial(self) -> None:
         """Begins to connect; `pump` tells what came of it."""
         self._dialler.start()
-
-    @property
-    def is_dialling(self) -> bool:
-        """Whether the dialling thread still owns the client."""
-        return not self._dialled.is_set()
 
     def socket(self) -> socket.socket | None:
         """Gives the socket to wait on, or None while there is none."""
@@ -225,7 +221,7 @@ class Connection:
             log.exception("dialling failed")
             self._events.append(self._undialled(exc))
         finally:
-            self._dialled.set()
+            self.is_dialling = False
             if self._abandoned:
                 self.abort()
             self._wake()

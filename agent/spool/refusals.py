@@ -11,6 +11,7 @@ Law:
 from __future__ import annotations
 
 import os
+import sqlite3
 
 from agent.spool import noes
 from agent.spool.lanes import Lanes, shut
@@ -60,8 +61,11 @@ class Refusals(Lanes):
 
     def refusals(self) -> dict[str, int]:
         """Gives the noes the ledger does not have yet: flow to the instant, in ms since 1970."""
-        with self._reading() as db:
-            found = dict(db.execute("SELECT flow, said FROM refusal ORDER BY flow").fetchall())
+        try:  # one statement sees one state by itself
+            rows = self._db.execute("SELECT flow, said FROM refusal ORDER BY flow").fetchall()
+        except sqlite3.Error as exc:
+            raise self._damage(exc) from exc
+        found: dict[str, int] = dict(rows)
         for flow, said_ms in self._noes.left().items():
             found[flow] = max(said_ms, found.get(flow, 0))
         return found

@@ -75,7 +75,7 @@ class Found(NamedTuple):
             except WireError:
                 first_ms = self.part.at_ms - self.permit.max_age_ms
         head = self.part.head
-        return Missing(head.flow, head.stream, max(0, first_ms - _EDGE_MS))
+        return Missing(head.flow, head.stream, max(self.permit.not_before_ms, first_ms - _EDGE_MS))
 
 
 def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing]:

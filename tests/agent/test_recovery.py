@@ -157,6 +157,27 @@ def test_a_crash_right_after_a_batch_was_put_doubles_nothing(agreed: House) -> N
         assert sequences == [0, 1]
 
 
+def test_a_crash_right_after_the_yes_is_declared_from_the_yes_on(house: House) -> None:
+    """Before it nothing was to come; a stream with such a gap would count as taken by a choice."""
+    house.close()
+    agent = house.directory / "agent.toml"
+    agent.write_text(agent.read_text().replace("[gateway]", '[gateway]\ncommit = "1s"'))
+    dying = House(house.directory, house.clock).start()
+    dying.decide(YES)
+    dying.powers(1)
+    assert told_of(dying)
+    gone(dying)
+    house.clock.trusted = False
+    house.clock.boot_id = "00000000-0000-4000-8000-000000000002"
+    with living(house.directory, house.clock) as again:
+        again.turn(SECOND)
+        house.clock.trusted = True
+        again.turn(SECOND)
+        row = again.spool.lanes()[DIAGNOSIS]
+        ((first_ms, _),) = crashes(again)[DIAGNOSIS]
+        assert first_ms == row.not_before_ms
+
+
 @pytest.mark.parametrize("is_in_order", [False, True], ids=["by a crash", "in order"])
 def test_a_crash_is_declared_though_a_life_without_the_time_ended_in_between(
     agreed: House, *, is_in_order: bool

@@ -148,6 +148,8 @@ class Running(Lanes):
                 self._enter(lane, held=isinstance(verdicts.get(head.flow), Pending))
                 if now.trusted:
                     self.telling.opened(lane, now)
+                elif lane.is_by_boot:
+                    self.telling.held(head.flow, now)
                 log.info("lane taken up flow=%s readings=%d", head.flow, lane.readings)
                 if head.boot not in {"", self._boot.id}:
                     self._drain(lane, Instant(0, 0, trusted=False))

@@ -481,6 +481,27 @@ def test_what_is_held_until_the_time_is_known_is_no_outage(agreed: House) -> Non
         assert {cause for cause, _, _ in told(again)} == {GapCause.OUTAGE}
 
 
+def test_what_is_held_over_a_crash_is_no_outage(agreed: House) -> None:
+    """Red where a lane that is taken up does not note that it is held: the hour counts as missed."""
+    agreed.turn()
+    agreed.close()
+    agreed.clock.advance(HOUR)
+    agreed.clock.trusted = False
+    dead = House(agreed.directory, agreed.clock).start()
+    dead.powers(4)
+    dead.turn(10 * SECOND)
+    dead.spool.close()
+    dead._closed = True
+    again_ms = agreed.clock.now().wall_ms
+    with living(agreed.directory, agreed.clock) as again:
+        again.powers(5)
+        again.turn(HOUR)
+        again.clock.trusted = True
+        again.turn(SECOND)
+        (gap,) = gaps(again, GapCause.OUTAGE)
+        assert gap.last_ms <= whole(again_ms + SECOND, up=True)
+
+
 # A clock that was set back.
 
 

@@ -40,7 +40,7 @@ one, so that it may have edges on both sides of what is stored."""
 
 @dataclasses.dataclass(slots=True)
 class Judgement:
-    """What the oracle found of one flow; all but `stored` and the last three must be nothing.
+    """What the oracle found of one flow; all but `stored` and the last four must be nothing.
 
     Attributes:
         stored: different numbers that are stored.
@@ -52,6 +52,7 @@ class Judgement:
         wrong: each violation in words.
         gaps: how many were declared, by cause.
         longest_loss_ms: of all crashes, from the last stored number to the kill.
+        bound_ms: so much it may be.
     """
 
     stored: int = 0
@@ -63,6 +64,7 @@ class Judgement:
     wrong: list[str] = dataclasses.field(default_factory=list)
     gaps: Counter[int] = dataclasses.field(default_factory=Counter)
     longest_loss_ms: int = 0
+    bound_ms: int = 0
 
     def complain(self, sentence: str) -> None:
         """Notes a violation."""
@@ -76,7 +78,7 @@ def judge(stored: Stored, history: History) -> Judgement:
         stored: of one flow.
         history: of the world.
     """
-    found = Judgement(gaps=Counter(gap.cause for gap in stored.gaps))
+    found = Judgement(gaps=Counter(gap.cause for gap in stored.gaps), bound_ms=history.bound_ms)
     rows = _known(stored.rows, history, found)
     counted = Counter(number for number, _ in rows)
     for number, count in counted.items():

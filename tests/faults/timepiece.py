@@ -15,7 +15,6 @@ from tests.faults.history import Step
 
 _BOOT_ID = "proc/sys/kernel/random/boot_id"
 _SYNCHRONISED = "run/systemd/timesync/synchronized"
-_UP_MS = 5_000  # a boot so old starts our programs
 
 
 class Timepiece:
@@ -53,8 +52,8 @@ class Timepiece:
     def reboot(self) -> None:
         """The machine begins anew in 1970, and nobody vouches for that; nothing may run."""
         (self.machine / _BOOT_ID).write_text(f"{uuid.uuid4()}\n")
-        now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-        (self.machine / "booted").write_bytes((now_ms - _UP_MS).to_bytes(8, "little", signed=True))
+        up_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+        (self.machine / "booted").write_bytes(up_ms.to_bytes(8, "little", signed=True))
         (self.machine / _SYNCHRONISED).unlink(missing_ok=True)
         self._write(60_000 - int(time.time() * 1000))
 

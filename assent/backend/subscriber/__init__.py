@@ -37,7 +37,7 @@ from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
 from assent.backend.subscriber.connection import Broker, Connection, Message
 from assent.backend.subscriber.losses import STEADY_S, Losses
-from assent.backend.telling import Telling
+from assent.backend.timeteller import Timeteller
 from assent.cosekey import decode_seal_public_key, decode_verifying_key
 from assent.errors import AssentError, UplinkError
 from assent.messages import up_topic
@@ -68,7 +68,7 @@ class Subscriber:
         self._keys = directory.seal_keys()
         self._acknowledger = Acknowledger(directory.ack_key(), self._position)
         self._mailing = Mailing(directory.ack_key(), self._gateway)
-        self._telling = Telling(directory.ack_key())
+        self._timeteller = Timeteller(directory.ack_key())
         self._unopened: set[bytes] = set()
         self._may_release = True
         self._connection = Connection(broker, directory.user)
@@ -177,7 +177,7 @@ class Subscriber:
             self._connection.acknowledge(message)
         self._acknowledger.note(settled)
         self._mailing.note(settled)
-        self._telling.note(settled)
+        self._timeteller.note(settled)
         self._rested = False
         self._may_release = True
         _tell(settled)
@@ -206,7 +206,7 @@ class Subscriber:
     def _send(self) -> None:
         now = time.monotonic()
         for letter in itertools.chain(
-            self._telling.letters(), self._acknowledger.letters(now), self._mailing.letters(now)
+            self._timeteller.letters(), self._acknowledger.letters(now), self._mailing.letters(now)
         ):
             self._connection.publish(letter.topic, letter.data, letter.expires_s)
 

@@ -28,7 +28,7 @@ from assent.messages import Time, Verb, down_topic
 EXPIRES_S: Final = 10  # a gateway believes no answer that took longer
 
 
-class Telling:
+class Timeteller:
     """What is still to be answered; owned by the subscriber's thread.
 
     Args:

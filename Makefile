@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: completion practice wheel help demo test check bench fmt fuzz kills faults law setup broker units strace fuse systemd-root vectors matrix pins profiles clean
+.PHONY: bounds completion practice wheel help demo test check bench fmt fuzz kills faults law models setup broker units strace fuse systemd-root vectors matrix pins profiles clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: $(VENV)/ready ## style, types, floors of the house
 bench: broker $(VENV)/ready ## print each promised figure with its target, and keep it
 	@$(BIN)/python -m benchmarks.run
 
+bounds: broker $(VENV)/ready ## live an hour of the worst mix, and keep what memory and disk came to
+	@$(BIN)/python -m benchmarks.bounds
+
 kills: broker strace $(VENV)/ready ## kill each program between every two steps of a no, and keep what came of it
 	@$(BIN)/python -m tests.journeys.kill_points
 
@@ -43,6 +46,9 @@ fuzz: $(VENV)/ready ## feed each decoder a million broken inputs, and keep what 
 	@$(BIN)/python -m benchmarks.fuzz
 law: $(VENV)/ready ## hold the law against a second reading of it, for long, and keep the result
 	@$(BIN)/python -m tests.agent.law_long
+
+models: $(VENV)/ready ## let spool and journal live and die against their models for ten minutes, and keep the result
+	@$(BIN)/python -m tests.agent.models_long
 
 fmt: $(VENV)/ready ## let the formatter decide
 	@$(BIN)/ruff check --fix-only --quiet .

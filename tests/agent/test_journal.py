@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import os
 import random
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +17,6 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
 
 from agent.journal import FullError, Head, Journal, News, Part, Remembered, areas
 from agent.journal import rows as written
@@ -32,13 +24,12 @@ from agent.journal.areas import AREA
 from assent import columns
 from assent.columns import Column, Kind, Quantum, Table
 from assent.errors import WireError
+from tests.simulators.power import PowerCut
 
 KEY = hashlib.sha256(b"a key for tests").digest()
 SPOOL = b"s" * 16
 DEVICE = b"d" * 16
 SECTOR = 512
-# The machine makes its crashes itself, and needs no disk for them.
-MEMORY = Path("/dev/shm")
 AT = 1_795_348_800_000
 
 
@@ -349,275 +340,6 @@ def test_a_commit_of_ten_readings_in_three_flows_writes_one_page(
     assert all(at // 4_096 == (at + size - 1) // 4_096 for at, size in spans)
     assert all(at % SECTOR == 0 for at, _ in spans)
     assert max(size for _, size in spans) <= 1_024
-
-
-# Against a plain list.
-
-
-class PowerCut(BaseException):
-    """Nothing that would have been done afterwards is done."""
-
-
-class Disk:
-    """Cuts the power before a write or a sync, and tears what was not synced, sector by sector."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.left: int | None = None
-        self.torn = random.Random(0)
-        self.struck = 0
-        self._unsynced: list[tuple[int, bytes]] = []
-        self._patch = pytest.MonkeyPatch()
-        self._pwrite, self._fdatasync = os.pwrite, os.fdatasync
-        self._patch.setattr(os, "pwrite", self.pwrite)
-        self._patch.setattr(os, "fdatasync", self.fdatasync)
-
-    def close(self) -> None:
-        self._patch.undo()
-
-    def pwrite(self, file: int, data: Any, at: int) -> int:
-        old = self.path.read_bytes()[at : at + len(data)]
-        written = self._pwrite(file, data, at)
-        self._unsynced.append((at, old))
-        self._step()
-        return written
-
-    def fdatasync(self, file: int) -> None:
-        self._step()
-        self._fdatasync(file)
-        self._unsynced.clear()
-
-    def _step(self) -> None:
-        if self.left is None:
-            return
-        self.left -= 1
-        if self.left < 0:
-            self.left = None
-            self.struck += 1
-            self._tear()
-            raise PowerCut
-
-    def _tear(self) -> None:
-        raw = bytearray(self.path.read_bytes())
-        for at, old in self._unsynced:
-            for sector in range(0, len(old), SECTOR):
-                if self.torn.random() < 0.5:
-                    part = old[sector : sector + SECTOR]
-                    raw[at + sector : at + sector + len(part)] = part
-        self.path.write_bytes(raw)
-        self._unsynced.clear()
-
-
-class Lane:
-    """What is open, in the mind of a process; with a counter or without."""
-
-    def __init__(self, flow: str, stream: int, *, counts: bool) -> None:
-        self.flow = flow
-        self.stream = stream
-        self.counts = counts
-        self.open: list[int] = []
-        self.told = 0
-
-    @property
-    def memory(self) -> tuple[Remembered, ...]:
-        return (counter(self.last),) if self.counts else ()
-
-    last = 0
-
-
-class JournalAgainstAList(RuleBasedStateMachine):
-    """Readings are numbers; each is open, stored, or lost because it was never committed."""
-
-    struck = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.path = Path(self.directory.name) / "journal"
-        self.disk = Disk(self.path)
-        self.sealed: dict[tuple[bytes, int], bytes] = {}
-        self._sealed = areas._sealed
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(areas, "_sealed", self.watch)
-        self.patch.setattr(areas, "AREA", 16 * 1_024)
-        self.count = 0
-        self.streams = 100
-
-    def watch(self, live: Any, number: int, record: bytes) -> bytes:
-        # A number is used once with a key.
-        assert self.sealed.setdefault((live.head, number), record) == record
-        return self._sealed(live, number, record)
-
-    @initialize()
-    def begin(self) -> None:
-        self.journal = opened(self.path)
-        self.lanes: dict[str, Lane] = {}
-        self.next: dict[int, int] = {}
-        self.stored: dict[str, list[int]] = {"a": [], "b": [], "c": []}
-        self.committed: dict[str, set[int]] = {"a": set(), "b": set(), "c": set()}
-        self.forgotten: set[int] = set()
-        for flow in "abc":
-            self.open_lane(flow)
-        self.tell()
-
-    def teardown(self) -> None:
-        JournalAgainstAList.struck += self.disk.struck
-        self.patch.undo()
-        self.disk.close()
-        self.directory.cleanup()
-
-    def open_lane(self, flow: str) -> None:
-        self.streams += 1
-        self.lanes[flow] = Lane(flow, self.streams, counts=flow == "c")
-        self.next[self.streams] = 0
-
-    def news(self, lane: Lane) -> News:
-        number = self.next[lane.stream]
-        known = self.journal.number(lane.stream)
-        told = lane.told if known == number else 0
-        first = head(lane.stream, lane.flow) if known is None else None
-        return News(lane.stream, number, AT, first, rows(*lane.open[told:]), lane.memory)
-
-    def tell(self) -> None:
-        self.journal.commit([self.news(lane) for lane in self.lanes.values()])
-        for lane in self.lanes.values():
-            lane.told = len(lane.open)
-            self.committed[lane.flow] |= set(lane.open)
-
-    @rule(flow=st.sampled_from("abc"), many=st.integers(1, 40))
-    def take(self, flow: str, many: int) -> None:
-        lane = self.lanes[flow]
-        lane.open += range(self.count + 1, self.count + many + 1)
-        self.count += many
-        lane.last = self.count
-
-    @rule(cut=st.none() | st.integers(0, 5), seed=st.integers(0, 2**16))
-    def commit(self, cut: int | None, seed: int) -> None:
-        self.run(self.tell, cut, seed)
-
-    @rule(
-        flow=st.sampled_from("abc"),
-        share=st.floats(0, 1),
-        cut=st.none() | st.integers(0, 3),
-        seed=st.integers(0, 2**16),
-        late=st.booleans(),
-    )
-    def put(self, flow: str, share: float, cut: int | None, seed: int, late: bool) -> None:
-        lane = self.lanes[flow]
-        many = max(1, round(len(lane.open) * share))
-        if not lane.open:
-            return
-
-        def work() -> None:
-            taken, lane.open = lane.open[:many], lane.open[many:]
-            lane.told = max(0, lane.told - many)
-            if self.journal.holds(lane.stream):
-                rest = lane.open if lane.counts else lane.open[: lane.told]
-                number = self.next[lane.stream] + 1
-                told = News(lane.stream, number, AT, None, rows(*rest), lane.memory)
-                self.journal.commit([told])
-                if lane.counts:
-                    lane.told = len(lane.open)
-            self.stored[flow] += taken
-            self.next[lane.stream] += 1
-            if late:
-                raise PowerCut
-            self.journal.stored(lane.stream, self.next[lane.stream])
-
-        self.run(work, cut, seed)
-
-    @rule(
-        flow=st.sampled_from("abc"), cut=st.none() | st.integers(0, 5), seed=st.integers(0, 2**16)
-    )
-    def erase(self, flow: str, cut: int | None, seed: int) -> None:
-        lane = self.lanes[flow]
-        self.forgotten |= set(lane.open) | self.committed[flow] - set(self.stored[flow])
-        self.closed = flow
-        stream = lane.stream
-
-        def work() -> None:
-            self.journal.erase({flow})
-            self.expect_erased(flow)
-            self.committed[flow] = set()
-            self.open_lane(flow)
-
-        self.run(work, cut, seed)
-        assert self.lanes[flow].stream != stream
-        self.closed = None
-
-    def expect_erased(self, flow: str) -> None:
-        assert flow not in {part.head.flow for part in opened(self.path).parts()}
-        live = areas.Areas(self.path, key).read()
-        assert not any(b"\xa1" + flow.encode() in plain for plain in live)
-
-    closed: str | None = None
-
-    @rule(seed=st.integers(0, 2**16))
-    def crash(self, seed: int) -> None:
-        self.recover()
-
-    @rule(at=st.integers(0, 2 * 16 * 1_024 - 1))
-    @precondition(lambda self: self.path.exists())
-    def turn_a_bit(self, at: int) -> None:
-        raw = bytearray(self.path.read_bytes())
-        raw[at] ^= 1 << (at % 8)
-        self.path.write_bytes(raw)
-        self.recover(may_lose=True)
-
-    def run(self, work: Any, cut: int | None, seed: int) -> None:
-        self.disk.left, self.disk.torn = cut, random.Random(seed)
-        try:
-            work()
-        except PowerCut:
-            self.disk.left = None
-            self.recover()
-        self.disk.left = None
-
-    def recover(self, *, may_lose: bool = False) -> None:
-        self.journal = opened(self.path)
-        parts = {part.head.stream: part for part in self.journal.parts()}
-        states: dict[int, int] = {}
-        for flow, lane in list(self.lanes.items()):
-            part, number = parts.get(lane.stream), self.next[lane.stream]
-            stored, due = set(self.stored[flow]), self.committed[flow] - set(self.stored[flow])
-            if flow == self.closed:
-                self.committed[flow] = set()
-                self.open_lane(flow)
-            elif part is None or number not in part.states:
-                assert may_lose or not due
-                self.open_lane(flow)
-            else:
-                found = numbers_of(part, number)
-                assert len(found) == len(set(found))
-                assert not stored & set(found)
-                assert not self.forgotten & set(found)
-                assert may_lose or due <= set(found)
-                if lane.counts:
-                    (one,) = part.states[number].memory.values()
-                    assert one.state[0] >= max(found, default=0)
-                    lane.last = one.state[0]
-                lane.open, lane.told = found, len(found)
-                states[lane.stream] = number
-            if may_lose:
-                self.committed[flow] = set(self.lanes[flow].open) | stored
-        self.journal.choose(states, parts.keys() - states.keys())
-        if self.closed is not None:
-            self.expect_erased(self.closed)
-        self.tell()
-
-    @invariant()
-    def nothing_is_stored_twice(self) -> None:
-        for flow in getattr(self, "stored", {}):
-            assert len(self.stored[flow]) == len(set(self.stored[flow]))
-
-
-TestJournalAgainstAList = JournalAgainstAList.TestCase
-TestJournalAgainstAList.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
-
-
-def test_the_cuts_of_the_machine_do_strike() -> None:
-    """Runs after the machine: a machine whose cuts never strike shows nothing."""
-    assert JournalAgainstAList.struck > 20
 
 
 # Rows.

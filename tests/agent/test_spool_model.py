@@ -359,7 +359,7 @@ class SpoolMachine(Machine):
             ).fetchall()
 
 
-SpoolMachine.TestCase.settings = chosen(30, 40)
+SpoolMachine.TestCase.settings = chosen(25, 40)
 TestSpoolModel = SpoolMachine.TestCase
 
 LEAST = {

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk under SQLite and under the names of its files: what may lie there when the power goes.
+"""A disk that notes what is done to it: what may lie there when the power goes at any moment.
 
-A file system of SQLite's own (sqlite3_vfs) is laid over the machine's. It passes everything on, and
-notes each write, cut, sync, making, renaming and removal of a file in one directory. From these
-notes `left_at` gives the files as another process finds them when this one died before any of the
-steps; or, when the power went with it, with any sectors missing that were not synced.
+A file system of SQLite's own (sqlite3_vfs) is laid over the machine's, and the calls of `os` that
+write files are watched. Everything is passed on, and each write, cut, sync, making, renaming and
+removal of a file in one directory is noted. From these notes `left_at` gives the files as another
+process finds them when this one died before any of the steps; or, when the power went with it, with
+any sectors missing that were not synced.
 
 Standards: sqlite.org/c3ref/vfs.html, sqlite.org/c3ref/io_methods.html.
 Limits: names are on the disk at once. Sectors of 512 bytes are written whole or not at all. The index
-of the log (-shm) does not outlive a process. One directory at a time.
+of SQLite's log (-shm) does not outlive a process. What is written otherwise than by `os.pwrite` is
+noted with its sync. One directory at a time.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ from __future__ import annotations
 import _sqlite3
 import ctypes
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import pytest
 
 SECTOR: Final = 512
+Power: TypeAlias = Callable[[], bool] | None
+"""Whether a sector that was not synced is lost; None where the power did not go."""
 _OK: Final = 0
 
 _WORDS = "Close Read Write Truncate Sync FileSize Lock Unlock CheckReservedLock FileControl"
@@ -103,7 +108,7 @@ class Stored:
         return bytes(data)
 
 
-class SqliteDisk:
+class NotedDisk:
     """What is done in one directory from now on; `close` ends it.
 
     Args:
@@ -140,12 +145,16 @@ class SqliteDisk:
         """Forgets the steps so far."""
         self._marked, self.steps = self._copied(), []
 
+    def seen(self, name: str) -> bytes:
+        """What every process sees of a file."""
+        return self._files[name].whole() if name in self._files else b""
+
     @property
     def is_synced(self) -> bool:
         """Whether a power cut would lose nothing now."""
         return not any(file.pending for file in self._files.values())
 
-    def left_at(self, step: int, is_lost: Callable[[], bool] | None = None) -> dict[str, bytes]:
+    def left_at(self, step: int, is_lost: Power = None) -> dict[str, bytes]:
         """Gives the files as they lie there when the process died before a step since `mark`.
 
         Args:
@@ -163,6 +172,24 @@ class SqliteDisk:
 
     def _copied(self) -> dict[str, Stored]:
         return {name: Stored(one.synced, one.pending) for name, one in self._files.items()}
+
+
+def either(chance: random.Random) -> Power:
+    """The process dies and the machine goes on; or the power goes, and takes a share."""
+    share = chance.choice([None, None, 0.0, 0.1, 0.5, 1.0])
+    return None if share is None else lambda: chance.random() < share
+
+
+def moments(disk: NotedDisk, chance: random.Random) -> list[tuple[int, Power]]:
+    """When to die: at the end, with all that is not synced lost; between; after a sync between."""
+    many = len(disk.steps)
+    chosen: list[tuple[int, Power]] = [(many, lambda: True)]
+    if many > 1:
+        chosen.append((chance.randint(1, many - 1), either(chance)))
+    synced = [at for at, step in enumerate(disk.steps, 1) if step.kind in {"sync", "cut"}]
+    if between := [at for at in synced if at < many]:
+        chosen.append((chance.choice(between), either(chance)))
+    return chance.sample(chosen, len(chosen))
 
 
 def _counts(name: str) -> bool:
@@ -206,7 +233,7 @@ _library = ctypes.CDLL(_sqlite3.__file__)
 IS_THERE: Final = hasattr(_library, "sqlite3_vfs_find")
 """Whether this Python's SQLite is a library of its own, which can be given a file system."""
 
-_disk: SqliteDisk | None = None
+_disk: NotedDisk | None = None
 _patch: pytest.MonkeyPatch | None = None
 _names: dict[int, str] = {}
 _kept: list[Any] = []  # what SQLite holds pointers to
@@ -292,32 +319,85 @@ def _held(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def _watch(disk: SqliteDisk) -> None:
+def _watch(disk: NotedDisk) -> None:
     global _disk, _patch  # noqa: PLW0603 - as above
     assert _disk is None, "another disk is noted"
-    _library.sqlite3_vfs_register(ctypes.byref(_laid_over()), 1)
+    if IS_THERE:
+        _library.sqlite3_vfs_register(ctypes.byref(_laid_over()), 1)
     _disk = disk
     _patch = pytest.MonkeyPatch()
-    for name, kind in (("unlink", "remove"), ("rename", "rename"), ("open", "make")):
-        _patch.setattr(os, name, _noted(getattr(os, name), kind))
+    for name in ("unlink", "rename", "replace", "open", "pwrite", "fsync", "fdatasync"):
+        _patch.setattr(os, name, _NOTED[name](getattr(os, name)))
 
 
-def _unwatch(disk: SqliteDisk) -> None:
+def _unwatch(disk: NotedDisk) -> None:
     global _disk  # noqa: PLW0603 - as above
     if _disk is disk:
         _disk = None
         assert _patch is not None
         _patch.undo()
-        _library.sqlite3_vfs_register(_under, 1)
+        if IS_THERE:
+            _library.sqlite3_vfs_register(_under, 1)
 
 
-def _noted(original: Callable[..., Any], kind: str) -> Callable[..., Any]:
-    def call(path: Any, *args: Any, **named: Any) -> Any:
-        result = original(path, *args, **named)
-        if kind == "rename":
-            _told(str(path), kind, other=Path(args[0]).name)
-        elif kind == "remove" or (args and args[0] & os.O_CREAT):
-            _told(str(path), kind)
-        return result
+_opened: dict[int, str] = {}
+
+
+def _open(original: Callable[..., int]) -> Callable[..., int]:
+    def call(path: Any, flags: int, *args: Any, **named: Any) -> int:
+        file = original(path, flags, *args, **named)
+        _opened[file] = str(path)
+        if flags & os.O_CREAT:
+            _told(str(path), "make")
+        return file
 
     return call
+
+
+def _unlink(original: Callable[..., None]) -> Callable[..., None]:
+    def call(path: Any, *args: Any, **named: Any) -> None:
+        original(path, *args, **named)
+        _told(str(path), "remove")
+
+    return call
+
+
+def _rename(original: Callable[..., None]) -> Callable[..., None]:
+    def call(path: Any, other: Any, *args: Any, **named: Any) -> None:
+        original(path, other, *args, **named)
+        _told(str(path), "rename", other=Path(other).name)
+
+    return call
+
+
+def _pwrite(original: Callable[..., int]) -> Callable[..., int]:
+    def call(file: int, data: Any, at: int) -> int:
+        written = original(file, data, at)
+        _told(_opened.get(file, ""), "write", at=at, data=bytes(data[:written]))
+        return written
+
+    return call
+
+
+def _sync(original: Callable[[int], None]) -> Callable[[int], None]:
+    def call(file: int) -> None:
+        original(file)
+        path = _opened.get(file, "")
+        if _disk is not None and Path(path).parent == _disk.directory and Path(path).is_file():
+            data = Path(path).read_bytes()
+            if data != _disk.seen(Path(path).name):
+                _told(path, "write", data=data)
+            _told(path, "sync")
+
+    return call
+
+
+_NOTED: Final[dict[str, Callable[..., Any]]] = {
+    "open": _open,
+    "unlink": _unlink,
+    "rename": _rename,
+    "replace": _rename,
+    "pwrite": _pwrite,
+    "fsync": _sync,
+    "fdatasync": _sync,
+}

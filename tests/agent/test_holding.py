@@ -180,7 +180,7 @@ def test_a_no_purges_what_is_held(house: House) -> None:
     assert told["purged"]["readings"] == 1
     house.turn()
     assert house.waiting(DIAGNOSIS) == 0
-    assert house.spool.held().keys() == {CORE, ADVICE} & house.spool.held().keys()
+    assert DIAGNOSIS not in house.spool.held()
     finds_the_time(house, START_MS + 2 * HOUR)
     assert house.batches(DIAGNOSIS) == []
 
@@ -188,10 +188,17 @@ def test_a_no_purges_what_is_held(house: House) -> None:
 def test_a_yes_without_the_time_waits_for_it_and_covers_nothing_before(house: House) -> None:
     house.decide(NO)
     loses_the_time(house)
-    house.desk.apply(_later_yes(), "form")
+    (house.directory / "consent.toml").write_text(_later_yes())
+    house.reload()
     house.powers(1)
     assert house.on()[DIAGNOSIS] == "withdrawn"
     assert house.waiting(DIAGNOSIS) == 0
+    finds_the_time(house, START_MS + 6 * HOUR)
+    house.reload()  # as the service does
+    assert house.on()[DIAGNOSIS] is None
+    house.powers(2)
+    house.pipeline.flush()
+    assert values(house.batches(DIAGNOSIS), POWER) == [2]
 
 
 def _later_yes() -> str:

@@ -18,6 +18,7 @@ Limits: a device that gives nothing for longer than `_EDGE_MS` after a start, an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -25,7 +26,7 @@ from typing import Final, NamedTuple
 
 from agent.journal import Part, State
 from agent.path import Pending, Permit, Verdict, permit_of
-from agent.pipeline.accord import basis, is_pause
+from agent.pipeline.accord import basis, is_pause, reach
 from agent.pipeline.keeping import Keeping
 from agent.spool import LaneState, LaneView, Spool
 from assent.errors import WireError
@@ -65,17 +66,17 @@ class Found(NamedTuple):
     @property
     def missing(self) -> Missing:
         """Since when readings of it may be missing."""
-        if self.state is not None:
-            first_ms = self.state.at_ms
-        elif self.part.head.boot:  # its instants are no dates
-            first_ms = self.part.at_ms - self.permit.max_age_ms
-        else:
-            try:
-                first_ms = self.part.oldest_ms
-            except WireError:
-                first_ms = self.part.at_ms - self.permit.max_age_ms
-        head = self.part.head
+        head, state = self.part.head, self.state
+        first_ms = self._oldest_ms - reach(self.permit) if state is None else state.at_ms
         return Missing(head.flow, head.stream, max(self.permit.not_before_ms, first_ms - _EDGE_MS))
+
+    @property
+    def _oldest_ms(self) -> int:
+        """The oldest row that the part may hold; where its rows tell no date, as old as can be."""
+        if not self.part.head.boot:
+            with contextlib.suppress(WireError):
+                return self.part.oldest_ms
+        return self.part.at_ms - self.permit.max_age_ms
 
 
 def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing]:

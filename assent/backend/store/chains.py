@@ -25,7 +25,7 @@ from assent.backend.store.custody import read_ranges
 from assent.backend.store.files import snapshot
 from assent.backend.store.hearing import Rhythm
 from assent.backend.store.muster import Muster, dated
-from assent.backend.store.positions import Position, Range
+from assent.backend.store.positions import Numbers, Position
 from assent.cosekey import decode_verifying_key
 from assent.envelope import Gap, GapCause
 from assent.errors import StoreError
@@ -168,7 +168,7 @@ class Chains:
         ).fetchone()
         return None if met_ms is None else int(met_ms)
 
-    def _held(self, signer: bytes, stream: int, numbers: Range) -> int:
+    def _held(self, signer: bytes, stream: int, numbers: Numbers) -> int:
         row = self._db.execute(
             "SELECT total(readings) FROM custody WHERE signer = ? AND stream = ?"
             " AND sequence >= ? AND sequence < ?",
@@ -192,7 +192,7 @@ class _Between:
         self._strands = strands
         self._rhythm = rhythm
 
-    def span(self, stream: int, missing: Range) -> Span:
+    def span(self, stream: int, missing: Numbers) -> Span:
         """Since when and until when, by what is stored around them."""
         since = self._beside(stream, "last_ms", "sequence < ? ORDER BY sequence DESC", missing[0])
         until = self._beside(stream, "first_ms", "sequence >= ? ORDER BY sequence", missing[1])

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from assent.backend.store.hearing import Rhythm, State, since_then
-from assent.backend.store.positions import Position, Range
+from assent.backend.store.positions import Numbers, Position
 from assent.envelope import Gap, GapCause
 
 Span = tuple[int | None, int | None]
@@ -63,9 +63,9 @@ class Strand:
         ranges = self.position.ranges
         return ranges[-1][1] + 1 if ranges else self.position.watermark
 
-    def lacks(self, low: int, high: int) -> list[Range]:
-        """The numbers from `low` to below `high` that are not stored, as ranges (first, next)."""
-        found: list[Range] = []
+    def lacks(self, low: int, high: int) -> list[Numbers]:
+        """The numbers from `low` to below `high` that are not stored."""
+        found: list[Numbers] = []
         at = max(low, self.position.watermark)
         for first, last in self.position.ranges:
             if first > at:
@@ -121,8 +121,8 @@ class Chain:
     flow: str
     strands: Mapping[int, Strand]
     gaps: frozenset[Gap]
-    around: Callable[[int, Range], Span]
-    held: Callable[[int, Range], int]
+    around: Callable[[int, Numbers], Span]
+    held: Callable[[int, Numbers], int]
     span: Span
     heard_ms: int | None
     met_ms: int | None
@@ -161,7 +161,7 @@ def holes(chain: Chain) -> list[Hole]:
     """
     told = sorted((gap for gap in chain.gaps if gap.cause.is_hole), key=_place)
     found = [hole for gap in told for hole in _declared(chain, gap)]
-    explained: dict[int, list[Range]] = {}
+    explained: dict[int, list[Numbers]] = {}
     for gap in chain.gaps:
         explained.setdefault(gap.stream, []).append((gap.begin, gap.end))
     taken = {gap.stream for gap in chain.gaps if gap.cause is GapCause.PURGE}
@@ -250,7 +250,7 @@ def _declared(chain: Chain, gap: Gap) -> Iterator[Hole]:
 
 
 def _unexplained(
-    chain: Chain, stream: int, strand: Strand, explained: list[Range]
+    chain: Chain, stream: int, strand: Strand, explained: list[Numbers]
 ) -> Iterator[Hole]:
     end = strand.following if strand.end is None else strand.end
     for missing in _without(strand.lacks(0, end), explained):
@@ -261,7 +261,7 @@ def _unexplained(
         yield Hole(State.UNEXPLAINED, (strand.last_ms, None), None, stream, (end, None))
 
 
-def _without(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
+def _without(ranges: Iterable[Numbers], others: Iterable[Numbers]) -> list[Numbers]:
     left = list(ranges)
     for begin, end in others:
         left = [

@@ -31,6 +31,8 @@ AHEAD_MS: Final = 600_000
 # From a full batch to its commit here: sealing, a connection that has to be made anew, a queue.
 _TRAVEL_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
+# Longer than anything is old; SQLite still holds an instant less than it.
+_EVER_MS: Final = 2**62
 
 
 class State(enum.Enum):
@@ -76,7 +78,7 @@ class Rhythm:
     @property
     def oldest_ms(self) -> int:
         """So old a reading may be when it arrives: a day for the way, too."""
-        return 2**62 if self.gateway_ms is None else self.gateway_ms + LATE_MS + _DAY_MS
+        return _EVER_MS if self.gateway_ms is None else self.gateway_ms + LATE_MS + _DAY_MS
 
 
 def rhythm(encoded: Iterable[bytes], age_ms: int | None) -> Rhythm:

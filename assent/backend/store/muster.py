@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from assent.backend.store.completeness import Hole, Span, Strand
 from assent.backend.store.hearing import AHEAD_MS, Rhythm, State
-from assent.backend.store.positions import Position, Range
+from assent.backend.store.positions import Numbers, Position, Range
 
 
 def dated(rhythm: Rhythm) -> str:
@@ -93,7 +93,7 @@ class Muster:
         return first_ms, max(first_ms, self._known_ms - self._late_ms)
 
     def apart(
-        self, strands: Mapping[int, Strand], around: Callable[[int, Range], Span]
+        self, strands: Mapping[int, Strand], around: Callable[[int, Numbers], Span]
     ) -> Iterator[Hole]:
         """Gives what came and is gone, and what is of no known day.
 

@@ -14,6 +14,9 @@ import dataclasses
 from typing import Final
 
 Range = tuple[int, int]
+"""The first and the last of some numbers, as an acknowledgement names them."""
+Numbers = tuple[int, int]
+"""The first of some numbers and the one after the last, as a gap names them."""
 
 # Holes come from batches a gateway dropped for want of space (one hole per drop) or that were
 # refused. 1,000 of them in one stream is a gateway that means harm, and still one small row; an
@@ -38,8 +41,8 @@ class Position:
         return sequence < self.watermark or self._range_of(sequence) is not None
 
     @property
-    def stored(self) -> list[Range]:
-        """All numbers that are stored, as ranges (first, next)."""
+    def stored(self) -> list[Numbers]:
+        """All numbers that are stored."""
         below = [(0, self.watermark)] if self.watermark else []
         return [*below, *((first, last + 1) for first, last in self.ranges)]
 

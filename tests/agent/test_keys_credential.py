@@ -16,6 +16,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from agent.journal import Head, Journal, News
 from agent.keys import Keys
 from agent.keys.credential import NAME
 from assent import cbor
@@ -80,6 +81,7 @@ def held(keys: Keys) -> list[object]:
         gateway.mailbox,
         gateway.sign.encode(),
         gateway.seal.encode(),
+        keys.journal_key(),
     ]
 
 
@@ -151,6 +153,33 @@ def test_a_store_shut_under_a_credential_opens_with_no_other_and_makes_nothing_a
     assert files(place) == before
     manager.hands(CREDENTIAL)
     assert held(Keys.open(place)) == kept
+
+
+@pytest.mark.parametrize("where", ["under a credential", "in a file"])
+def test_the_journal_opens_with_the_credential_alone(
+    place: Path, manager: Manager, tmp_path: Path, where: str
+) -> None:
+    """And without one, the twin, with the files: what the documents say of a board without a TPM."""
+    if where == "under a credential":
+        manager.hands(CREDENTIAL)
+    keys = Keys.open(place)
+    path = tmp_path / "journal"
+    head = Head("service", 7, 0, 0, "", bytes(32))
+    Journal(path, keys.journal_key, bytes(16)).commit([News(7, 0, 0, head)])
+    among = files(place)
+    opened = keys_that_open(among["journal.key"], "journal.key", b"".join(among.values()))
+    assert opened == (where == "in a file")
+    assert not any(keys.journal_key() in data for data in among.values())
+    for wrong in (bytes(32), CREDENTIAL):
+        journal = Journal(path, lambda wrong=wrong: wrong, bytes(16))
+        assert (journal.parts(), journal.damaged_ms is not None) == ([], True)
+    if where == "under a credential":
+        manager.hands_nothing()
+        with pytest.raises(KeyStoreError, match="which is not here"):
+            Keys.open(place)
+        manager.hands(CREDENTIAL)
+    (part,) = Journal(path, Keys.open(place).journal_key, bytes(16)).parts()
+    assert part.head == head
 
 
 def test_a_store_that_is_lost_beside_its_credential_stays_shut(

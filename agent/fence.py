@@ -29,7 +29,7 @@ from agent.spool import HeldError, Spool
 from firmware_bridge.clock import Clock
 
 PATIENCE_MS: Final = 1_000
-"""Milliseconds an uplink has to answer (design §3)."""
+"""Milliseconds an uplink has to answer, before it is ended."""
 _STEP_MS: Final = 5
 
 log = logging.getLogger(__name__)

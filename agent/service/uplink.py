@@ -22,7 +22,7 @@ from agent.spool.voucher import Voucher
 from agent.uplink import Uplink
 from assent.errors import AssentError
 
-# design §4; agent/site.py says the same for the other side, which this program must not import.
+# As agent/site.py has it for the other side, which this program must not import.
 _SPOOL = Path("spool") / "spool.db"
 # Seconds to wait for an earlier uplink that ends.
 _LEASH_S = 3.0

@@ -143,7 +143,7 @@ def compile_transform(carried: Carried, secret: bytes, epoch: int) -> Compiled:
 
 
 def _must_not(attribute: Attribute, op: Op) -> bool:
-    # Design §2: a counter that is kept undoes the rotation of pseudonyms. Policy C05: identifiers.
+    # A counter that is kept undoes the rotation of pseudonyms. Policy C05: identifiers.
     counter, identifier = attribute.monotonic, attribute.kind == "identifier"
     return (counter and op is not Op.DELTA) or (identifier and op is not Op.PSEUDONYM)
 

@@ -40,7 +40,7 @@ from agent.uplink.world import World
 from assent.errors import SpoolError
 
 # Seconds between two looks at the spool when nobody rings its bell, and where there is no bell: so
-# that a withdrawal returns within 100 ms (design §6).
+# that a withdrawal returns within 100 ms.
 _TICK_S: Final = 1.0
 _LOOK_S: Final = 0.04
 # Seconds of silence after which the broker is asked whether it is there; it has as long to answer.
@@ -111,7 +111,7 @@ class Uplink:
                 except SpoolError as exc:
                     log.warning("spool why=%r", exc.message)
                 except Exception:
-                    # A thread that dies silently stops everything for ever (measurements §6, 6).
+                    # A thread that dies silently stops everything for ever (trap 6 of test_uplink).
                     log.exception("uplink failed; it goes on")
                 # A disk that stays full must not make us send the same again and again.
                 self._rest(stop, patience.failed(self._world.monotonic() - began))

@@ -81,7 +81,7 @@ class Client(mqtt.Client):
         plain = socket.create_connection(place, timeout=_DIAL_S)
         try:
             # With a linger of 0 a close drops what the kernel still holds. Without it, bytes of a
-            # flow that was just withdrawn would still leave (design §3).
+            # flow that was just withdrawn would still leave.
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             secured = self._context.wrap_socket(plain, server_hostname=name)

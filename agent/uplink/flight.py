@@ -38,7 +38,7 @@ _SUSPECT: Final = 3
 _POSTPONE: Final = 5
 
 # Messages a second that are sent again because no backend confirmed them: a full spool of them is
-# spread over an hour or more, and a fleet whose backend was away does not drown it (design §3).
+# spread over an hour or more, and a fleet whose backend was away does not drown it.
 _AGAIN_PER_S: Final = 10
 # Messages a second that waited before the connection. A week of the example policy, three flows in
 # batches of ten minutes, is 3,000 of them and takes half a minute; a fleet that comes back after an

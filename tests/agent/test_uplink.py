@@ -175,7 +175,7 @@ def test_it_stops_politely(gateway: Gateway, stub: Stub) -> None:
     assert eventually(lambda: stub.ends == ["disconnect"])
 
 
-# --- traps that clients of MQTT fall into, measurements §6 ---------------------------------------
+# --- traps that clients of MQTT fall into ---------------------------------------------------------
 
 
 def test_trap_2_nothing_is_published_before_the_broker_has_answered(

@@ -162,7 +162,7 @@ def test_the_collecting_side_gets_no_internet_family() -> None:
         "AF_UNIX",
         "AF_NETLINK",
     }
-    # An empty namespace would hide the MAC addresses as well (design §7).
+    # An empty namespace would hide the MAC addresses as well.
     assert setting("assent-collect.service", "PrivateNetwork") == []
 
 

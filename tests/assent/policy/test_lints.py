@@ -692,7 +692,7 @@ def test_every_lint_says_in_its_docstring_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("today", [dt.date.min, TODAY, dt.date.max])
 def test_no_error_depends_on_the_day(today: dt.date) -> None:
-    # A running fleet is not silenced by a date (design §2): past dates are warnings.
+    # A running fleet is not silenced by a date: past dates are warnings.
     texts = [BASE, *(edited(case.wrong) for case in CASES.values())]
     for text in texts:
         then, now = findings(text, today), findings(text, TODAY)

@@ -131,7 +131,8 @@ class Telling:
         self._held_since_ms.setdefault(flow, now.mono_ms)
 
     def stopped(self, flow: str, now: Instant) -> None:
-        """Notes that a flow that runs is not collected from now on."""
+        """Notes that a flow that runs, or is held, is not collected from now on."""
+        self._held_since_ms.pop(flow, None)
         try:
             self._spool.begin_absence(flow, GapCause.OUTAGE, now.wall_ms)
         except SpoolError as exc:

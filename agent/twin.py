@@ -6,7 +6,8 @@ Path: spool's count → **twin** → the next start, which is told what is lost.
 Law:
   - the spool counts first, then the twin: a spool that is behind its twin, or another one, means
     that what waited is gone, and each flow that had a lane declares it;
-  - what is still to be declared stays in the twin until the gap is on the disk;
+  - what is still to be declared stays in the twin until the gap is on the disk; a gap that lies in
+    the spool and was not told yet is lost with it, and counts as what waits;
   - it is written at a start and an end, when a lane is opened, and every ten minutes between.
 
 Limits: a copy of the spool that is younger than the last writing is taken for the spool itself, and
@@ -72,9 +73,9 @@ class Twin:
         Raises:
             SpoolError: the spool cannot be written.
         """
-        since = {}
+        since, untold = {}, self._spool.untold()
         for flow, one in self._spool.waiting().items():
-            known = (now_ms, one.oldest_ms, (opened or {}).get(flow))
+            known = (now_ms, one.oldest_ms, (opened or {}).get(flow), untold.get(flow))
             since[flow] = max(0, min(ms for ms in known if ms is not None))
         told = {
             "spool": self._spool.id.hex(),

@@ -8,6 +8,7 @@ behind, an old spool was put back (`agent/twin.py`).
 from __future__ import annotations
 
 from agent.spool.store import Store
+from assent.header import GapCause
 
 
 class Counted(Store):
@@ -17,6 +18,22 @@ class Counted(Store):
         """How often it rose; 0 in a new spool."""
         with self._reading() as db:
             return int(db.execute("SELECT ifnull(max(count), 0) FROM twin").fetchone()[0])
+
+    def untold(self) -> dict[str, int]:
+        """Since when something is missing, or undated, of which only this spool knows, by flow.
+
+        Returns:
+            The earliest instant in ms since 1970; what counts from an unknown boot is left out.
+        """
+        with self._reading() as db:
+            return dict(
+                db.execute(
+                    "SELECT flow, min(since) FROM (SELECT flow, first AS since FROM gap"
+                    " WHERE cause != ? AND stream NOT IN (SELECT id FROM held WHERE high IS NULL)"
+                    " UNION ALL SELECT flow, since FROM absence) GROUP BY flow",
+                    (GapCause.ENDED,),
+                ).fetchall()
+            )
 
     def count_up(self) -> int:
         """Lets it rise by one; durable when this returns.

@@ -351,6 +351,48 @@ def _lost(house: House) -> tuple[Path, ManualClock]:
     return house.directory, house.clock
 
 
+def test_a_gap_that_nobody_was_told_of_is_not_lost_with_its_spool(agreed: House) -> None:
+    """Red where only batches count as what waits: the gap is gone, and the loss begins later."""
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream or 0
+    agreed.spool.close()
+    agreed._closed = True
+    since_ms = agreed.clock.now().wall_ms
+    agreed.clock.advance(HOUR)
+    house = House(agreed.directory, agreed.clock).start()
+    house.spool.acknowledge("maker", [StreamAck(stream, 1)])
+    assert house.waiting(DIAGNOSIS) == 0
+    assert len(gaps(house, GapCause.CRASH)) == 1
+    house.turn(HOUR)
+    house.close()
+    for path in house.path.parent.glob("spool.db*"):
+        path.unlink()
+    house = House(house.directory, house.clock).start()
+    (gap,) = gaps(house, GapCause.LOST)
+    assert gap.first_ms <= since_ms
+    house.close()
+
+
+def test_a_pause_that_began_while_it_was_held_is_an_outage_until_its_lane_opens(
+    agreed: House,
+) -> None:
+    """Red where it counts as held until then: what came since is said to be kept."""
+    paper = agreed.directory / "consent.toml"
+    agreed.clock.trusted = False
+    agreed.turn(MINUTE)
+    paper.write_text("no form")
+    agreed.reload()
+    paused_ms = agreed.clock.now().wall_ms
+    agreed.turn(HOUR)
+    agreed.clock.trusted = True
+    agreed.turn(MINUTE)
+    paper.unlink()
+    agreed.reload()
+    opened_ms = agreed.clock.now().wall_ms
+    (gap,) = gaps(agreed, GapCause.OUTAGE)
+    assert gap.first_ms <= paused_ms
+    assert opened_ms <= gap.last_ms
+
+
 def test_a_restart_alone_loses_nothing(agreed: House) -> None:
     """The twin of the two above."""
     agreed.turn(2 * SECOND)

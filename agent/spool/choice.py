@@ -82,7 +82,7 @@ def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> N
     """Names the streams of which anything begins before an instant, in place of such gaps.
 
     A gap of time alone that goes on past the instant begins with it instead: a crash soon after a
-    yes is told.
+    yes is told. One that begins in its second may have begun with it, and stays as it is.
 
     Args:
         db: inside a transaction; its batches are still there.
@@ -90,7 +90,10 @@ def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> N
         not_before_ms: the instant.
     """
     (flow,) = db.execute("SELECT flow FROM lane WHERE id=?", (lane,)).fetchone()
-    _, begins_ms = whole_seconds((0, not_before_ms))
+    second_ms, begins_ms = whole_seconds((not_before_ms, not_before_ms))
+    before = (
+        f"first<iif(low=high AND last>{begins_ms} AND readings=0, {second_ms}, {not_before_ms})"
+    )
     db.execute(
         "UPDATE gap SET first=?1, readings=0 WHERE flow=?2 AND first<?1 AND last>?1 AND low=high"  # noqa: S608 - no input
         f" AND carried=0 AND {_HAS_A_TIME}",
@@ -99,12 +102,12 @@ def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> N
     early = db.execute(
         "SELECT DISTINCT stream.id FROM batch JOIN stream ON stream.number = batch.id >> 32"  # noqa: S608 - no input
         f" WHERE batch.lane=?1 AND first<?2 AND NOT {IS_UNRESOLVED}"
-        f" UNION SELECT stream FROM gap WHERE flow=?3 AND first<?2 AND {_HAS_A_TIME}",
+        f" UNION SELECT stream FROM gap WHERE flow=?3 AND {before} AND {_HAS_A_TIME}",
         (lane, not_before_ms, flow),
     ).fetchall()
     db.execute(
-        f"DELETE FROM gap WHERE flow=? AND first<? AND {_HAS_A_TIME}",  # noqa: S608 - no input
-        (flow, not_before_ms),
+        f"DELETE FROM gap WHERE flow=? AND {before} AND {_HAS_A_TIME}",  # noqa: S608 - no input
+        (flow,),
     )
     db.executemany(
         _ADD, [(flow, stream, GapCause.PURGE, 0, 0, KEPT_BACK, 0, 0) for (stream,) in early]

@@ -687,6 +687,23 @@ def test_a_crash_soon_after_a_yes_is_told_from_the_yes_on(spool: Spool) -> None:
     assert told == [(8, NOW + 2_000, NOW + 4_000)]
 
 
+def test_a_gap_from_the_second_of_the_yes_does_not_hide_the_end_of_its_stream(
+    spool: Spool,
+) -> None:
+    """Red where what was rounded down counts as before the yes, once a batch has carried it."""
+    yes_ms = NOW + 1_500
+    spool.open_lane("service", "maker", 8, None, not_before_ms=yes_ms)
+    last_ms = yes_ms + 4_000
+    spool.add_gap("service", 8, GapCause.OUTAGE, first_ms=yes_ms, last_ms=last_ms, readings=0)
+    gaps = spool.gaps_for("service")
+    assert [gap.first_ms for gap in gaps] == [NOW + 1_000]
+    later = [replace(one, first_ms=yes_ms) for one in run_of(2, stream=8)]
+    spool.put(later, gaps=gaps)
+    spool.open_lane("service", "maker", 9, None, not_before_ms=yes_ms)
+    causes = {(gap.stream, gap.cause) for gap in spool.gaps_for("service")}
+    assert causes == {(8, GapCause.OUTAGE), (8, GapCause.ENDED)}
+
+
 def test_an_absence_is_told_in_parts_that_do_not_overlap(spool: Spool) -> None:
     spool.open_lane("service", "maker", STREAM, None)
     spool.begin_absence("service", GapCause.SILENT, NOW)

@@ -92,6 +92,7 @@ class Keeping:
         told = [(lane, *self._new(lane, numbers(lane.stream), now.wall_ms)) for lane in lanes]
         is_idle = all(is_known and snapshot.is_empty for _, snapshot, is_known, _ in told)
         if is_idle and not self._journal.is_stale:
+            self._at_ms = now.wall_ms
             return True
         try:
             news = [self._news(lane, snapshot, at) for lane, snapshot, _, at in told]

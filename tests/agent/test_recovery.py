@@ -42,7 +42,7 @@ from tests.agent.installed import (
     readings,
     values,
 )
-from tests.simulators.clock import ManualClock
+from tests.simulators.clock import START_MS, ManualClock
 from tests.simulators.power import PowerCut
 
 COMMIT = 5 * SECOND
@@ -176,6 +176,18 @@ def test_a_crash_right_after_the_yes_is_declared_from_the_yes_on(house: House) -
         row = again.spool.lanes()[DIAGNOSIS]
         ((first_ms, _),) = crashes(again)[DIAGNOSIS]
         assert first_ms == row.not_before_ms
+
+
+def test_a_batch_that_is_put_right_after_a_start_knows_since_when_it_is_told(agreed: House) -> None:
+    """Red where a commit that finds nothing new does not count: the next gap begins with the yes."""
+    agreed.turn(10 * MINUTE)
+    agreed.powers(1, 2)
+    agreed.turn(COMMIT)
+    with next_life(agreed) as again:
+        again.pipeline.flush()  # what was taken up; nothing has come since
+        with next_life(again) as last:
+            firsts = {first for flow in crashes(last) for first, _ in crashes(last)[flow]}
+            assert min(firsts) >= START_MS + 10 * MINUTE
 
 
 @pytest.mark.parametrize("is_in_order", [False, True], ids=["by a crash", "in order"])

@@ -82,12 +82,13 @@ class Uplink:
         chance = rng or random.Random()  # noqa: S311 - waits, no secrets
         self._path = spool_path
         self._voucher = voucher
-        self._is_known = True
+        self._is_vouched = True
         self._wall_ms = wall_ms
         self._world = World(
             self._now_ms, self._past_ms, boot_ms, monotonic, chance, keepalive_s, self.wake
         )
         self._began_ms = 0
+        """When this boot began at the earliest, by the floor, in ms since 1970."""
         self._turned = turned
         self._bell: socket.socket | None = None
         self._links: dict[str, Link] = {}
@@ -148,7 +149,7 @@ class Uplink:
                 tick = now >= self._next_tick
                 if tick:
                     self._next_tick = now + _TICK_S
-                    more = not (self._is_known and self._at_rest(spool)) or more
+                    more = not (self._is_vouched and self._at_rest(spool)) or more
                 if more:
                     self._look(spool)
                 for link in list(self._links.values()):
@@ -202,7 +203,7 @@ class Uplink:
         now_ms = self._world.wall_ms()
         for link in self._links.values():
             link.note()
-        if not self._knows(spool):
+        if not self._is_the_one(spool):
             self._settle_targets({}, spool)
             spool.answer_fence(fence)
             return
@@ -214,13 +215,13 @@ class Uplink:
         targets = spool.targets(now_ms, boot_ms=boot_ms)
         self._settle_targets({target.recipient: target for target in targets}, spool)
 
-    def _knows(self, spool: Spool) -> bool:
+    def _is_the_one(self, spool: Spool) -> bool:
         """Whether this is the spool that was decided about, and no old copy of it."""
-        before = self._is_known
-        self._is_known = self._voucher is None or self._voucher.vouches_for(spool)
-        if before and not self._is_known:
+        before = self._is_vouched
+        self._is_vouched = self._voucher is None or self._voucher.vouches_for(spool)
+        if before and not self._is_vouched:
             log.warning("nobody has vouched for this spool yet; the collecting side does")
-        return self._is_known
+        return self._is_vouched
 
     def _settle_targets(self, targets: Mapping[str, Target], spool: Spool) -> None:
         for recipient, link in list(self._links.items()):

@@ -601,6 +601,23 @@ def test_what_a_journal_missed_while_it_refused_is_told_whole(
         assert [(one.ms, one.value) for one in found] == [(start, 15.0)]
 
 
+def test_a_window_that_cannot_be_taken_up_is_declared_from_its_start(
+    agreed: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red where only the rows of an open batch count: a window leaves at its start."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    start = agreed.clock.now().wall_ms // MINUTE * MINUTE + MINUTE
+    agreed.clock.advance(start - agreed.clock.now().wall_ms)
+    agreed.powers(*range(1, 31))
+    agreed.turn(COMMIT)
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    with next_life(agreed, SECOND) as again:
+        assert min(first for first, _ in crashes(again)[ADVICE]) <= start
+
+
 def test_an_open_batch_that_outgrows_the_journal_is_closed(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,10 +22,10 @@ from agent.spool.voucher import Voucher
 from firmware_bridge.clock import Clock
 from tests.agent.carrying import Gateway
 from tests.agent.sealed import sealed
-from tests.simulators.broker import Broker, running
+from tests.simulators.broker import Broker
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
-from tests.simulators.subscriber import Subscriber, listening
+from tests.simulators.subscriber import Subscriber
 from tests.simulators.tap import Tap
 
 pytestmark = pytest.mark.journey
@@ -112,23 +112,6 @@ def unsent(port: int) -> dict[int, int]:
                 local = int(words[1].rsplit(":", 1)[1], 16)
                 held[local] = int(words[4].split(":")[0], 16)
     return held
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-def broker(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
-    with running(tmp_path / "broker", authority) as one:
-        yield one
-
-
-@pytest.fixture
-def backend(broker: Broker, authority: Authority) -> Iterator[Subscriber]:
-    with listening(broker.port, authority) as one:
-        yield one
 
 
 @pytest.fixture

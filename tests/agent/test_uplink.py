@@ -31,11 +31,6 @@ from tests.simulators.stub import Refusal, Script, Stub
 PUBLISH, PUBACK, DISCONNECT = 3, 4, 14
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.fixture
 def stub(authority: Authority) -> Iterator[Stub]:
     with Stub(authority) as broker:

@@ -12,7 +12,6 @@ import ssl
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -29,23 +28,6 @@ from tests.simulators.subscriber import Subscriber, listening
 
 pytestmark = pytest.mark.journey
 REPO = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-def broker(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
-    with running(tmp_path / "broker", authority) as one:
-        yield one
-
-
-@pytest.fixture
-def backend(broker: Broker, authority: Authority) -> Iterator[Subscriber]:
-    with listening(broker.port, authority) as one:
-        yield one
 
 
 def arrived(backend: Subscriber, sent: list[bytes]) -> bool:

@@ -27,11 +27,6 @@ from tests.simulators.subscriber import listening
 PINGREQ = 12
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @contextlib.contextmanager
 def scripted(
     tmp_path: Path, authority: Authority, script: Script, *, keepalive_s: int = 60

@@ -14,24 +14,13 @@ import pytest
 from agent.spool import LinkState
 from assent import durable
 from tests.agent.carrying import Gateway
-from tests.simulators.broker import Broker, running
+from tests.simulators.broker import Broker
 from tests.simulators.certificates import DAY, Authority, Pair
 from tests.simulators.conditions import eventually
 from tests.simulators.stub import Stub
 from tests.simulators.subscriber import Subscriber, listening
 
 pytestmark = pytest.mark.journey
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-def broker(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
-    with running(tmp_path / "broker", authority) as one:
-        yield one
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ from tests.simulators.stub import Stub
 WORD = Path("keys") / "tls" / "spool"
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     (tmp_path / "state").mkdir()

@@ -20,7 +20,7 @@ class State(enum.Enum):
     RUNNING = "running"
     """It gives samples; a part of it may fail all the same."""
     SILENT = "silent"
-    """It has given nothing for longer than agreed; it is being opened again."""
+    """It says nothing, though it is open; it is being opened again."""
     FAILED = "failed"
     """It could not be opened or read; it is being opened again."""
     ENDED = "ended"

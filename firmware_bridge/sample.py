@@ -111,6 +111,12 @@ class SourceError(AssentError):
     code: ClassVar[str] = "source"
 
 
+class SilentSourceError(SourceError):
+    """A device says nothing, though the way to it is open."""
+
+    code: ClassVar[str] = "source-silent"
+
+
 class EndOfSource(SourceError):  # noqa: N818 - an end, not an error, in spite of its base
     """A recording has been read to its end."""
 

@@ -38,8 +38,8 @@ from firmware_bridge.sample import (
     ChoosySource,
     EndOfSource,
     Sample,
+    SilentSourceError,
     Source,
-    SourceError,
     trouble_of,
 )
 
@@ -76,12 +76,6 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _BAD: Final = frozenset({State.SILENT, State.FAILED})
-
-
-class SilentSourceError(SourceError):
-    """A source gave nothing for longer than agreed."""
-
-    code = "source-silent"
 
 
 class Supervisor:

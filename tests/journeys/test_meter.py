@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.spool import Spool
 from demo.stage import Stage, wait_until
 from tests.journeys.parts import fast
 from tests.simulators import meter
@@ -145,7 +147,7 @@ def test_what_a_meter_said_is_stored_through_faults_and_a_pulled_plug(
         wait_until(lambda: len(powers(line)) > more, "the meter is read on")
 
         line.unplugged.add(1)  # quiet first, so that no answer is on its way
-        wait_until(lambda: state(gateway) == "failed", "the silence is noticed")
+        wait_until(lambda: state(gateway) == "silent", "the silence is noticed")
         washer.alarm = True
         line.vanish()
         line.appear()
@@ -155,7 +157,7 @@ def test_what_a_meter_said_is_stored_through_faults_and_a_pulled_plug(
         assert state(gateway) == "running"
 
         line.unplugged.add(1)
-        wait_until(lambda: state(gateway) == "failed", "the meter is quiet")
+        wait_until(lambda: state(gateway) == "silent", "the meter is quiet")
         expected = powers(line)
         assert len(expected) < len(washer.served), "no power was spoilt"
         assert len(set(expected)) > 10
@@ -212,7 +214,7 @@ def test_windows_and_growth_of_a_meter_are_stored_by_the_partner_as_the_wire_had
         gateway.start_agent()
         wait_until(lambda: len(partners("appliance.power")) > 5, "windows have arrived")
         line.unplugged.add(1)
-        wait_until(lambda: state(gateway) == "failed", "the meter is quiet")
+        wait_until(lambda: state(gateway) == "silent", "the meter is quiet")
         counts = [round(value * 1000) for _, _, value in answered(line, 72)]
         grown = Counter(later - earlier for earlier, later in pairwise(counts))
         windows = means(line)
@@ -244,3 +246,48 @@ def test_windows_and_growth_of_a_meter_are_stored_by_the_partner_as_the_wire_had
 def powers_of(line: Meters) -> list[int]:
     """Each power off the wire as `round(1)` leaves it."""
     return [round(value) for _, _, value in answered(line, 12)]
+
+
+@pytest.mark.parametrize("how", ["silent", "gone"])
+def test_a_meter_that_falls_silent_is_told_apart_from_one_that_is_gone(
+    gateway: Stage, washer: Washer, tmp_path: Path, how: str
+) -> None:
+    """Nothing is left of a silent one but its open port; of one that is gone, not even that."""
+    settings = gateway.gateway / "agent.toml"
+    settings.write_text(settings.read_text() + 'fresh = "4s"\n')
+    gateway.decide(DECISIONS)
+    gateway.start_broker("maker")
+    gateway.start_backend("maker")
+    with Meters(tmp_path / "port", [washer]) as line:
+        gateway.start_agent()
+        wait_until(lambda: len(stored(gateway, "appliance.power")) > 5, "the meter is read")
+        assert causes(gateway) == set()
+        if how == "silent":
+            line.unplugged.add(1)
+        else:
+            line.vanish()
+        quiet_s = time.time()
+        wait_until(
+            lambda: is_absent(gateway) and time.time() > quiet_s + 3, "it is missed for a while"
+        )
+        assert (tmp_path / "port").is_symlink() == (how == "silent")
+        if how == "silent":
+            line.unplugged.clear()
+        else:
+            line.appear()
+        cause = "silent" if how == "silent" else "outage"
+        wait_until(lambda: cause in causes(gateway), "the backend is told")
+        assert causes(gateway) == {cause}
+
+
+def is_absent(stage: Stage) -> bool:
+    spool = Spool.open(stage.gateway / "state" / "spool" / "spool.db", create=False)
+    absences = spool.absences()
+    spool.close()
+    return bool(absences)
+
+
+def causes(stage: Stage) -> set[str]:
+    """Of what the gateway says is missing, as the backend's own command tells it."""
+    rows = stage.show("maker", "gaps", "--flow", FLOW)
+    return {row["cause"] for row in rows} - {None}

@@ -31,7 +31,7 @@ from firmware_bridge.decode.requests import Request, narrowed, plan
 from firmware_bridge.profile import Profile
 from firmware_bridge.profile.fields import Serial
 from firmware_bridge.profile.registers import is_bit
-from firmware_bridge.sample import Device, Sample, Source, SourceError
+from firmware_bridge.sample import Device, Sample, SilentSourceError, Source, SourceError
 from firmware_bridge.sources.modbus.bus import Bus, SilentUnitError, join, leave
 from firmware_bridge.sources.modbus.frames import AnswerError, Question
 from firmware_bridge.sources.registry import SourceConfig
@@ -102,6 +102,7 @@ class ModbusSource:
         self._next = 0  # the request of this round that is asked next
         self._tries = 0
         self._answered = False
+        self._is_silent = True
         self._on: frozenset[tuple[str, str]] = frozenset()
         self._faults: frozenset[str] = frozenset()
 
@@ -130,7 +131,8 @@ class ModbusSource:
         """Asks what is due; what could not be answered is asked once more by the next read.
 
         Raises:
-            SourceError: the unit answers nothing, or the port has gone.
+            SilentSourceError: the unit says nothing at all.
+            SourceError: it answers nothing that is an answer, or the port has gone.
         """
         if self._bus is None or self._pace is None:
             raise SourceError("the unit is read before it is opened")
@@ -142,6 +144,7 @@ class ModbusSource:
             try:
                 samples += self._ask(self._bus, part)
             except (SilentUnitError, AnswerError) as exc:
+                self._is_silent &= isinstance(exc, SilentUnitError)
                 self._tries += 1
                 if self._tries < _TRIES:
                     return samples
@@ -149,7 +152,8 @@ class ModbusSource:
             self._next += 1
             self._tries = 0
         if not self._answered and self._parts:
-            raise SourceError(self._parts[0].trouble or "the unit answers nothing")
+            kind = SilentSourceError if self._is_silent else SourceError
+            raise kind(self._parts[0].trouble or "the unit answers nothing")
         self._begin()
         return samples
 
@@ -180,7 +184,7 @@ class ModbusSource:
 
     def _begin(self) -> None:
         self._next = self._tries = 0
-        self._answered = False
+        self._answered, self._is_silent = False, True
 
     def _ask(self, bus: Bus, part: _Part) -> Iterator[Sample]:
         answer = bus.ask(part.question, self._timeout_s)
@@ -188,6 +192,7 @@ class ModbusSource:
             request = part.question.request
             names = ", ".join(sorted(_names(request)))
             unit = part.question.unit
+            self._is_silent = False
             self._note(part, f"unit {unit} refuses {request} ({names}): {answer.reason}")
             return iter(())
         self._answered = True

@@ -98,4 +98,6 @@ def _boots(world: World, rng: random.Random, *, polite: bool) -> bool:
     world.timepiece.reboot()
     world.start_gateway()
     pause(rng.uniform(0.5, 2.5))
-    return not world.ask("status")["clock_trusted"]
+    with world.spool() as db:
+        boots = {boot for (boot,) in db.execute("SELECT boot FROM held").fetchall()}
+    return world.timepiece.boot_id in boots and not world.ask("status")["clock_trusted"]

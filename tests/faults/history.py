@@ -34,6 +34,10 @@ LATE_MS = 3_000
 OPEN_MS = 25_000
 """A batch stays open for so long: what a disk did not take may have been read before a life."""
 
+_NEAR_MS = 60_000
+"""What is stamped so near to the time of a step belongs to it: steps lie hours apart, and a gap
+begins before what it is of."""
+
 Span = tuple[float, float]
 
 
@@ -122,7 +126,7 @@ class History:
         ends = [one.since_ms for one in self.steps[1:]]
         for step, until_ms in zip(self.steps, [*ends, math.inf], strict=True):
             real_ms = at_ms - step.ahead_ms
-            if step.since_ms - EDGE_MS <= real_ms <= until_ms + EDGE_MS:
+            if step.since_ms - _NEAR_MS <= real_ms <= until_ms + _NEAR_MS:
                 return real_ms
         return None
 

@@ -31,11 +31,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from tests.faults.history import EDGE_MS, SPAN, STEP_MS, History
-from tests.faults.holdings import CAUSES, LOST, Gap, Stored
-
-_CLAIM_MS = 2 * EDGE_MS
-"""A gap may claim so much of what is stored before and after a hole. Gaps that touch are told as
-one, so that it may have edges on both sides of what is stored."""
+from tests.faults.holdings import CAUSES, LOST, SLACK_MS, Gap, Stored
 
 
 @dataclasses.dataclass(slots=True)
@@ -89,7 +85,7 @@ def judge(stored: Stored, history: History) -> Judgement:
     times = _Times(rows, history)
     held = [sorted(n for n in counted if n // SPAN == at) for at in range(len(history.lives))]
     gaps = _explained(stored.gaps, history, found)
-    _claims(gaps, held, times, found)
+    _claims(gaps, held, times, history, found)
     for life, numbers in enumerate(held):
         _inside(life, numbers, times, gaps, found)
     _ends(held, times, history, found)
@@ -165,16 +161,24 @@ def _explained(gaps: Iterable[Gap], history: History, found: Judgement) -> list[
 
 
 def _claims(
-    gaps: Iterable[Gap], held: Sequence[Sequence[int]], times: _Times, found: Judgement
+    gaps: Iterable[Gap],
+    held: Sequence[Sequence[int]],
+    times: _Times,
+    history: History,
+    found: Judgement,
 ) -> None:
-    """No gap claims much of what is stored."""
+    """No gap claims more of what is stored, before and after a hole, than its edges take.
+
+    Gaps that touch are told as one, so that it may have edges on both sides of what is stored.
+    """
+    edge_ms = history.bound_ms + EDGE_MS + SLACK_MS
     instants = sorted(times.of(number) for numbers in held for number in numbers)
     ends = (instants[0], instants[-1]) if instants else ()
     edges = sorted([*ends, *(at for one in _holes(instants) for at in one)])
     for gap in gaps:
         low = bisect.bisect_right(instants, gap.first_ms)
         high = bisect.bisect_left(instants, gap.last_ms)
-        claimed = sum(_is_far(at, edges) for at in instants[low:high])
+        claimed = sum(_is_far(at, edges, edge_ms) for at in instants[low:high])
         if claimed and not gap.names_batches:
             found.false += 1
             found.complain(
@@ -277,11 +281,11 @@ def _holes(instants: Sequence[float]) -> list[tuple[float, float]]:
     return [(one, other) for one, other in pairs if other - one > 2 * STEP_MS]
 
 
-def _is_far(at_ms: float, edges: Sequence[float]) -> bool:
+def _is_far(at_ms: float, edges: Sequence[float], edge_ms: float) -> bool:
     """Whether an instant is not near the edge of any hole."""
     place = bisect.bisect(edges, at_ms)
     near = (edges[one] for one in (place - 1, place) if 0 <= one < len(edges))
-    return all(abs(edge - at_ms) > _CLAIM_MS for edge in near)
+    return all(abs(edge - at_ms) > edge_ms for edge in near)
 
 
 def _is_covered(at_ms: float, gaps: Collection[Gap]) -> bool:

@@ -78,5 +78,8 @@ def test_the_twin_in_which_the_store_loses_and_doubles_a_number_is_found(world: 
             middle,
         ).rowcount
     assert taken == again == 2  # in both of the maker's flows
-    found = {flow: (one.lost, one.doubled) for flow, one in world.judge().items()}
+    judged = world.judge()
+    found = {flow: (one.lost, one.doubled) for flow, one in judged.items()}
     assert found == {flow: (to == "maker",) * 2 for flow, to in FLOWS.items()}
+    shown = {flow: any("show gaps" in one for one in judged[flow].wrong) for flow in FLOWS}
+    assert shown == {flow: to == "maker" for flow, to in FLOWS.items()}

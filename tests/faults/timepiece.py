@@ -57,6 +57,11 @@ class Timepiece:
         (self.machine / _SYNCHRONISED).unlink(missing_ok=True)
         self._write(60_000 - int(time.time() * 1000))
 
+    @property
+    def boot_id(self) -> str:
+        """Names the present boot of the machine."""
+        return (self.machine / _BOOT_ID).read_text().strip()
+
     def learn(self) -> None:
         """A time service sets the clock, and says so."""
         self._write(0)

@@ -18,6 +18,7 @@ from assent.messages import new_mailbox
 from tests.agent.sealed import sealed
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
+from tests.simulators.stub import Script, Stub
 
 STREAM = 7
 
@@ -146,3 +147,20 @@ def carrying(
         yield gateway
     finally:
         gateway.close()
+
+
+@contextlib.contextmanager
+def scripted(
+    tmp_path: Path, authority: Authority, script: Script, *, keepalive_s: int = 60
+) -> Iterator[tuple[Stub, Gateway]]:
+    """A broker that follows a script, and a gateway that talks to it."""
+    with (
+        Stub(authority, script) as broker,
+        carrying(tmp_path / "g", authority, broker.url, keepalive_s=keepalive_s) as running,
+    ):
+        yield broker, running
+
+
+def payloads(stub: Stub) -> list[bytes]:
+    """What a broker was given, in order; copies too."""
+    return [payload for payload, _ in list(stub.published)]

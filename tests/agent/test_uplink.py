@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
@@ -22,7 +21,7 @@ from agent.uplink.flight import Flight
 from agent.uplink.protocol import WINDOW
 from assent.errors import SpoolError
 from assent.wire import MAX_MESSAGE
-from tests.agent.carrying import Gateway, carrying
+from tests.agent.carrying import Gateway, carrying, payloads, scripted
 from tests.agent.sealed import NOW, run_of
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
@@ -41,21 +40,6 @@ def stub(authority: Authority) -> Iterator[Stub]:
 def gateway(tmp_path: Path, authority: Authority, stub: Stub) -> Iterator[Gateway]:
     with carrying(tmp_path / "gateway", authority, stub.url) as running:
         yield running
-
-
-def payloads(stub: Stub) -> list[bytes]:
-    return [payload for payload, _ in list(stub.published)]
-
-
-@contextlib.contextmanager
-def scripted(
-    tmp_path: Path, authority: Authority, script: Script, *, keepalive_s: int = 60
-) -> Iterator[tuple[Stub, Gateway]]:
-    with (
-        Stub(authority, script) as broker,
-        carrying(tmp_path / "g", authority, broker.url, keepalive_s=keepalive_s) as running,
-    ):
-        yield broker, running
 
 
 # --- whether to be connected at all --------------------------------------------------------------

@@ -7,7 +7,6 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from agent.spool import LinkState
 from agent.spool.order import RECALL_MS
 from agent.uplink.protocol import WINDOW
 from assent.messages import StreamAck
-from tests.agent.carrying import Gateway, carrying
+from tests.agent.carrying import Gateway, carrying, payloads, scripted
 from tests.simulators.broker import running
 from tests.simulators.certificates import DAY, Authority
 from tests.simulators.conditions import eventually
@@ -25,21 +24,6 @@ from tests.simulators.stub import Refusal, Script, Stub
 from tests.simulators.subscriber import listening
 
 PINGREQ = 12
-
-
-@contextlib.contextmanager
-def scripted(
-    tmp_path: Path, authority: Authority, script: Script, *, keepalive_s: int = 60
-) -> Iterator[tuple[Stub, Gateway]]:
-    with (
-        Stub(authority, script) as broker,
-        carrying(tmp_path / "g", authority, broker.url, keepalive_s=keepalive_s) as running,
-    ):
-        yield broker, running
-
-
-def payloads(stub: Stub) -> list[bytes]:
-    return [payload for payload, _ in list(stub.published)]
 
 
 # --- a broker that lost what it took -------------------------------------------------------------

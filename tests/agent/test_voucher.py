@@ -14,7 +14,7 @@ from agent.meanwhile import hear_refusals
 from agent.site import SPOOL
 from agent.spool import LaneState, Spool
 from agent.spool.voucher import Voucher
-from tests.agent.carrying import STREAM, Gateway
+from tests.agent.carrying import STREAM, Gateway, payloads
 from tests.agent.installed import DIAGNOSIS, MINUTE, YES, House, copied, living
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
@@ -53,10 +53,6 @@ def keep(directory: Path) -> Path:
 def put_back(kept: Path, directory: Path) -> None:
     shutil.rmtree(directory)
     shutil.copytree(kept, directory)
-
-
-def payloads(stub: Stub) -> list[bytes]:
-    return [payload for payload, _ in list(stub.published)]
 
 
 def test_an_old_copy_put_back_after_a_no_leaves_nothing_until_it_is_decided_about(

@@ -34,9 +34,9 @@ LATE_MS = 3_000
 OPEN_MS = 25_000
 """A batch stays open for so long: what a disk did not take may have been read before a life."""
 
-_NEAR_MS = 60_000
-"""What is stamped so near to the time of a step belongs to it: steps lie hours apart, and a gap
-begins before what it is of."""
+NEAR_MS = 60_000
+"""A gap that begins so near before a step belongs to it: it begins before what it is of, and steps
+lie hours apart."""
 
 Span = tuple[float, float]
 
@@ -119,14 +119,14 @@ class History:
         """Since when a life that answered has read at the latest."""
         return life.answered_ms + LATE_MS
 
-    def real(self, at_ms: int) -> int | None:
-        """An instant of the gateway's clock by the world's; None where it never stood there."""
+    def real(self, at_ms: int, near_ms: int = EDGE_MS) -> int | None:
+        """An instant of the gateway's clock by the world's; None where it stood nowhere near."""
         if not self.steps:
             return at_ms
         ends = [one.since_ms for one in self.steps[1:]]
         for step, until_ms in zip(self.steps, [*ends, math.inf], strict=True):
             real_ms = at_ms - step.ahead_ms
-            if step.since_ms - _NEAR_MS <= real_ms <= until_ms + _NEAR_MS:
+            if step.since_ms - near_ms <= real_ms <= until_ms + near_ms:
                 return real_ms
         return None
 

@@ -30,7 +30,7 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from tests.faults.history import EDGE_MS, SPAN, STEP_MS, History
+from tests.faults.history import EDGE_MS, NEAR_MS, SPAN, STEP_MS, History
 from tests.faults.holdings import CAUSES, LOST, SLACK_MS, Gap, Stored
 
 
@@ -141,7 +141,7 @@ def _explained(gaps: Iterable[Gap], history: History, found: Judgement) -> list[
     """Gaps that a fault explains, at our time; the others are complained of."""
     known = []
     for gap in gaps:
-        first, last = history.real(gap.first_ms), history.real(gap.last_ms)
+        first, last = (history.real(at, NEAR_MS) for at in (gap.first_ms, gap.last_ms))
         real = None
         if first is not None and last is not None:
             real = dataclasses.replace(gap, first_ms=first, last_ms=last)

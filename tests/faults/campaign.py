@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from benchmarks.report import Figure, write
 from demo.stage import REPO, Stage
-from tests.faults import clocks, rounds, traced
+from tests.faults import clocks, damage, papers, power, rounds, traced, walks
 from tests.faults.history import LOOK_MS
 from tests.faults.household import COMMIT_S
 from tests.faults.kinds import BACKEND, KINDS
@@ -33,12 +33,13 @@ from tests.faults.world import World
 from tests.simulators import lossy, steps
 
 RESULT = REPO / "benchmarks" / "results" / "faults.json"
-SORTS = ("mixed", "steps", "errors", "power", "clock", "held", "enrolment")
+SORTS = ("mixed", "steps", "errors", "clock", "held", "damage", *walks.WALKED)
 VICTIMS = ("collect", "uplink", BACKEND)
 _CHAIN = 24  # faults of one world: then it ends, so that a violation is found near its cause
 DEFAULT_S = 5  # the commit interval where agent.toml names none
 _KIND = "faults.kind."
 _TOLD = 20  # violations in words that the results keep
+_MOST = {"power": 10}  # rounds of a sort that would have many more
 _ROUNDS = 20  # of `mixed`, each with every kind once
 
 _here: list[Stage] = []
@@ -51,7 +52,7 @@ class Job(NamedTuple):
         sort: of SORTS.
         seed: of its chance.
         victim: whose program, where one is singled out.
-        chain: the steps it is killed at.
+        chain: where it is struck.
         together: collect and uplink are one process.
         commit_s: the commit interval.
     """
@@ -59,7 +60,7 @@ class Job(NamedTuple):
     sort: str
     seed: int
     victim: str = ""
-    chain: tuple[steps.Step, ...] = ()
+    chain: tuple[walks.Point, ...] = ()
     together: bool = False
     commit_s: int = COMMIT_S
 
@@ -75,7 +76,7 @@ def refusals() -> dict[str, str]:
     if (why := steps.refusal()) is not None:
         found |= dict.fromkeys(("steps", "errors", "enrolment"), why)
     if (why := lossy.refusal()) is not None:
-        found["power"] = why
+        found |= dict.fromkeys(("power", "papers"), why)
     return found
 
 
@@ -87,7 +88,7 @@ def settled(recipients: Stage, root: Path, job: Job) -> Iterator[World]:
         root,
         together=job.together,
         shifts_clock=job.sort in {"clock", "held"},
-        has_disk=job.sort == "power",
+        has_disk=job.sort in {"power", "papers"},
     ) as world:
         world.commit_s = job.commit_s
         world.settle()
@@ -104,15 +105,23 @@ def run(job: Job, recipients: Stage, root: Path) -> Outcome:
                 rng.shuffle(kinds)
                 return rounds.mixed(world, str(job), rng, kinds)
             case "steps":
-                return traced.steps(world, str(job), job.victim, job.chain)
+                chain = [one for one in job.chain if isinstance(one, steps.Step)]
+                return traced.steps(world, str(job), job.victim, chain)
             case "errors":
                 return traced.errors(world, str(job), job.victim, rng, _CHAIN)
             case "held":
                 return clocks.held(world, str(job), rng, 8)
             case "power":
-                return rounds.power(world, str(job), rng, _CHAIN)
+                faults = [one for one in job.chain if isinstance(one, power.Fault)]
+                return power.power(world, str(job), rng, faults)
+            case "papers":
+                some = [one for one in job.chain if isinstance(one, papers.Paper)]
+                return papers.papers(world, str(job), rng, some)
             case "enrolment":
-                return traced.enrolment(world, str(job), rng, _CHAIN)
+                some = [one for one in job.chain if isinstance(one, papers.Paper)]
+                return papers.killed(world, str(job), some)
+            case "damage":
+                return damage.damaged(world, str(job), rng, 8)
             case _:
                 return clocks.clock(world, str(job), rng, 8)
 
@@ -143,8 +152,21 @@ def _reckon(victim: str) -> Counter[str]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def _walk(sort: str, seed: int) -> list[walks.Point]:
+    root = Path(tempfile.mkdtemp(dir=_here[0].root.parent))
+    try:
+        with settled(_here[0], root / "world", Job(sort, seed)) as world:
+            return walks.walk(sort, world, random.Random(seed))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 def plan(
-    rng: random.Random, counts: dict[str, Counter[str]], every: int, sorts: Sequence[str]
+    rng: random.Random,
+    counts: dict[str, Counter[str]],
+    every: int,
+    sorts: Sequence[str],
+    walked: dict[str, list[walks.Point]],
 ) -> list[Job]:
     """The rounds of a campaign, in an order that chance gives.
 
@@ -153,6 +175,7 @@ def plan(
         counts: how many of each call each victim makes in one life.
         every: of the writes of pages, every K-th; of all other calls, every one.
         sorts: which sorts of rounds.
+        walked: where those of walks.WALKED are struck.
     """
     jobs = [
         Job(
@@ -171,9 +194,14 @@ def plan(
             for at in range(0, len(found), _CHAIN)
         ]
     jobs += [Job("errors", _seed(rng), victim) for victim in ("collect", "collect", *VICTIMS)]
-    jobs += [Job("power", _seed(rng), together=at % 2 == 1) for at in range(4)]
+    for sort, points_of in walked.items():
+        chains = [tuple(points_of[at : at + _CHAIN]) for at in range(0, len(points_of), _CHAIN)]
+        jobs += [
+            Job(sort, _seed(rng), chain=chain, together=sort == "power" and at % 2 == 1)
+            for at, chain in enumerate(chains[: _MOST.get(sort)])
+        ]
+    jobs += [Job("damage", _seed(rng), together=at % 2 == 1) for at in range(4)]
     jobs += [Job(sort, _seed(rng)) for sort in ("clock", "held") for _ in range(3)]
-    jobs += [Job("enrolment", _seed(rng)) for _ in range(2)]
     jobs = [job for job in jobs if job.sort in sorts]
     rng.shuffle(jobs)
     return jobs
@@ -219,7 +247,10 @@ def main() -> int:
         rng = random.Random(seed)
         victims = VICTIMS if "steps" in sorts else ()
         counts = dict(zip(victims, pool.map(_reckon, victims), strict=True))
-        jobs = plan(rng, counts, chosen.every, sorts)
+        walked = [one for one in walks.WALKED if one in sorts]
+        seeds = [_seed(rng) for _ in walked]
+        found = dict(zip(walked, pool.map(_walk, walked, seeds), strict=True))
+        jobs = plan(rng, counts, chosen.every, sorts, found)
         until = None if chosen.minutes is None else began + 60 * chosen.minutes
         outcomes = list(_outcomes(pool, jobs, chosen.jobs, until))
     limit = f" --minutes {chosen.minutes:g}" if chosen.minutes is not None else ""

@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from demo.stage import RECIPIENTS, REPO, Stage
@@ -94,6 +94,13 @@ class Household(Stage):
         self.__dict__.update(recipients.copied(root).__dict__)
         self.bundle = self.root / "maker.bundle"
         self.commit_s = COMMIT_S
+        """The commit interval of its gateway."""
+        self.begun = 0
+        """How many gateways began; all but the last were admitted and never heard."""
+        self.typed: subprocess.CompletedProcess[str] | None = None
+        """The last command that was typed twice, the first time."""
+        self.has_been_typed: Callable[[], None] | None = None
+        """Called between the two."""
 
     @property
     def state(self) -> Path:
@@ -110,8 +117,12 @@ class Household(Stage):
 
     def begin(self) -> None:
         """A new gateway in the place of the old one, which nobody has enrolled yet."""
-        if not self.state.is_mount():
-            shutil.rmtree(self.gateway, ignore_errors=True)
+        self.begun += 1
+        for path in [*self.gateway.glob("*")]:
+            if path.is_dir() and not path.is_mount():
+                shutil.rmtree(path)
+            elif path.is_file():
+                path.unlink()
         self.make_gateway(_DEVICE.format(port=self.root / "numbers.csv"))
         agent = self.gateway / "agent.toml"
         text = re.sub(r'(?m)^commit = "[^"]*"', f'commit = "{self.commit_s}s"', agent.read_text())
@@ -119,15 +130,16 @@ class Household(Stage):
         (self.gateway / "profiles").mkdir(exist_ok=True)
         (self.gateway / "profiles" / "numbers.toml").write_text(_PROFILE)
 
-    def take_in(self, under: Sequence[str] = ()) -> None:
+    def take_in(self, under: Sequence[str] | None = None) -> None:
         """The maker's bundle is taken in.
 
         Args:
-            under: words of a tracer, under which it is typed first; then it is typed again.
+            under: it is typed once more before, under these words of a tracer, if any; whatever
+                comes of that is in `typed`.
         """
         self._type(under, "enrol", str(self.bundle))
 
-    def be_admitted(self, under: Sequence[str] = ()) -> None:
+    def be_admitted(self, under: Sequence[str] | None = None) -> None:
         """Every recipient admits the gateway, and its answer is taken in; `under` as above."""
         for recipient in RECIPIENTS:
             request = self.gateway / "requests" / f"{recipient}.request"
@@ -135,9 +147,9 @@ class Household(Stage):
             admission.unlink(missing_ok=True)
             directory = str(self.backend_directory(recipient))
             self.backend("admit", directory, str(request), "--out", str(admission))
-            self._type(under if recipient == RECIPIENTS[0] else (), "enrol", str(admission))
+            self._type(under if recipient == RECIPIENTS[0] else None, "enrol", str(admission))
 
-    def agree(self, under: Sequence[str] = ()) -> None:
+    def agree(self, under: Sequence[str] | None = None) -> None:
         """The household says yes to every flow; `under` as above."""
         form = self._form()
         self._type(under, "consent", "apply", str(form))
@@ -155,17 +167,20 @@ class Household(Stage):
         )
         return form
 
-    def _type(self, under: Sequence[str], *words: str) -> None:
-        if under:
+    def _type(self, under: Sequence[str] | None, *words: str) -> None:
+        if under is not None:
             line = [*under, sys.executable, "-m", "agent.cli.main", *words]
-            subprocess.run(
+            self.typed = subprocess.run(
                 [*line, "--config", str(self.gateway)],
                 cwd=REPO,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
+                text=True,
                 check=False,
                 timeout=60,
             )
+            if self.has_been_typed is not None:
+                self.has_been_typed()
         self.assent(*words)
 
     # What is there.

@@ -20,11 +20,10 @@ from tests.faults.world import World
 from tests.simulators.proxy import Fault
 
 Struck: TypeAlias = Callable[[], bool]
-Strike: TypeAlias = Callable[[World, random.Random], contextlib.AbstractContextManager[Struck]]
+Strike: TypeAlias = Callable[[World, random.Random, str], contextlib.AbstractContextManager[Struck]]
 
 RECIPIENT = "maker"
 BACKEND = f"backend-{RECIPIENT}"
-BROKER = f"broker-{RECIPIENT}"
 
 _STRIKES_S = 15.0
 
@@ -52,14 +51,14 @@ class Kind(NamedTuple):
 
 
 @contextlib.contextmanager
-def _collect_killed(world: World, _: random.Random) -> Iterator[Struck]:
+def _collect_killed(world: World, _: random.Random, __: str) -> Iterator[Struck]:
     was_alive = world.kill("collect")
     yield lambda: was_alive
     world.start_collect()
 
 
 @contextlib.contextmanager
-def _collect_killed_twice(world: World, rng: random.Random) -> Iterator[Struck]:
+def _collect_killed_twice(world: World, rng: random.Random, _: str) -> Iterator[Struck]:
     """The second time while it starts."""
     was_alive = world.kill("collect")
     world.start_collect(waits=False)
@@ -70,80 +69,84 @@ def _collect_killed_twice(world: World, rng: random.Random) -> Iterator[Struck]:
 
 
 @contextlib.contextmanager
-def _uplink_killed(world: World, _: random.Random) -> Iterator[Struck]:
+def _uplink_killed(world: World, _: random.Random, __: str) -> Iterator[Struck]:
     was_alive = world.kill("uplink")
     yield lambda: was_alive
     world.start_uplink()
 
 
 @contextlib.contextmanager
-def _backend_killed(world: World, _: random.Random) -> Iterator[Struck]:
-    was_alive = world.kill(BACKEND)
+def _backend_killed(world: World, _: random.Random, recipient: str) -> Iterator[Struck]:
+    was_alive = world.kill(f"backend-{recipient}")
     yield lambda: was_alive
-    world.start_backend(RECIPIENT)
+    world.start_backend(recipient)
 
 
 @contextlib.contextmanager
-def _backend_killed_before_it_acknowledges(world: World, _: random.Random) -> Iterator[Struck]:
+def _backend_killed_before_it_acknowledges(
+    world: World, _: random.Random, recipient: str
+) -> Iterator[Struck]:
     """Between the commit of its store and the acknowledgement: at that very point."""
-    order = world.death(BACKEND)
+    order = world.death(f"backend-{recipient}")
     order.touch()
-    program = world.programs[BACKEND]
+    program = world.programs[f"backend-{recipient}"]
     yield lambda: program.poll() == -signal.SIGKILL
     order.unlink(missing_ok=True)
     if program.poll() is None:
         program.kill()
-    world.buried(BACKEND)
-    world.start_backend(RECIPIENT)
+    world.buried(f"backend-{recipient}")
+    world.start_backend(recipient)
 
 
 @contextlib.contextmanager
-def _broker_stopped(world: World, _: random.Random) -> Iterator[Struck]:
-    program = world.programs[BROKER]
+def _broker_stopped(world: World, _: random.Random, recipient: str) -> Iterator[Struck]:
+    program = world.programs[f"broker-{recipient}"]
     was_alive = program.poll() is None
     program.terminate()
-    world.buried(BROKER)
+    world.buried(f"broker-{recipient}")
     yield lambda: was_alive
-    world.start_broker(RECIPIENT)
+    world.start_broker(recipient)
 
 
 @contextlib.contextmanager
-def _broker_frozen(world: World, _: random.Random) -> Iterator[Struck]:
+def _broker_frozen(world: World, _: random.Random, recipient: str) -> Iterator[Struck]:
     """Half-open: the connection stands and nobody is there; found by keepalive."""
-    world.send(BROKER, signal.SIGSTOP)
-    yield lambda: not world.is_connected(RECIPIENT)
-    world.send(BROKER, signal.SIGCONT)
+    world.send(f"broker-{recipient}", signal.SIGSTOP)
+    yield lambda: not world.is_connected(recipient)
+    world.send(f"broker-{recipient}", signal.SIGCONT)
 
 
 @contextlib.contextmanager
-def _broker_killed_with_its_store(world: World, _: random.Random) -> Iterator[Struck]:
-    was_alive = world.kill(BROKER)
-    _empty(world)
+def _broker_killed_with_its_store(
+    world: World, _: random.Random, recipient: str
+) -> Iterator[Struck]:
+    was_alive = world.kill(f"broker-{recipient}")
+    _empty(world, recipient)
     yield lambda: was_alive
-    world.start_broker(RECIPIENT)
+    world.start_broker(recipient)
 
 
 @contextlib.contextmanager
-def _broker_restarted_empty(world: World, _: random.Random) -> Iterator[Struck]:
-    program = world.programs[BROKER]
+def _broker_restarted_empty(world: World, _: random.Random, recipient: str) -> Iterator[Struck]:
+    program = world.programs[f"broker-{recipient}"]
     was_alive = program.poll() is None
     program.terminate()
-    world.buried(BROKER)
-    _empty(world)
-    world.start_broker(RECIPIENT)
+    world.buried(f"broker-{recipient}")
+    _empty(world, recipient)
+    world.start_broker(recipient)
     yield lambda: was_alive
 
 
-def _empty(world: World) -> None:
-    store = world.broker_store(RECIPIENT)
+def _empty(world: World, recipient: str) -> None:
+    store = world.broker_store(recipient)
     for path in store.iterdir():
         path.unlink()
 
 
 @contextlib.contextmanager
-def _cut(world: World, _: random.Random) -> Iterator[Struck]:
+def _cut(world: World, _: random.Random, recipient: str) -> Iterator[Struck]:
     """Every connection of the uplink is reset, once, in the middle of what it carries."""
-    proxy = world.proxies[RECIPIENT]
+    proxy = world.proxies[recipient]
     before = proxy.accepted
     proxy.cut_all()
     yield lambda: proxy.accepted > before  # it has come again
@@ -151,8 +154,8 @@ def _cut(world: World, _: random.Random) -> Iterator[Struck]:
 
 def _proxied(fault: Fault) -> Strike:
     @contextlib.contextmanager
-    def strike(world: World, _: random.Random) -> Iterator[Struck]:
-        proxy = world.proxies[RECIPIENT]
+    def strike(world: World, _: random.Random, recipient: str) -> Iterator[Struck]:
+        proxy = world.proxies[recipient]
         before = proxy.struck[fault]
         proxy.fault = fault
         if fault is Fault.REFUSE:

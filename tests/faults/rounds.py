@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds: one world each, some faults, the end, and what the oracle says.
 
-  - `mixed`: faults of tests/faults/kinds.py at random times, alone or two at once;
-  - `power`: the gateway's state lies on a disk that forgets what was not synced, and is cut.
+  - `mixed`: faults of tests/faults/kinds.py at random times, alone or two at once.
 
-Those that need a tracer are in `tests.faults.traced`, those of the clock in `tests.faults.clocks`.
+Those that need a tracer are in `tests.faults.traced`, those on a disk of our own in
+`tests.faults.power` and `tests.faults.papers`, those of the clock in `tests.faults.clocks`.
 
 A fault counts when it struck. What a round found wrong carries the round's name and seed.
 """
@@ -16,16 +16,15 @@ import dataclasses
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from demo.stage import StageError
-from tests.faults.household import FLOWS
+from demo.stage import RECIPIENTS, StageError
 from tests.faults.kinds import KINDS, Kind, pause, strikes
 from tests.faults.oracle import Judgement
 from tests.faults.world import World
-from tests.simulators import lossy
 
-Worlds = Callable[..., World]
+QUICK = ("remote-diagnosis", "partner-energy-advice")
+"""One flow of each recipient, whose batches do not stay open for long."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -69,7 +68,7 @@ class Outcome:
             self.wrong += [f"{flow}: {one}" for one in judgement.wrong]
         return self
 
-    def recovers(self, world: World, what: str, flows: Sequence[str] = ()) -> None:
+    def recovers(self, world: World, what: str, flows: Sequence[str] = QUICK) -> None:
         """Waits until readings arrive again, and notes how long that took."""
         began = time.monotonic()
         world.wait_for_more(what, flows)
@@ -119,36 +118,6 @@ def _strike(
     world: World, rng: random.Random, outcome: Outcome, name: str, healing: contextlib.ExitStack
 ) -> None:
     kind: Kind = KINDS[name]
-    struck = healing.enter_context(kind.strike(world, rng))
+    struck = healing.enter_context(kind.strike(world, rng, rng.choice(RECIPIENTS)))
     outcome.count(name, struck=strikes(struck))
     pause(rng.uniform(0, kind.holds_s))
-
-
-# The power goes.
-
-
-def power(world: World, name: str, rng: random.Random, count: int) -> Outcome:
-    """The power goes while everything runs, again and again.
-
-    Args:
-        world: settled on a disk of its own.
-        name: of the round.
-        rng: chance.
-        count: how often.
-    """
-    outcome = Outcome(name)
-    assert world.disk is not None
-    world.start_all()
-    outcome.recovers(world, "the start", list(FLOWS))
-    for at in range(count):
-        way = lossy.WAYS[at % len(lossy.WAYS)]
-        if rng.random() < 0.3:
-            with contextlib.suppress(StageError):
-                world.agree()
-        pause(rng.uniform(0, 2.0))
-        killed = [world.kill(one) for one in world.gateway_programs]
-        lost = world.disk.cut(way, rng.randrange(1 << 30))
-        outcome.count(f"power cut: {way}", struck=all(killed) and lost > 0)
-        world.start_gateway()
-        outcome.recovers(world, f"power cut {at} ({way})", list(FLOWS) if at % 5 == 4 else ())
-    return outcome.close(world)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,8 +16,10 @@ import pytest
 
 from assent import durable
 from tests.simulators import lossy
+from tests.simulators.orders import Order
 from tests.simulators.unsynced import WAYS
 
+REPO = Path(__file__).resolve().parents[2]
 ROWS = 20
 WRITER = """
 import os, sqlite3, sys
@@ -110,3 +114,56 @@ def test_a_torn_write_ends_between_two_sectors(disk: lossy.Disk) -> None:
         seen.add(ones)
         durable.write(path, b"0" * 8192)
     assert len(seen) > 3
+
+
+KEEPER = """
+import pathlib, sys, time
+from assent import durable
+place = pathlib.Path(sys.argv[1])
+for at in range(5):
+    durable.write(place / "named", str(at).encode() * 1000)
+    durable.write(place / "other", str(at).encode() * 1000)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_power_goes_at_the_third_sync_of_a_named_file(disk: lossy.Disk, way: str) -> None:
+    for name in ("named", "other"):
+        durable.write(disk.place / name, b"old")
+    disk.order(Order(r"^/(?:\.tmp-\w+-)?named$", "cut", "fsync", 3, way=way, seed=5))
+    keeper = subprocess.run(
+        [sys.executable, "-c", KEEPER, str(disk.place)], cwd=REPO, check=False, timeout=30
+    )
+    told = disk.told()
+    assert keeper.returncode == -signal.SIGKILL
+    assert told.counted["fsync"] == 3
+    assert [one.endswith("-named") for one in told.struck] == [True]
+    assert any(path.endswith("-named") and loss.lost for path, loss in told.lost.items())
+    touched = subprocess.run(["touch", str(disk.place / "off")], check=False, capture_output=True)
+    assert b"Input/output error" in touched.stderr  # for the others it is off
+    disk.order(Order(""))
+    assert (disk.place / "named").read_bytes() == b"0" * 1000
+    assert (disk.place / "other").read_bytes() == b"0" * 1000
+
+
+def test_a_call_on_a_named_file_is_refused_and_no_other(disk: lossy.Disk) -> None:
+    disk.order(Order("/kept$", "refuse", "rename", 2, 2, error=errno.ENOSPC))
+    durable.write(disk.place / "kept", b"1")
+    for _ in range(2):
+        durable.write(disk.place / "free", b"1")
+        with pytest.raises(OSError, match="No space"):
+            durable.write(disk.place / "kept", b"2")
+    assert (disk.place / "kept").read_bytes() == b"1"
+    durable.write(disk.place / "kept", b"3")
+    assert disk.told().struck == ["/kept", "/kept"]
+
+
+def test_calls_are_counted_for_each_group_of_names(disk: lossy.Disk) -> None:
+    disk.order(Order("(?P<one>/one$)|(?P<two>/two$)"))
+    durable.write(disk.place / "one", b"1")
+    for _ in range(2):
+        durable.write(disk.place / "two", b"1")
+    told = disk.told()
+    assert told.struck == []
+    assert (told.counted["one rename"], told.counted["two rename"]) == (1, 2)

@@ -9,15 +9,44 @@ from pathlib import Path
 import pytest
 
 from demo.stage import Stage
-from tests.faults import clocks, rounds
+from tests.faults import clocks, damage, papers, power
+from tests.faults.household import FLOWS
+from tests.faults.papers import Paper
+from tests.faults.power import Fault
+from tests.faults.rounds import Outcome
 from tests.faults.sample import SEED, holds, world_for
 
 pytestmark = pytest.mark.journey
 
+LIVES = (
+    Fault("journal", "fsync", 3, "drop"),
+    Fault("spool log", "fsync", 6, "reorder"),
+    Fault("ledger", "write", 2, "ENOSPC"),
+)
+PAPERS = (
+    Paper("bundle", Fault("keys", "fsync", 3, "drop")),
+    Paper("form", Fault("ledger", "write", 2, "torn")),
+    Paper("bundle", Fault("keys", "open", 2, "EIO")),
+)
 
-def test_nothing_is_lost_to_a_power_cut(recipients: Stage, tmp_path: Path) -> None:
+
+def test_nothing_is_lost_to_a_power_cut_or_a_damaged_spool(
+    recipients: Stage, tmp_path: Path
+) -> None:
+    rng = random.Random(SEED)
+    outcome = Outcome("a disk")
     with world_for("power", recipients, tmp_path) as world:
-        holds(rounds.power(world, "power", random.Random(SEED), 3))
+        for paper in PAPERS:
+            papers.strike(world, outcome, paper, rng)
+        world.start_all()
+        outcome.recovers(world, "the enrolment", list(FLOWS))
+        for fault in LIVES:
+            power.strike(world, outcome, fault, rng.randrange(1 << 30))
+        world.mend()
+        outcome.recovers(world, "the power cuts", list(FLOWS))
+        damage.strike(world, outcome, "a page overwritten", rng)
+        outcome.recovers(world, "the damage", list(FLOWS))
+        holds(outcome.close(world))
 
 
 def test_nothing_is_lost_to_a_clock_that_is_set(recipients: Stage, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 """Rounds under a tracer: a program is killed at one of its steps, or the disk refuses it a call.
 
 - `steps`: one program is killed before the N-th of a call, again and again, each life another N;
-- `enrolment`: so are the commands by which a gateway comes to its keys and its ledger;
 - `errors`: the disk says ENOSPC or EIO to calls on one room's files, once, a few times, or from
   then on.
 """
@@ -39,7 +38,7 @@ _ROOMS = (
 _UNDONE = re.compile(r"= \?$|<unfinished \.\.\.>$")
 ERRORS = ("ENOSPC", "EIO")
 _ENDS = ("", "-wal", "-shm")
-_MOST = {"pwrite64": 60, "fdatasync": 12, "ftruncate": 2, "fsync": 5, "rename": 2, "unlink": 1}
+_MOST = {"pwrite64": 60, "fdatasync": 12, "ftruncate": 2}
 """Of each call, how many a life makes in a room that makes any: the first refused is one of them."""
 
 
@@ -83,7 +82,7 @@ def killed_at(world: World, name: str, victim: str, chain: Sequence[Step]) -> Ou
         call = _before(log, step.call) if was_struck else ""
         if victim == "collect":
             world.explain(call or "killed")
-        outcome.count(f"{victim} killed at a step of {_room(call)}", struck=was_struck)
+        outcome.count(f"{victim} killed at a step of {room_of(call)}", struck=was_struck)
         if at % 8 == 7:
             world.mend()
             outcome.recovers(
@@ -126,40 +125,9 @@ def _before(log: Path, call: str) -> str:
     return next((line for line in reversed(lines) if _UNDONE.search(line)), "")
 
 
-def _room(call: str) -> str:
+def room_of(call: str) -> str:
+    """The room that a call is of, as the tracer told it."""
     return next((room for room, pattern in _ROOMS if pattern.search(call)), "another file")
-
-
-# Killed while it is enrolled.
-
-
-def enrolment(world: World, name: str, rng: random.Random, count: int) -> Outcome:
-    """Commands of a new gateway are killed at their steps, and typed again: keys and ledger.
-
-    The gateway begins anew for each fault; the last one is then used.
-
-    Args:
-        world: settled; nothing runs.
-        name: of the round.
-        rng: chance.
-        count: how many faults.
-    """
-    outcome = Outcome(name)
-    log = world.root / "steps"
-    for _ in range(count):
-        world.begin()
-        verb = rng.choice(("bundle", "admission", "form"))
-        call, most = rng.choice((("write", 30), ("fsync", 14), ("rename", 8)))
-        step = Step(call, rng.randint(1, most))
-        under = tracer(log, inject=f"{step.call}:signal=KILL:when={step.number}")
-        world.take_in(under if verb == "bundle" else ())
-        world.be_admitted(under if verb == "admission" else ())
-        world.agree(under if verb == "form" else ())
-        found = _before(log, step.call) if killed_before(log) else ""
-        outcome.count(f"{verb} killed at a step of {_room(found)}", struck=bool(found))
-    world.start_all()
-    outcome.recovers(world, "the enrolment", list(FLOWS))
-    return outcome.close(world)
 
 
 # The disk says no.
@@ -243,6 +211,5 @@ def _rooms(world: World, victim: str) -> dict[str, _Room]:
     rooms: dict[str, _Room] = {"spool": (("pwrite64", "fdatasync", "ftruncate"), spool)}
     if victim == "collect":
         journal = [world.state / "journal"]
-        rooms["ledger and keys"] = (("fsync", "rename", "unlink"), [])
         rooms["journal"] = (("pwrite64", "fdatasync"), journal)
     return rooms

@@ -103,7 +103,7 @@ class World(Household):
             self.disk.mount()
         super().settle()
 
-    def agree(self, under: Sequence[str] = ()) -> None:
+    def agree(self, under: Sequence[str] | None = None) -> None:
         """The household says yes to every flow, and the oracle is told when."""
         self._yeses.append(_now_ms())
         super().agree(under)
@@ -174,6 +174,10 @@ class World(Household):
         program.kill()
         self.buried(name)
         return was_alive and program.returncode == -signal.SIGKILL
+
+    def excuse(self, name: str) -> None:
+        """That a program ends by itself is not wrong: its disk is at fault."""
+        self._traced.add(self.programs[name].pid)
 
     def _is_alive(self, name: str) -> bool:
         """Whether a program runs; that it ended by itself is wrong."""
@@ -304,10 +308,11 @@ class World(Household):
             "unknown",
             *(["undated"] if history.steps else []),
         }
+        never = [row for row in rows if row["state"] == "never"][: self.begun - 1]
         return [
             f"show gaps: {row}"
             for row in rows
-            if row["cause"] not in causes or row["state"] not in states
+            if row not in never and (row["cause"] not in causes or row["state"] not in states)
         ]
 
     def _reaches(self, what: str, claim: Callable[[], bool]) -> None:

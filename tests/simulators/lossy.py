@@ -160,7 +160,6 @@ def _operations(base: type[Any], refused: type[OSError], caller: Callable[[], in
 
         def open(self, path: str, flags: int) -> int:
             node = self._node(path)
-            self._falls("", path)
             if flags & os.O_TRUNC:
                 self.truncate(path, 0)
             return self._handle(node)

@@ -24,7 +24,8 @@ class Order(NamedTuple):
     """One order.
 
     Attributes:
-        paths: a pattern of the paths, as they are called below the mount.
+        paths: a pattern of the paths, as they are called below the mount; where it has named
+            groups, each is counted by itself, and nothing is struck.
         deed: only to count, to cut the power, to refuse the call.
         call: of CALLS.
         number: the first call that it strikes.
@@ -72,14 +73,15 @@ class Overseer:
     def due(self, call: str, paths: Iterable[str]) -> Order | None:
         """Counts a call; the order, where its deed falls now."""
         order = self._order
-        meant = [path for path in paths if self._paths.search(path)] if order else []
+        meant = [found for path in paths if (found := self._paths.search(path))] if order else []
         if order is None or not meant:
             return None
-        self.counted[call] += 1
+        for group in {found.lastgroup for found in meant}:
+            self.counted[f"{group} {call}" if group else call] += 1
         number = self.counted[call]
         if order.deed == "count" or call != order.call:
             return None
         if not order.number <= number < order.number + order.last:
             return None
-        self.struck.append(meant[0])
+        self.struck.append(meant[0].string)
         return order

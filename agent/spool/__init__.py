@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agent.spool.absence import Absences
 from agent.spool.gaps import Gaps
-from agent.spool.held import Holding
+from agent.spool.held import HeldStreams
 from agent.spool.log import SentLog
 from agent.spool.queue import Queue
 from agent.spool.records import (
@@ -67,10 +67,10 @@ __all__ = [
 ]
 
 
-class Spool(Queue, Holding, Gaps, Absences, Counted, SentLog, Refusals, Resting):
+class Spool(Queue, HeldStreams, Gaps, Absences, Counted, SentLog, Refusals, Resting):
     """The spool through one connection; one thread uses it at a time.
 
-    The collecting side calls what `Lanes`, `Queue`, `Holding`, `Gaps`, `Absences`, `Counted`,
+    The collecting side calls what `Lanes`, `Queue`, `HeldStreams`, `Gaps`, `Absences`, `Counted`,
     `SentLog`, `Refusals` and `Mail` offer, the uplink what `Resting` and `Carrier` offer.
 
     Attributes:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from agent.spool.briefly import let_go
 from agent.spool.floor import IS_OPEN
 from agent.spool.mail import INBOX_BYTES, INBOX_MESSAGES
-from agent.spool.order import RESEND_MAX_MS, RESEND_MS, Lane, Order
+from agent.spool.order import RESEND_MAX_MS, RESEND_MS, OpenLane, Order
 from agent.spool.records import Health, Lease
 from agent.spool.schema import NEVER
 from assent.errors import SpoolError
@@ -71,7 +71,7 @@ class Carrier(Order):
                 room = limit - len(picked)
                 picked += self._batches(
                     db,
-                    [Lane(*lane[:3]) for lane in lanes if lane[3]],
+                    [OpenLane(*lane[:3]) for lane in lanes if lane[3]],
                     now_ms,
                     room=room,
                     late=room if late is None else late,

@@ -35,7 +35,7 @@ _TELL: Final = "INSERT INTO gap VALUES (NULL, ?, ?, ?, ?, ?, 0, 0, 0, 0)"
 _Stream: TypeAlias = tuple[int, int, int, int]  # number, id, low, high
 
 
-class Holding(Retention):
+class HeldStreams(Retention):
     """Resolving, judging and counting what is held; the collecting side's."""
 
     def held(self) -> dict[str, Held]:

@@ -36,8 +36,8 @@ RECALL_PART: Final = 500
 _NEWEST: Final = 1 << 62
 
 
-class Lane(NamedTuple):
-    """An open lane, as far as leasing needs it."""
+class OpenLane(NamedTuple):
+    """As much of an open lane as leasing needs."""
 
     id: int
     flow: str
@@ -46,7 +46,7 @@ class Lane(NamedTuple):
 
 class _Ready(NamedTuple):
     id: int
-    lane: Lane
+    lane: OpenLane
     late: bool = False
     again: bool = False
 
@@ -127,7 +127,7 @@ class Order(Mail):
     def _batches(
         self,
         db: sqlite3.Connection,
-        lanes: Sequence[Lane],
+        lanes: Sequence[OpenLane],
         now_ms: int,
         *,
         room: int,
@@ -165,7 +165,7 @@ class Order(Mail):
     def _queue(
         self,
         db: sqlite3.Connection,
-        lane: Lane,
+        lane: OpenLane,
         now_ms: int,
         *,
         room: int,
@@ -185,7 +185,7 @@ class Order(Mail):
         return keys
 
     def _unsent(
-        self, db: sqlite3.Connection, lane: Lane, ids: tuple[int, int], limit: int
+        self, db: sqlite3.Connection, lane: OpenLane, ids: tuple[int, int], limit: int
     ) -> list[int]:
         return self._free(
             db.execute(
@@ -197,7 +197,7 @@ class Order(Mail):
         )
 
     def _sent(
-        self, db: sqlite3.Connection, lane: Lane, due: tuple[int, int], limit: int
+        self, db: sqlite3.Connection, lane: OpenLane, due: tuple[int, int], limit: int
     ) -> list[int]:
         return self._free(
             db.execute(

@@ -11,9 +11,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from agent.spool.erasure import drop_if_empty
+from agent.spool.erasure import drop_if_empty, subtract
 from agent.spool.gaps import forget
-from agent.spool.retention import subtract
 from agent.spool.schema import STREAM_SHIFT
 
 

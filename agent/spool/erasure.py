@@ -85,6 +85,22 @@ def drop_if_empty(db: sqlite3.Connection, number: int) -> None:
     )
 
 
+def subtract(db: sqlite3.Connection, lane: int, batches: int, readings: int, size: int) -> None:
+    """Takes deleted batches off the counts of a lane.
+
+    Args:
+        db: inside a transaction.
+        lane: row of the lane.
+        batches: how many were deleted.
+        readings: how many values they held.
+        size: how many bytes of messages.
+    """
+    db.execute(
+        "UPDATE lane SET batches=batches-?, readings=readings-?, bytes=bytes-? WHERE id=?",
+        (batches, readings, size, lane),
+    )
+
+
 def delete_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> Purged:
     """Deletes what begins before an instant, with the gaps that do; leases of the lane are revoked.
 
@@ -106,11 +122,8 @@ def delete_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> Purg
         return Purged(0, 0, 0)
     db.executemany("DELETE FROM payload WHERE id=?", [(key,) for key, _, _ in rows])
     purged = Purged(len(rows), sum(row[1] for row in rows), sum(row[2] for row in rows))
-    db.execute(
-        "UPDATE lane SET batches=batches-?, readings=readings-?, bytes=bytes-?,"
-        " generation=generation+1 WHERE id=?",
-        (purged.batches, purged.readings, purged.bytes, lane),
-    )
+    subtract(db, lane, purged.batches, purged.readings, purged.bytes)
+    db.execute("UPDATE lane SET generation=generation+1 WHERE id=?", (lane,))
     for number in sorted({key >> STREAM_SHIFT for key, _, _ in rows}):
         present = db.execute("SELECT 1 FROM lane WHERE stream=?", (number,)).fetchone()
         if present is None:
@@ -134,10 +147,7 @@ def empty_in_part(db: sqlite3.Connection, lane: int) -> None:
     keys = [(key,) for key, _, _ in rows]
     db.executemany("DELETE FROM batch WHERE id=?", keys)
     db.executemany("DELETE FROM payload WHERE id=?", keys)
-    db.execute(
-        "UPDATE lane SET batches=batches-?, readings=readings-?, bytes=bytes-? WHERE id=?",
-        (len(rows), sum(row[1] for row in rows), sum(row[2] for row in rows), lane),
-    )
+    subtract(db, lane, len(rows), sum(row[1] for row in rows), sum(row[2] for row in rows))
 
 
 def empty(db: sqlite3.Connection, lane: int, flow: str) -> Purged:

@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from agent.spool import gaps as declared
 from agent.spool.boots import IS_UNRESOLVED
-from agent.spool.erasure import PART, Room, drop_if_empty
+from agent.spool.erasure import PART, Room, drop_if_empty, subtract
 from agent.spool.lanes import Lanes
 from agent.spool.records import Dropped
 from agent.spool.schema import LAST_SEQUENCE, NEVER, STREAM_SHIFT
@@ -191,22 +191,6 @@ def _declare(db: sqlite3.Connection, same: tuple[str, int, GapCause], rows: Sequ
 def told(dropped: dict[str, Sums]) -> tuple[Dropped, ...]:
     """Tells what was added up, by flow."""
     return tuple(Dropped(flow, *sums) for flow, sums in sorted(dropped.items()))
-
-
-def subtract(db: sqlite3.Connection, lane: int, batches: int, readings: int, size: int) -> None:
-    """Takes deleted batches off the counts of a lane.
-
-    Args:
-        db: inside a transaction.
-        lane: row of the lane.
-        batches: how many were deleted.
-        readings: how many values they held.
-        size: how many bytes of messages.
-    """
-    db.execute(
-        "UPDATE lane SET batches=batches-?, readings=readings-?, bytes=bytes-? WHERE id=?",
-        (batches, readings, size, lane),
-    )
 
 
 def _from_oldest(db: sqlite3.Connection, lane: int, chunk: int = _CHUNK) -> Iterator[_Row]:

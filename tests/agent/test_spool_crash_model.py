@@ -25,11 +25,11 @@ from agent.spool.streams import unsigned
 from assent.messages import StreamAck
 from tests.agent.machines import SEEDS, chosen, drop, lives
 from tests.agent.test_spool_model import FLOWS, ModelBatch, SpoolMachine, forget_quota
-from tests.simulators import noted_disk
-from tests.simulators.noted_disk import NotedDisk, Power, either, moments
+from tests.simulators import sqlite_calls
+from tests.simulators.noted_disk import SECTOR, NotedDisk, Power, either, moments
 
 pytestmark = pytest.mark.skipif(
-    not noted_disk.IS_THERE, reason="this Python's SQLite is no library of its own"
+    not sqlite_calls.IS_THERE, reason="this Python's SQLite is no library of its own"
 )
 
 WRITING = ("put", "acknowledge", "enforce_quota", "expire", "purge", "delivered", "open_lane")
@@ -338,4 +338,18 @@ def test_what_is_torn_did_not_happen_and_what_is_whole_did(at: float, stored: in
     many = len(machine.disk.steps)
     machine.go_on_from(machine.disk.left_at(int(many * at) - (0 < at < 1)))
     assert machine.spool.waiting()["core"].batches == stored
+    machine.teardown()
+
+
+def test_what_is_noted_is_all_that_was_done() -> None:
+    """Or a crash would be laid out from half of what happened."""
+    machine = CrashMachine()
+    machine.begin_by_dying(7)
+    there = {
+        file.name: file.read_bytes()
+        for file in machine.directory.iterdir()
+        if file.is_file() and not file.name.endswith("-shm")
+    }
+    assert machine.disk.left_at(len(machine.disk.steps)) == there
+    assert len(there["spool.db-wal"]) > SECTOR
     machine.teardown()

@@ -118,6 +118,7 @@ def test_without_its_credential_the_unit_does_not_open_the_store_and_says_why(
     away = machine.root / "root" / "away"
     sealed = machine.root / SEALED[1:]
     keys = {path: path.read_bytes() for path in (shut.state / "keys").rglob("*.key")}
+    assert shut.state / "keys" / "journal.key" in keys
     machine.types("systemctl", "stop", COLLECT)
     sealed.rename(away)
     machine.types("systemctl", "start", "--no-block", COLLECT)

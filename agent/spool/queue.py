@@ -21,9 +21,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.spool import gaps as declared
-from agent.spool.erasure import Room, drop_if_empty
+from agent.spool.erasure import Room, drop_if_empty, subtract
 from agent.spool.records import Acknowledged, LaneState, Waiting
-from agent.spool.retention import Retention, oldest_ms, subtract
+from agent.spool.retention import Retention, oldest_ms
 from agent.spool.schema import LAST_SEQUENCE, NEVER, STREAM_SHIFT
 from agent.spool.streams import signed, unsigned
 from assent.errors import SpoolError
@@ -232,18 +232,7 @@ class _Settlement:
         if is_of_another:
             self._declare_used(flow, base, ack)
             self._forked.add(flow)
-        refused: list[_Gone] = []
-        for refusal in ack.refused:
-            key = base + min(max(refusal.sequence, 0), LAST_SEQUENCE)
-            if refusal.retry:
-                self._retried += 1  # it stays and is due when it would have been: no ping-pong
-            else:
-                gone = self._delete(key, key)
-                refused += gone
-                is_fork = refusal.reason == _FORK
-                self._declare(flow, ack.stream, gone, is_fork=is_fork)
-                if is_fork and gone and number == present:
-                    self._forked.add(flow)
+        refused = self._give_up(flow, base, ack, is_present=number == present)
         stored = self._delete(base, base + min(ack.watermark, LAST_SEQUENCE) - 1)
         for first, last in ack.ranges:
             stored += self._delete(base + max(first, 0), base + min(last, LAST_SEQUENCE))
@@ -271,6 +260,22 @@ class _Settlement:
             more=self._room.is_full,
             forked=frozenset(self._forked),
         )
+
+    def _give_up(self, flow: str, base: int, ack: StreamAck, *, is_present: bool) -> list[_Gone]:
+        """Deletes and declares what the backend gave up on; notes where its stream forked."""
+        given_up: list[_Gone] = []
+        for refusal in ack.refused:
+            if refusal.retry:
+                self._retried += 1  # it stays and is due when it would have been: no ping-pong
+                continue
+            key = base + min(max(refusal.sequence, 0), LAST_SEQUENCE)
+            gone = self._delete(key, key)
+            given_up += gone
+            is_fork = refusal.reason == _FORK
+            self._declare(flow, ack.stream, gone, is_fork=is_fork)
+            if is_fork and gone and is_present:
+                self._forked.add(flow)
+        return given_up
 
     def _declare(self, flow: str, stream: int, gone: list[_Gone], *, is_fork: bool) -> None:
         for one in gone:

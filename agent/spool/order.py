@@ -22,7 +22,7 @@ from agent.spool.mail import Mail
 from agent.spool.records import Lease
 from agent.spool.schema import NEVER, STREAM_SHIFT
 
-# design §3: sent again after 15 minutes, doubling to 6 hours.
+# Sent again after 15 minutes, doubling to 6 hours.
 RESEND_MS: Final = 15 * 60_000
 RESEND_MAX_MS: Final = 6 * 3_600_000
 # After a session was lost. The backend has to come back to the same broker first, and an

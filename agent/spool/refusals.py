@@ -2,7 +2,7 @@
 """A no that was said while the collecting side did not answer: written here, recorded later.
 
 Law:
-  - it needs no instance lock: anybody who may write the spool can say it (design §3);
+  - it needs no instance lock: anybody who may write the spool can say it;
   - the lane is closed in the same transaction, so that it acts at once;
   - where another process holds the spool it is left beside it, and acts as well;
   - it stays until the ledger has it, and is asked for before anything else is done.

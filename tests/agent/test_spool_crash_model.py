@@ -345,6 +345,7 @@ def test_what_is_noted_is_all_that_was_done() -> None:
     """Or a crash would be laid out from half of what happened."""
     machine = CrashMachine()
     machine.begin_by_dying(7)
+    machine.put("core", 3, 50, carry=True)
     there = {
         file.name: file.read_bytes()
         for file in machine.directory.iterdir()

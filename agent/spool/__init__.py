@@ -20,6 +20,7 @@ import sqlite3
 from pathlib import Path
 
 from agent.spool.absence import Absences
+from agent.spool.count import Counted
 from agent.spool.gaps import Gaps
 from agent.spool.held import HeldStreams
 from agent.spool.log import SentLog
@@ -44,7 +45,6 @@ from agent.spool.records import (
 from agent.spool.refusals import Refusals
 from agent.spool.rest import Resting
 from agent.spool.schema import HeldError
-from agent.spool.twin import Counted
 
 __all__ = [
     "Acknowledged",

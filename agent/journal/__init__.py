@@ -59,7 +59,7 @@ class Journal:
         spool: id of the spool that its numbers are of.
 
     Attributes:
-        spool: id of the spool that the numbers found are of; empty where nothing was.
+        found_spool: id of the spool that the numbers found are of; empty where nothing was.
         damaged_ms: when a file was written last that could not be read, or None.
     """
 
@@ -68,11 +68,11 @@ class Journal:
         self._stored: dict[int, int] = {}
         self._ended: set[int] = set()
         self._told: dict[int, _Told] = {}
-        self.spool = b""
+        self.found_spool = b""
         self._areas = Areas(path, key)
         parts: dict[int, Part] = {}
         try:
-            self.spool, parts = fold(self._areas.read())
+            self.found_spool, parts = fold(self._areas.read())
         except (OSError, ValueError):
             self._areas.forget()
         self.damaged_ms = self._areas.damaged_ms

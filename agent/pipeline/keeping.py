@@ -166,7 +166,7 @@ class Keeping:
 
     def is_of(self, spool: bytes) -> bool:
         """Whether the numbers of earlier lives are of a spool."""
-        return self._journal.spool == spool
+        return self._journal.found_spool == spool
 
     def _new(self, lane: Lane, number: int, now_ms: int) -> tuple[Snapshot, bool, tuple[int, int]]:
         lane.settle()

@@ -129,7 +129,7 @@ def test_a_choice_leaves_one_state_and_overwrites_the_others(path: Path) -> None
 
 def test_another_spool_is_told_apart(path: Path) -> None:
     opened(path).commit([News(7, 0, AT, head(7))])
-    assert opened(path, b"t" * 16).spool == SPOOL
+    assert opened(path, b"t" * 16).found_spool == SPOOL
 
 
 def test_rows_of_many_commits_are_laid_together(path: Path) -> None:

@@ -15,7 +15,7 @@ import random
 
 from tests.faults.household import FLOWS
 from tests.faults.kinds import pause
-from tests.faults.rounds import Outcome
+from tests.faults.rounds import Outcome, outside
 from tests.faults.world import World
 
 _DAY_MS = 86_400_000
@@ -58,7 +58,7 @@ def clock(world: World, name: str, rng: random.Random, count: int) -> Outcome:
     return outcome.close(world)
 
 
-def held(world: World, name: str, rng: random.Random, count: int) -> Outcome:
+def held(world: World, name: str, rng: random.Random, count: int, *, often: float = 0.4) -> Outcome:
     """The machine boots without knowing the time, again and again.
 
     Args:
@@ -66,6 +66,7 @@ def held(world: World, name: str, rng: random.Random, count: int) -> Outcome:
         name: of the round.
         rng: chance.
         count: how often.
+        often: how often something is broken outside while nobody knows the time.
     """
     outcome = Outcome(name)
     assert world.timepiece is not None
@@ -75,15 +76,16 @@ def held(world: World, name: str, rng: random.Random, count: int) -> Outcome:
     outcome.recovers(world, "the start", list(FLOWS))
     for at in range(count):
         kind = BOOTS[at % len(BOOTS)]
-        is_held = _boots(world, rng, polite=rng.random() < 0.5)
-        if kind != _1970:
-            is_held &= world.kill("collect")
-        if kind == BOOTS[2]:
-            world.lives[-1].lose_boot()
-            is_held &= _boots(world, rng, polite=False)
-        elif kind == BOOTS[1]:
-            world.start_collect()
-            pause(rng.uniform(0.5, 1.5))
+        with outside(world, rng, outcome, often):
+            is_held = _boots(world, rng, polite=rng.random() < 0.5)
+            if kind != _1970:
+                is_held &= world.kill("collect")
+            if kind == BOOTS[2]:
+                world.lives[-1].lose_boot()
+                is_held &= _boots(world, rng, polite=False)
+            elif kind == BOOTS[1]:
+                world.start_collect()
+                pause(rng.uniform(0.5, 1.5))
         world.timepiece.learn()
         outcome.recovers(world, "the time is learnt", list(FLOWS) if at % 4 == 3 else ())
         outcome.count(kind, struck=is_held)

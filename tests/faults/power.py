@@ -18,14 +18,14 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from assent.errors import AssentError
-from demo.stage import RECIPIENTS, StageError
+from demo.stage import StageError
 from tests.faults.household import FLOWS
-from tests.faults.kinds import KINDS, pause
-from tests.faults.rounds import Outcome
+from tests.faults.kinds import pause
+from tests.faults.rounds import Outcome, outside
 from tests.faults.world import World
 from tests.simulators.lossy import Told
 from tests.simulators.orders import EVER, Order
@@ -44,11 +44,6 @@ ALL_ROOMS = "|".join(f"(?P<{room.replace(' ', '_')}>{pattern})" for room, patter
 CODES = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
 _LIFE_S = 4.0
-_OUTSIDE = tuple(
-    name
-    for name, kind in KINDS.items()
-    if kind.part in {"broker", "backend"} and not kind.needs_traffic and name != "broker frozen"
-)
 
 
 class Fault(NamedTuple):
@@ -174,7 +169,7 @@ def power(
     world.mend()
     outcome.recovers(world, "the start", list(FLOWS))
     for at, fault in enumerate(chain):
-        with _outside(world, rng, outcome, often):
+        with outside(world, rng, outcome, often):
             strike(world, outcome, fault, rng.randrange(1 << 30))
         world.mend()
         if at % 4 == 3:
@@ -234,15 +229,3 @@ def _acts(world: World) -> int:
         told = json.loads((world.state / "ledger.json").read_bytes())
         return len(told["tables"]["entries"])
     return 0
-
-
-@contextlib.contextmanager
-def _outside(world: World, rng: random.Random, outcome: Outcome, often: float) -> Iterator[None]:
-    """Something outside the gateway is broken meanwhile, sometimes."""
-    if rng.random() >= often:
-        yield
-        return
-    name, recipient = rng.choice(_OUTSIDE), rng.choice(RECIPIENTS)
-    with KINDS[name].strike(world, rng, recipient) as struck:
-        yield
-        outcome.count(name, struck=struck())

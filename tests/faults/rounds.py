@@ -16,7 +16,7 @@ import dataclasses
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from demo.stage import RECIPIENTS, StageError
 from tests.faults.kinds import KINDS, Kind, pause, strikes
@@ -25,6 +25,12 @@ from tests.faults.world import World
 
 QUICK = ("remote-diagnosis", "partner-energy-advice")
 """One flow of each recipient, whose batches do not stay open for long."""
+_OUTSIDE = tuple(
+    name
+    for name, kind in KINDS.items()
+    if kind.part in {"broker", "backend"} and not kind.needs_traffic and name != "broker frozen"
+)
+"""What strikes whatever the gateway does meanwhile."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -121,3 +127,22 @@ def _strike(
     struck = healing.enter_context(kind.strike(world, rng, rng.choice(RECIPIENTS)))
     outcome.count(name, struck=strikes(struck))
     pause(rng.uniform(0, kind.holds_s))
+
+
+@contextlib.contextmanager
+def outside(world: World, rng: random.Random, outcome: Outcome, often: float) -> Iterator[None]:
+    """Something outside the gateway is broken for as long as the block, sometimes.
+
+    Args:
+        world: runs.
+        rng: chance.
+        outcome: takes note.
+        often: how often.
+    """
+    if rng.random() >= often:
+        yield
+        return
+    name, recipient = rng.choice(_OUTSIDE), rng.choice(RECIPIENTS)
+    with KINDS[name].strike(world, rng, recipient) as struck:
+        yield
+        outcome.count(name, struck=struck())

@@ -64,6 +64,7 @@ def test_nothing_is_lost_to_a_kill_at_a_step_or_a_disk_that_refuses(world: World
         outcome.struck += one.struck
     for room, code in (("spool", "ENOSPC"), ("journal", "EIO")):
         traced.refuse(world, outcome, "collect", room, code, first=1, life_s=1.0)
+    world.mend()
     outcome.recovers(world, "the last", list(FLOWS))
     holds(outcome.close(world))
 

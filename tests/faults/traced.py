@@ -22,7 +22,7 @@ from demo.stage import StageError, wait_until
 from tests.faults.holdings import UNSEALED
 from tests.faults.household import FLOWS
 from tests.faults.kinds import BACKEND, RECIPIENT, pause
-from tests.faults.rounds import Outcome
+from tests.faults.rounds import Outcome, outside
 from tests.faults.world import World
 from tests.simulators.steps import Step, counted, killed_before, tracer
 
@@ -149,7 +149,9 @@ def errors(world: World, name: str, victim: str, rng: random.Random, count: int)
     for _ in range(count):
         room = rng.choice(sorted(_rooms(world, victim)))
         last = rng.choice(("", "..+5", "+"))
-        refuse(world, outcome, victim, room, rng.choice(ERRORS), rng=rng, last=last)
+        with outside(world, rng, outcome, 0.0 if victim == BACKEND else 0.4):
+            refuse(world, outcome, victim, room, rng.choice(ERRORS), rng=rng, last=last)
+        world.mend()
         if rng.random() < 0.5:
             outcome.recovers(world, f"{room} of {victim}")
     outcome.recovers(world, "the last", list(FLOWS))
@@ -168,7 +170,7 @@ def refuse(
     last: str = "+",
     life_s: float = _LIFE_S,
 ) -> None:
-    """One life of a program in which the disk refuses a call on a room's files.
+    """One life of a program in which the disk refuses a call on a room's files; then it is gone.
 
     Args:
         world: runs.
@@ -195,7 +197,6 @@ def refuse(
     if victim == "collect":  # what the disk does not take for long is given up, and told
         world.explain(f"{code} at {call} {when} of {room}", UNSEALED)
     world.kill(victim)
-    world.mend()
 
 
 _Room = tuple[tuple[str, ...], list[Path]]

@@ -41,10 +41,23 @@ class Household:
         batch: readings in a batch.
         flows: how many.
         classical: keys without the post-quantum part.
+        quota: of the spool.
+        port: of the maker's broker as the policy names it; the broker's own when it is None.
     """
 
-    def __init__(self, root: Path, *, batch: int, flows: int, classical: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        batch: int,
+        flows: int,
+        classical: bool = False,
+        quota: str = QUOTA,
+        port: int | None = None,
+    ) -> None:
         self.stage = Stage(root / "stage", classical=classical)
+        if port is not None:
+            self.stage.ports["maker"] = port
         self.flows = [f"diagnosis{index}" for index in range(flows)]
         self.state = self.stage.gateway / "state"
         self._recording = root / "meter.csv"
@@ -55,7 +68,7 @@ class Household:
         self.stage.decide(dict.fromkeys(self.flows, '"given"'))
         self._profile(self.stage.gateway / "profiles")
         settings = self.stage.gateway / "agent.toml"
-        self._settings = settings.read_text().replace('quota = "64 MB"', f'quota = "{QUOTA}"')
+        self._settings = settings.read_text().replace('quota = "64 MB"', f'quota = "{quota}"')
 
     def devices(self, *, speed: float | None, every: str = "1s") -> None:
         """Writes agent.toml: with the meter at a speed (0 is at once), or without any device."""

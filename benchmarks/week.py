@@ -236,13 +236,13 @@ def account(directory: Path, flow: str, instants: list[int]) -> Account:
         RuntimeError: something is missing without a gap, is there twice, or was never taken in.
     """
     query = "SELECT time_ms, count(*), max(again) FROM data WHERE flow=? GROUP BY time_ms"
-    stored = {at: (count, again) for at, count, again in _rows(directory / "store.db", query, flow)}
+    stored = {at: (count, again) for at, count, again in rows(directory / "store.db", query, flow)}
     counts = [count for count, _ in stored.values()]
     if any(again for _, again in stored.values()) or max(counts) > PER_SECOND:
         raise RuntimeError(f"{flow}: something is there twice")
     if stored.keys() - set(instants):
         raise RuntimeError(f"{flow}: something is there that was never taken in")
-    gaps, numbers = _declared(directory, flow)
+    gaps, numbers = declared(directory, flow)
     # Batches may end within a sample.
     missing = [at for at in instants if stored.get(at, (0, 0))[0] < PER_SECOND]
     if any(not any(gap.first_ms <= at <= gap.last_ms for gap in gaps) for at in missing):
@@ -265,12 +265,12 @@ def account(directory: Path, flow: str, instants: list[int]) -> Account:
     return found
 
 
-def _declared(directory: Path, flow: str) -> tuple[list[Gap], dict[int, set[int]]]:
+def declared(directory: Path, flow: str) -> tuple[list[Gap], dict[int, set[int]]]:
     """The gaps of a flow, each once, and the numbers that came of each of its streams."""
     gaps: dict[int, Gap] = {}
     numbers: dict[int, set[int]] = {}
     query = "SELECT stream, sequence, gaps FROM custody WHERE flow=?"
-    for stream, sequence, told in _rows(directory / "custody.db", query, flow):
+    for stream, sequence, told in rows(directory / "custody.db", query, flow):
         numbers.setdefault(int.from_bytes(stream), set()).add(sequence)
         for key, where, cause, first_ms, last_ms, readings, begin, end in json.loads(told):
             if cause != GapCause.ENDED:
@@ -280,7 +280,8 @@ def _declared(directory: Path, flow: str) -> tuple[list[Gap], dict[int, set[int]
     return list(gaps.values()), numbers
 
 
-def _rows(path: Path, query: str, flow: str) -> list[tuple[Any, ...]]:
+def rows(path: Path, query: str, flow: str) -> list[tuple[Any, ...]]:
+    """What a file of a backend answers about a flow."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
         return db.execute(query, (flow,)).fetchall()
 

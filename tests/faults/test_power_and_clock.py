@@ -19,7 +19,7 @@ from tests.faults.sample import SEED, holds, world_for
 pytestmark = pytest.mark.journey
 
 LIVES = (
-    Fault("journal", "fsync", 3, "drop"),
+    Fault("journal", "write", 16, "drop"),
     Fault("spool log", "fsync", 6, "reorder"),
     Fault("ledger", "write", 2, "ENOSPC"),
 )

@@ -5,7 +5,9 @@ Three flows with 10,000 sealed batches of 100 readings each wait in the spool; t
 connected and takes them as fast as it can, and nobody acknowledges, so that all of them stay. Then
 one flow is withdrawn through the control socket, as the command does it (`latency`: from connecting
 to the answer), and when its rows are gone another one by the command itself (`command`: what a
-person waits for, most of it the start of a Python program). Under load the meter is replayed as
+person waits for, most of it the start of a Python program). The promise of 100 ms is about the
+call: it is the agent's part, and from its return nothing leaves any more; the command's start is
+the interpreter's, nothing of the flow depends on it, and its row has no target. Under load the meter is replayed as
 fast as it can be read, into all three flows.
 
 Proof in the same run: every message that the broker hands out after a return is opened. Of the flow

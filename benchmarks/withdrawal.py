@@ -7,8 +7,8 @@ one flow is withdrawn through the control socket, as the command does it (`laten
 to the answer), and when its rows are gone another one by the command itself (`command`: what a
 person waits for, most of it the start of a Python program). The promise of 100 ms is about the
 call: it is the agent's part, and from its return nothing leaves any more; the command's start is
-the interpreter's, nothing of the flow depends on it, and its row has no target. Under load the meter is replayed as
-fast as it can be read, into all three flows.
+the interpreter's, nothing of the flow depends on it, and its row has no target. Under load the
+meter is replayed as fast as it can be read, into all three flows.
 
 Proof in the same run: every message that the broker hands out after a return is opened. Of the flow
 only such may be among them that the broker had received before: those it had confirmed, which are

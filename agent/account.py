@@ -62,7 +62,7 @@ def status_of(
     return {
         "running": is_running,
         "pid": os.getpid() if is_running else None,
-        "enrolled": site.keys.policy_key is not None,
+        "enrolled": site.keys.has_policy_key(),
         "policy": _policy_head(policy),
         "policy_trouble": site.trouble.sentence if site.trouble else None,
         "form_trouble": site.form_trouble,

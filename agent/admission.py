@@ -5,7 +5,8 @@ Path: technician → **request** → recipient → admission → **take** → th
 
 Law:
   - a request asks for a certificate for a new TLS key; mailbox, signing and sealing key stay what
-    they were, by which the recipient knows who asks;
+    they were, by which the recipient knows who asks; where they are lost, it is asked as by a new
+    gateway, and what waits goes, declared;
   - an answer counts that is signed by a recipient of the policy in force, for this gateway and the
     key it was asked for; key and certificate change together, and what was in use serves until
     then;
@@ -43,6 +44,7 @@ def attend(pipeline: Pipeline, message: Mapping[str, Any]) -> Json:
     """
     match message:
         case {"verb": "renew", "recipient": str(recipient)}:
+            _begin_anew(pipeline, recipient)
             request = renew(pipeline.site, recipient)
             return {"request": base64.b64encode(request).decode("ascii")}
         case {"verb": "admission", "data": str(text)}:
@@ -84,6 +86,21 @@ def renew(site: Site, recipient: str) -> bytes:
             hint=nearest(recipient, known, quoted=False) or f"it has: {', '.join(sorted(known))}",
         )
     return request_of(site.keys, recipient)
+
+
+def _begin_anew(pipeline: Pipeline, recipient: str) -> None:
+    """Where what we were to a recipient is lost, lets it go with what waits: it was sealed by it.
+
+    The recipient meets another gateway from then on; nothing else here changes.
+    """
+    site = pipeline.site
+    if site.policy is None or recipient not in site.policy.policy.recipients:
+        return
+    if site.keys.is_lost(recipient):
+        for name, flow in site.policy.policy.flows.items():
+            if flow.recipient == recipient:
+                pipeline.running.end(name, pipeline.clock.now())
+        site.keys.forget(recipient)
 
 
 def take(site: Site, data: bytes, now: Instant) -> list[str]:

@@ -23,16 +23,16 @@ from typing import Final
 
 import msgspec
 
-from agent.admission import renew as request_anew
 from agent.admission import request_of, take
 from agent.control import NotRunningError, ask
 from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.lock import BusyError, instance_lock
+from agent.offline import at_the_desk
 from agent.settings import Settings, load_settings
 from agent.site import LEDGER, POLICY, SIGNATURE, make_state, open_site_by
 from assent import durable
-from assent.cosekey import decode_verifying_key, thumbprint_text
+from assent.cosekey import VerifyingKey, decode_verifying_key, thumbprint_text
 from assent.enrolment import (
     MAX_FILE,
     MAX_POLICY,
@@ -40,7 +40,7 @@ from assent.enrolment import (
     decode_bundle,
     sniff,
 )
-from assent.errors import AssentError, PolicyError, RefusedError, UsageError
+from assent.errors import AssentError, KeyStoreError, PolicyError, RefusedError, UsageError
 from assent.policy.model import Policy, references
 from assent.policy.signing import SignedPolicy, load_policy, open_policy
 from firmware_bridge.clock import Clock
@@ -108,13 +108,11 @@ def renew(directory: Path, recipient: str) -> Taken:
     """
     settings = load_settings(directory)
     try:
-        answer = ask(settings.state, "renew", recipient=recipient)
-        request = base64.b64decode(answer["request"])
+        answer = dict(ask(settings.state, "renew", recipient=recipient))
     except NotRunningError:
-        make_state(settings.state)
-        with _alone(settings.state, _WAIT):
-            site = open_site_by(settings, Clock(trust=settings.trust))
-            request = request_anew(site, recipient)
+        with _patient(_WAIT), at_the_desk(settings) as desk:
+            answer = desk.answer({"verb": "renew", "recipient": recipient})
+    request = base64.b64decode(answer["request"])
     path = _keep_request(directory, recipient, request)
     told = [f"request written: {path}", "next: give it to the recipient; take its answer in"]
     return Taken("request", (path,), told)
@@ -133,23 +131,29 @@ def _take_admission(settings: Settings, data: bytes) -> list[str]:
 @contextlib.contextmanager
 def _alone(state: Path, hint: str) -> Iterator[None]:
     """Holds the instance lock, or says what to do about who holds it."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(instance_lock(state))
-        except BusyError as exc:
-            raise BusyError(exc.message, hint=hint, holder=exc.holder) from exc
+    with _patient(hint), instance_lock(state):
         yield
+
+
+@contextlib.contextmanager
+def _patient(hint: str) -> Iterator[None]:
+    """Says what to do about who holds the instance lock that the block asks for."""
+    try:
+        yield
+    except BusyError as exc:
+        raise BusyError(exc.message, hint=hint, holder=exc.holder) from exc
 
 
 def _take_bundle(settings: Settings, bundle: Bundle, expected: str | None) -> Taken:
     keys = Keys.open(settings.state / "keys")
     now_ms = Clock().now().wall_ms
     ledger = Ledger.open(settings.state / LEDGER, keys.ledger_key, now_ms)
-    policy = _verify(bundle, keys, ledger, expected)
-    is_unproved = keys.policy_key is None and expected is None
+    trusted, is_lost = _trusted(keys, expected)
+    policy = _verify(bundle, trusted, ledger, expected)
+    is_unproved = trusted is None and expected is None
     before = _authorities(settings.directory)
     written = _write_policy(settings.directory, bundle, policy.policy)
-    keys.trust_policy_key(decode_verifying_key(bundle.policy_key))
+    keys.trust_policy_key(decode_verifying_key(bundle.policy_key), replace=is_lost)
     # From here on an older policy is refused, also when this one never came to run.
     ledger.append_policy(policy.serial, policy.hash, now_ms)
     requests = [
@@ -185,7 +189,20 @@ def _authorities(directory: Path) -> dict[str, bytes]:
         return {}
 
 
-def _verify(bundle: Bundle, keys: Keys, ledger: Ledger, expected: str | None) -> SignedPolicy:
+def _trusted(keys: Keys, expected: str | None) -> tuple[VerifyingKey | None, bool]:
+    """The policy key that is trusted, and whether it is lost: the maker's word takes its place."""
+    try:
+        return keys.policy_key, False
+    except KeyStoreError as exc:
+        if expected is None:
+            hint = "type its thumbprint, as the maker told it: assent enrol FILE --thumbprint TEXT"
+            raise KeyStoreError(exc.message, hint=hint) from exc
+        return None, True
+
+
+def _verify(
+    bundle: Bundle, trusted: VerifyingKey | None, ledger: Ledger, expected: str | None
+) -> SignedPolicy:
     thumbprint = _thumbprint(bundle)
     if expected is not None and thumbprint.removeprefix(_PREFIX) != expected.removeprefix(_PREFIX):
         raise RefusedError(
@@ -193,7 +210,6 @@ def _verify(bundle: Bundle, keys: Keys, ledger: Ledger, expected: str | None) ->
             hint="nothing was taken in; ask the maker which is theirs",
         )
     key = decode_verifying_key(bundle.policy_key)
-    trusted = keys.policy_key
     if trusted is not None and trusted.thumbprint != key.thumbprint:
         raise RefusedError(
             "this gateway trusts another policy key",

@@ -11,8 +11,9 @@ Law, in the order in which a flow is judged; the first that fails is the reason 
   - a core flow rests on a contract or a legal obligation, and goes to the controller or its
     processor;
   - the terms in force are the same as the agreed ones or narrower (policy C33);
-  - the recipient has admitted this gateway; the form that lies there can be read, or the flow is
-    core; the clock is trusted. Where only that fails the permit is pending: the flow is held.
+  - the recipient has admitted this gateway; the keys it rests on can be read; the form that lies
+    there can be read, or the flow is core; the clock is trusted. Where only that fails the permit
+    is pending: the flow is held.
 Anything else denies. A flow that the result does not name may not run either.
 
 Standards: W3C DPV 2 for the words of a decision.
@@ -24,6 +25,7 @@ Limits: exemptions by a signed grant (policy C12) and do-not-track (policy C34) 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
@@ -69,6 +71,7 @@ class _House(msgspec.Struct, frozen=True):
     ledger: LedgerView
     form_broken: bool
     admitted: frozenset[str]
+    shut: Mapping[str, str]
     clock_trusted: bool
     now_ms: int
     # The latest moment that is known to be past: an end before it has come, trusted clock or not.
@@ -93,6 +96,7 @@ def decide(
     now_ms: int,
     clock_trusted: bool,
     floor_ms: int,
+    shut: Mapping[str, str] | None = None,
 ) -> dict[str, Verdict]:
     """Judges every flow of the policy.
 
@@ -105,6 +109,7 @@ def decide(
         now_ms: the wall clock, ms since 1970 UTC.
         clock_trusted: whether it is known to be right.
         floor_ms: the time that is surely past: last trusted time plus uptime since.
+        shut: of each flow that rests on a key that cannot be read, which one.
 
     Returns:
         A verdict for every flow of the policy; empty without one.
@@ -113,7 +118,15 @@ def decide(
         return {}
     past_ms = max(now_ms, floor_ms) if clock_trusted else floor_ms
     house = _House(
-        policy.policy, trouble, ledger, form_broken, admitted, clock_trusted, now_ms, past_ms
+        policy.policy,
+        trouble,
+        ledger,
+        form_broken,
+        admitted,
+        shut or {},
+        clock_trusted,
+        now_ms,
+        past_ms,
     )
     return {flow: _judge(house, flow) for flow in policy.policy.flows}
 
@@ -197,6 +210,8 @@ def _of_house(house: _House, record: Record) -> Refusal | None:
     flow = house.policy.flows[record.flow]
     if flow.recipient not in house.admitted:
         return Refusal(record.flow, Reason.NOT_ENROLLED, f"{flow.recipient} has not admitted us")
+    if record.flow in house.shut:
+        return Refusal(record.flow, Reason.KEY_UNREADABLE, house.shut[record.flow])
     if house.form_broken and flow.function != "core":
         return Refusal(record.flow, Reason.FORM_BROKEN)
     return None

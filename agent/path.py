@@ -48,6 +48,8 @@ class Reason(enum.Enum):
     """The terms are wider than what was agreed, or new: a person has to be asked again."""
     BASIS_UNFIT = "basis unfit"
     """The legal basis or the recipient's role does not allow a core flow to run on `accepted`."""
+    KEY_UNREADABLE = "key cannot be read"
+    """A key file that the flow rests on is damaged or lost; the detail names it."""
     HELD = "held until the time is known"
     """Nothing but a trusted clock is missing: what comes is sealed and stays here until then."""
 

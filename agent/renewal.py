@@ -24,7 +24,8 @@ def ends_of(site: Site) -> dict[str, int]:
 def due(site: Site, now: Instant) -> dict[str, str]:
     """What to say of each certificate that ends soon or is over, by recipient.
 
-    A clock that is not trusted tells no end; the uplink names one when a broker hangs up.
+    A clock that is not trusted tells no end; the uplink names one when a broker hangs up. A pair
+    of which no certificate can be read is told of in any case.
 
     Args:
         site: what is installed.
@@ -33,9 +34,14 @@ def due(site: Site, now: Instant) -> dict[str, str]:
     Returns:
         Sentences with the command that helps.
     """
+    told = {
+        name: f"keys/tls/{name}.pem is damaged, nothing is delivered: assent enrol --renew {name}"
+        for name in (site.policy.policy.recipients if site.policy else ())
+        if site.keys.certificate_ends_ms(name) is None and site.keys.tls_pair(name).exists()
+    }
     if not now.trusted:
-        return {}
-    return {
+        return told
+    return told | {
         name: f"certificate for {name} {_left(end_ms, now.wall_ms)}: assent enrol --renew {name}"
         for name, end_ms in sorted(ends_of(site).items())
         if end_ms - now.wall_ms < _NOTICE_DAYS * _DAY_MS

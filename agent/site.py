@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,12 +23,19 @@ from agent.gate import decide, end_of
 from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.owner import foreign
-from agent.path import Reason, Verdict
+from agent.path import Reason, Refusal, Verdict
 from agent.settings import Settings
 from agent.spool import Spool
 from assent import durable
 from assent.cosekey import VerifyingKey
-from assent.errors import AssentError, ConfigError, PolicyError, RefusedError, SpoolError
+from assent.errors import (
+    AssentError,
+    ConfigError,
+    KeyStoreError,
+    PolicyError,
+    RefusedError,
+    SpoolError,
+)
 from assent.policy.signing import PolicySerialError, PolicySignatureError, SignedPolicy, open_policy
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Instant
@@ -41,6 +48,7 @@ FLOOR = "floor.json"
 JOURNAL = "journal"
 SPOOL = Path("spool") / "spool.db"
 
+_NOES = frozenset({Reason.REFUSED, Reason.WITHDRAWN})
 _MEND = "stop the agent and take in the maker's newest bundle with assent enrol"
 # A dictionary of a thousand attributes is some 400 kB; keys and certificates are a few.
 _MAX_FILE = 1_048_576
@@ -99,16 +107,38 @@ class Site(msgspec.Struct, frozen=True):
     def verdicts(self, now: Instant) -> dict[str, Verdict]:
         """What the gate says of each flow of the policy at this moment."""
         recipients = self.policy.policy.recipients if self.policy else ()
+        admitted = frozenset(name for name in recipients if self.keys.admitted(name))
         return decide(
             self.policy,
             self.trouble.reason if self.trouble else None,
             self.ledger,
             form_broken=self.form_trouble is not None,
-            admitted=frozenset(name for name in recipients if self.keys.admitted(name)),
+            admitted=admitted,
+            shut=self._shut(admitted),
             now_ms=now.wall_ms,
             clock_trusted=now.trusted,
             floor_ms=self.floor.past_ms(now),
         )
+
+    def _shut(self, admitted: frozenset[str]) -> dict[str, str]:
+        """The flows to those who admitted us that rest on a key that cannot be read, and why."""
+        flows = self.policy.policy.flows if self.policy else {}
+        troubles = {
+            name: self.keys.trouble(flow.recipient, name)
+            for name, flow in flows.items()
+            if flow.recipient in admitted
+        }
+        return {name: trouble for name, trouble in troubles.items() if trouble is not None}
+
+    def drop_unreadable(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Removes secrets that do not open any more of flows to which the household said no.
+
+        Its later yes draws new ones: to the recipient it is then another household.
+        """
+        for name, verdict in verdicts.items():
+            if self.policy and isinstance(verdict, Refusal) and verdict.reason in _NOES:
+                with contextlib.suppress(KeyStoreError):
+                    self.keys.drop_unreadable(self.policy.policy.flows[name].recipient, name)
 
     def moment_ms(self, now: Instant) -> int:
         """What to date a word with: the wall clock, or the floor when the clock is behind it."""
@@ -202,11 +232,11 @@ def make_state(state: Path) -> None:
 
 def with_policy(site: Site, now: Instant) -> Site:
     """The site with its policy read anew; a policy that is not usable becomes a trouble."""
-    trusted = site.keys.policy_key
-    if trusted is None:
-        trouble = Trouble(Reason.NOT_ENROLLED, "no policy key is trusted: run assent enrol")
-        return msgspec.structs.replace(site, policy=None, trouble=trouble)
     try:
+        trusted = site.keys.policy_key
+        if trusted is None:
+            trouble = Trouble(Reason.NOT_ENROLLED, "no policy key is trusted: run assent enrol")
+            return msgspec.structs.replace(site, policy=None, trouble=trouble)
         if now.trusted:
             site.ledger.tell_time(site.moment_ms(now))
         policy, came_down = _newest(site, trusted)
@@ -223,10 +253,10 @@ def with_policy(site: Site, now: Instant) -> Site:
 
 def trouble_on_disk(site: Site) -> str | None:
     """Why the policy that lies there now could not come into force; None when it could."""
-    if site.keys.policy_key is None:
-        return None
     try:
-        _newest(site, site.keys.policy_key)
+        trusted = site.keys.policy_key
+        if trusted is not None:
+            _newest(site, trusted)
     except (OSError, AssentError) as exc:
         return _sentence(exc)
     return None
@@ -239,6 +269,8 @@ def _sentence(exc: OSError | AssentError) -> str:
             return f"{exc.filename} cannot be read: {exc.strerror}"
         case ConfigError():
             return str(exc.findings[0])
+        case KeyStoreError():
+            return f"keys/policy.key: {exc.message}; {_MEND} FILE --thumbprint TEXT"
         case PolicySerialError() | PolicySignatureError():
             # Edited, or an older one laid down, or the newer one that had come down is gone.
             return f"{exc.message}; {_MEND}"

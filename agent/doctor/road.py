@@ -98,6 +98,8 @@ def _flows(status: Json) -> Iterator[Check]:
         if flow["on"]:
             last = flow["last_acknowledged"] or "never"
             yield good(subject, f"is on; last acknowledged: {last}")
+        elif flow["reason"] == Reason.KEY_UNREADABLE.value:
+            yield bad(subject, f"is off: {flow['detail']}")
         elif flow["reason"] in _CHOSEN:
             yield good(subject, f"is off: {flow['reason']} by the household")
         else:

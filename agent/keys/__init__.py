@@ -9,7 +9,10 @@ Law:
   - nothing of two recipients is related: mailbox, signing, sealing and TLS key are drawn apart;
   - what was destroyed cannot be unwrapped again, from no copy either; a later secret is new;
   - nothing lost is made anew in silence: where something else shows that it once was there, it
-    is a KeyStoreError; the ledger's key knows whether there ever was a ledger.
+    is a KeyStoreError; the ledger's key knows whether there ever was a ledger;
+  - a key that cannot be read stops what rests on it and nothing else: wrapping and ledger key the
+    whole agent, the policy key every flow, a gateway's its recipient, a flow's the flow; it is
+    made anew by an act of a person only (docs/decisions/0024-a-key-that-cannot-be-read.md).
 
 Files: `wrapping.key`, `ledger.key`, `policy.key`, `journal.key`, `gateways/<recipient>.key`,
 `flows/<recipient>/<flow>.key`, and those of `agent.keys.tls`.
@@ -22,53 +25,23 @@ Limits: one owner, under the instance lock.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
-
-import msgspec
 
 from agent.keys.credential import unit_credential
+from agent.keys.identity import Gateway, decode_gateway, decoding
 from agent.keys.ledger_key import LedgerKey, decoded, encoded_new
-from agent.keys.ring import KEY_BYTES
+from agent.keys.ring import KEY_BYTES, LOST
 from agent.keys.tls import TlsKeys
-from agent.keys.wrapped import LOST, ShutError, WrappedStore
-from assent import cbor
-from assent.cosekey import (
-    SealPrivateKey,
-    SigningKey,
-    VerifyingKey,
-    decode_seal_private_key,
-    decode_signing_key,
-    decode_verifying_key,
-)
-from assent.errors import KeyStoreError, RefusedError, WireError
-from assent.messages import new_mailbox
+from agent.keys.wrapped import ShutError, WrappedStore, ours
+from assent.cosekey import SigningKey, VerifyingKey, decode_verifying_key
+from assent.errors import KeyStoreError, RefusedError
 from assent.policy.model import NAME
 
-_MAX_BYTES: Final = 8_192  # a signing and a hybrid pair take some 1.5 kB
+__all__ = ["Gateway", "Keys"]
 
 _name = re.compile(NAME)
-
-
-class Gateway(msgspec.Struct, frozen=True):
-    """What this gateway is to one recipient, and to no other.
-
-    Attributes:
-        mailbox: 32 lower-case hexadecimal digits.
-        sign: signs what goes up.
-        seal: opens what comes down.
-    """
-
-    mailbox: str
-    sign: SigningKey
-    seal: SealPrivateKey
-
-    def __repr__(self) -> str:
-        return f"Gateway(sign={self.sign!r}, seal={self.seal!r})"
 
 
 class Keys:
@@ -114,22 +87,31 @@ class Keys:
         raw = self._store.read("policy")
         if raw is None:
             return None
-        with _decoding("the policy key"):
+        with decoding("the policy key"):
             return decode_verifying_key(raw)
+
+    def has_policy_key(self) -> bool:
+        """Whether a policy key is there, readable or not.
+
+        Raises:
+            KeyStoreError: it cannot be looked at.
+        """
+        with ours("the policy key cannot be looked at"):
+            return self._store.holds("policy")
 
     def trust_policy_key(self, key: VerifyingKey, *, replace: bool = False) -> None:
         """Pins the key that policies are verified with; durable when this returns.
 
         Args:
             key: the manufacturer's.
-            replace: also when another one is pinned.
+            replace: also when another one is pinned, or one that cannot be read.
 
         Raises:
             RefusedError: another one is pinned, and replace is not said.
             KeyStoreError: the store cannot be read or written.
         """
-        pinned = self.policy_key
-        if pinned is not None and pinned.raw != key.raw and not replace:
+        pinned = None if replace else self.policy_key
+        if pinned is not None and pinned.raw != key.raw:
             raise RefusedError(
                 "another policy key is trusted already",
                 hint="whoever signs the policy decides what the household can be asked for",
@@ -166,6 +148,39 @@ class Keys:
         """
         self._store.destroy(_flow_name(recipient, flow))
 
+    def drop_unreadable(self, recipient: str, flow: str) -> None:
+        """Removes a flow's secret that does not open any more; one that opens stays.
+
+        Raises:
+            KeyStoreError: it cannot be read or removed.
+        """
+        name = _flow_name(recipient, flow)
+        try:
+            self._store.read(name)
+        except ShutError:
+            self._store.remove(name)
+
+    def trouble(self, recipient: str, flow: str) -> str | None:
+        """Why a flow to a recipient that admitted this gateway has to stand still; None for none.
+
+        Args:
+            recipient: its id.
+            flow: id of the flow.
+
+        Returns:
+            A sentence that names the file, and what helps.
+        """
+        try:
+            self.gateway(recipient)
+        except KeyStoreError as exc:
+            return _told(f"gateways/{recipient}", exc, f"assent enrol --renew {recipient}")
+        name = _flow_name(recipient, flow)
+        try:
+            self._store.read(name)
+        except KeyStoreError as exc:
+            return _told(name, exc, f"assent consent withdraw {flow}, and then a new yes")
+        return None
+
     def journal_key(self) -> bytes:
         """The key of the journal of open batches; made when there is none.
 
@@ -183,6 +198,39 @@ class Keys:
         except ShutError:
             self._store.write("journal", secrets.token_bytes(KEY_BYTES))
             return self._drawn("journal")
+
+    def opens(self, recipient: str) -> bool:
+        """Whether what this gateway is to a recipient can be read, or be made."""
+        try:
+            self.gateway(recipient)
+        except KeyStoreError:
+            return False
+        return True
+
+    def is_lost(self, recipient: str) -> bool:
+        """Whether what this gateway was to a recipient is gone for good.
+
+        Raises:
+            KeyStoreError: it cannot be looked at.
+        """
+        try:
+            self.gateway(recipient)
+        except ShutError:
+            return True
+        return False
+
+    def forget(self, recipient: str) -> None:
+        """Removes what this gateway was to a recipient: the next request is of another gateway.
+
+        Args:
+            recipient: id of the recipient.
+
+        Raises:
+            KeyStoreError: the disk refused; to be called again.
+        """
+        self._gateways.pop(recipient, None)
+        self._store.remove(f"gateways/{_checked(recipient)}")
+        self._tls.forget(recipient)
 
     def gateway(self, recipient: str) -> Gateway:
         """What this gateway is to a recipient; made when there is nothing yet.
@@ -258,19 +306,11 @@ class Keys:
         raw = self._store.read(name)
         if raw is None:
             if self._tls.is_known(recipient):
-                raise KeyStoreError(f"the gateway key for {recipient!r} is lost", hint=LOST)
-            return self._new_gateway(name)
-        with _decoding(f"the gateway key for {recipient!r}"):
-            match cbor.decode(raw, max_bytes=_MAX_BYTES):
-                case [str(mailbox), bytes(sign), bytes(seal)]:
-                    pairs = decode_signing_key(sign), decode_seal_private_key(seal)
-                    return Gateway(mailbox, *pairs)
-        raise KeyStoreError(f"the gateway key for {recipient!r} is none")
-
-    def _new_gateway(self, name: str) -> Gateway:
-        made = Gateway(new_mailbox(), SigningKey.generate(), SealPrivateKey.generate())
-        self._store.write(name, cbor.encode([made.mailbox, made.sign.encode(), made.seal.encode()]))
-        return made
+                raise ShutError(f"the gateway key for {recipient!r} is lost", hint=LOST)
+            made = Gateway.generate()
+            self._store.write(name, made.encode())
+            return made
+        return decode_gateway(raw, f"the gateway key for {recipient!r}")
 
 
 def _open_ledger_key(store: WrappedStore) -> LedgerKey:
@@ -281,7 +321,7 @@ def _open_ledger_key(store: WrappedStore) -> LedgerKey:
             raise KeyStoreError("the key of the ledger is lost", hint=LOST)
         raw = encoded_new(SigningKey.generate())
         store.write("ledger", raw)
-    with _decoding("the key of the ledger"):
+    with decoding("the key of the ledger"):
         key, is_new = decoded(raw)
 
     def keep() -> None:
@@ -297,13 +337,11 @@ def _checked(text: str) -> str:
     return text
 
 
+def _told(name: str, exc: KeyStoreError, act: str) -> str:
+    """What is wrong with a file, and what helps: another one is made where it is lost only."""
+    help_ = act if isinstance(exc, ShutError) else exc.hint
+    return f"keys/{name}.key: {exc.message}" + (f"; what helps: {help_}" if help_ else "")
+
+
 def _flow_name(recipient: str, flow: str) -> str:
     return f"flows/{_checked(recipient)}/{_checked(flow)}"
-
-
-@contextlib.contextmanager
-def _decoding(what: str) -> Iterator[None]:
-    try:
-        yield
-    except WireError as exc:
-        raise KeyStoreError(f"{what} is none: {exc.message}") from exc

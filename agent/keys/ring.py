@@ -21,6 +21,11 @@ from agent.keys.credential import BY_HAND, NAME
 from assent import cbor
 from assent.errors import KeyStoreError
 
+LOST: Final = (
+    "only the files it was made with help: put them back; or remove the directory keys of the state"
+    " and enrol again, and the household decides again"
+)
+"""Hint of what to do when a part of the store is gone."""
 KEY_BYTES: Final = 32
 """Length of a wrapping key and of every secret drawn at random."""
 NONCE_BYTES: Final = 12
@@ -69,7 +74,7 @@ def decoded(raw: bytes, credential: bytes | None) -> tuple[bytes, ...]:
     """
     plain = _opened(raw, credential) if is_shut(raw) else raw
     if not plain or len(plain) % KEY_BYTES:
-        raise KeyStoreError(f"expected a wrapping key of 32 bytes, got {len(plain)}")
+        raise KeyStoreError(f"expected a wrapping key of 32 bytes, got {len(plain)}", hint=LOST)
     return tuple(plain[at : at + KEY_BYTES] for at in range(0, len(plain), KEY_BYTES))
 
 

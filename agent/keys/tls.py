@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from agent.keys.wrapped import WrappedStore, ours
+from agent.keys.wrapped import ShutError, WrappedStore, ours
 from assent import durable
 from assent.errors import KeyStoreError, WireError
 from assent.validity import ends_ms
@@ -81,11 +81,24 @@ class TlsKeys:
         # x509 costs memory: only who enrols pays for it
         from agent.keys import certificates  # noqa: PLC0415 (loaded lazily)
 
-        key = self._store.read(_waiting(recipient))
+        try:
+            key = self._store.read(_waiting(recipient))
+        except ShutError:
+            key = None  # nobody has a certificate for it
         if key is None:
             key = certificates.new_key()
             self._store.write(_waiting(recipient), key)
         return certificates.request(key, mailbox)
+
+    def forget(self, recipient: str) -> None:
+        """Removes what there is for a recipient, in use or waiting.
+
+        Raises:
+            KeyStoreError: the disk refused; to be called again.
+        """
+        with ours("the TLS keys cannot be removed"):
+            self._store.remove(_waiting(recipient))
+            durable.remove(self.pair(recipient))
 
     def keep(self, recipient: str, mailbox: str, chain: bytes, now_ms: int | None) -> None:
         """Puts a certificate and its key in use, both at once; durable when this returns.

@@ -37,12 +37,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from agent.keys import ring
-from agent.keys.ring import KEY_BYTES, NONCE_BYTES
+from agent.keys.ring import KEY_BYTES, LOST, NONCE_BYTES
 from assent import cbor, durable
 from assent.errors import KeyStoreError
-
-LOST: Final = "only the files it was made with help; or empty the store and enrol again"
-"""Hint of what to do when a part of the store is gone."""
 
 _FORMAT: Final = b"\x01"
 _MAX_BYTES: Final = 65_536  # a chain of certificates is some 4 kB, a wrapped pair 2 kB
@@ -54,7 +51,7 @@ _DIRECTORY: Final = 0o027  # bits the directory must not have
 
 
 class ShutError(KeyStoreError):
-    """A wrapped file does not open with the wrapping key."""
+    """A wrapped file does not open with the wrapping key, or is gone."""
 
 
 class WrappedStore:

@@ -20,7 +20,14 @@ from agent.lane.seconds import SECOND_MS
 from agent.path import Permit, Reason, Refusal, Verdict
 from firmware_bridge.sample import Instant
 
-PAUSES: Final = frozenset({Reason.FORM_BROKEN, Reason.POLICY_UNUSABLE, Reason.NOT_ENROLLED})
+PAUSES: Final = frozenset(
+    {
+        Reason.FORM_BROKEN,
+        Reason.POLICY_UNUSABLE,
+        Reason.NOT_ENROLLED,
+        Reason.KEY_UNREADABLE,
+    }
+)
 """Reasons for which nobody took anything back: what waits is kept, and none of it leaves."""
 
 

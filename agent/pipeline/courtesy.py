@@ -51,7 +51,8 @@ class Courtesy:
         self._serial = head.serial
         for recipient, health in self._spool.health().items():
             is_new = self._greeted.get(recipient) != health.since_ms
-            if health.state is LinkState.CONNECTED and is_new and recipient in site.policy.keys:
+            is_known = recipient in site.policy.keys and site.keys.opens(recipient)
+            if health.state is LinkState.CONNECTED and is_new and is_known:
                 self._greeted[recipient] = health.since_ms
                 status = Status(head.id, head.serial, FORMAT)
                 self._say(site, recipient, Kind.STATUS, status.encode())
@@ -88,7 +89,7 @@ def targets_of(site: Site, now: Instant) -> list[Target]:
     targets = []
     for recipient in site.policy.policy.recipients:
         broker = site.broker_of(recipient)
-        if broker is None or not site.keys.admitted(recipient):
+        if broker is None or not site.keys.admitted(recipient) or not site.keys.opens(recipient):
             continue
         pair = str(site.keys.tls_pair(recipient))
         targets.append(

@@ -31,6 +31,11 @@ def notify(state: str) -> None:
         channel.sendto(state.encode(), address)
 
 
+def is_managed() -> bool:
+    """Whether a manager waits to be told."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 def watchdog_interval_s() -> float | None:
     """Half of the manager's watchdog time in seconds, or None when it watches nobody or another."""
     usec = os.environ.get("WATCHDOG_USEC", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.leash import worn
 from agent.lock import instance_lock
-from agent.service.collect import LOCK_S, Collecting
+from agent.service.collect import LOCK_S, Collecting, starting
 from agent.service.life import Life
 from agent.settings import load_settings
 from agent.site import SPOOL, make_state
@@ -35,7 +35,11 @@ def serve(directory: Path) -> int:
     settings = load_settings(directory)
     make_state(settings.state)
     path = settings.state / SPOOL
-    with instance_lock(settings.state, patience_s=LOCK_S), worn(path, patience_s=LOCK_S):
+    with (
+        starting(life),
+        instance_lock(settings.state, patience_s=LOCK_S),
+        worn(path, patience_s=LOCK_S),
+    ):
         uplink = Uplink(path, voucher=Voucher(settings.state))
         thread = threading.Thread(target=uplink.run, args=(life.stop,), name="uplink")
         Collecting(settings, life, _Beside(uplink, thread)).run(thread)

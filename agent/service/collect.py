@@ -2,6 +2,7 @@
 """The collecting program: devices, keys, ledger and plaintext; no network.
 
 Law:
+  - where the keys forbid a start it is tried once a minute, not as often as the manager would;
   - a no that was said meanwhile is recorded before anything else (agent/meanwhile.py);
   - SIGTERM and SIGINT close the open batches into the spool, then end; SIGHUP reads the files anew
     and keeps the old settings when agent.toml is bad;
@@ -13,11 +14,12 @@ Limits: one instance a state directory, by its lock.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from agent.service.life import Life
 from agent.settings import Settings, load_settings
 from agent.site import SPOOL, make_state, open_site_by
 from agent.spool import Spool
-from assent.errors import AssentError, ControlError
+from assent.errors import AssentError, ControlError, KeyStoreError
 from firmware_bridge.clock import Clock
 
 # A turn of the owner ends at least this often; readings, acts and signals end it at once. Ten turns
@@ -66,9 +68,24 @@ def collect(directory: Path) -> int:
     life = Life()
     settings = load_settings(directory)
     make_state(settings.state)
-    with instance_lock(settings.state, patience_s=LOCK_S):
+    with starting(life), instance_lock(settings.state, patience_s=LOCK_S):
         Collecting(settings, life, Leash(settings.state / SPOOL)).run()
     return 0
+
+
+@contextlib.contextmanager
+def starting(life: Life) -> Iterator[None]:
+    """Ends a start that the keys forbid after a while; the block holds the lock, this does not.
+
+    Raises:
+        KeyStoreError: that of the block.
+    """
+    try:
+        yield
+    except KeyStoreError as exc:
+        log.error("nothing may run: %s", exc.message)  # no trace: it is no slip
+        life.linger(exc.message)
+        raise
 
 
 class Collecting:

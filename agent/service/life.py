@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from agent.notify import notify, watchdog_interval_s
+from agent.notify import is_managed, notify, watchdog_interval_s
 
+# A manager waits 90 s for a start before it ends it itself.
+_LINGER_S: Final = 60.0
 _SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
@@ -35,6 +37,7 @@ class Life:
         self.reload = threading.Event()
         self._interval_s = watchdog_interval_s()
         self._fed = time.monotonic()
+        self._is_ready = False
         logging.basicConfig(
             level=logging.INFO, format="level=%(levelname)s room=%(name)s %(message)s"
         )
@@ -65,6 +68,7 @@ class Life:
 
     def ready(self) -> None:
         """Tells the manager that the work has begun."""
+        self._is_ready = True
         notify("READY=1")
 
     def tell(self, sentence: str) -> None:
@@ -77,6 +81,18 @@ class Life:
         if self._interval_s is not None and now - self._fed >= self._interval_s:
             self._fed = now
             notify("WATCHDOG=1")
+
+    def linger(self, why: str) -> None:
+        """Waits before a start that failed is given up, where a manager would begin it again.
+
+        What keeps it from starting is for a person to mend: to look once a minute is enough.
+
+        Args:
+            why: what the manager is told meanwhile; `systemctl status` shows it.
+        """
+        if not self._is_ready and is_managed():
+            self.tell(f"cannot start: {why}")
+            self.stop.wait(_LINGER_S)
 
     def ending(self) -> None:
         """Tells the manager that the end has begun, whoever began it."""

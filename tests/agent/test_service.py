@@ -389,6 +389,26 @@ def test_a_bad_agent_toml_at_the_start_exits_with_1_and_its_place(agent: Agent) 
 
 @pytest.mark.clause("C28")
 @pytest.mark.clause("C35")
+@pytest.mark.parametrize("program", ["run", "collect"])
+def test_a_start_that_the_keys_forbid_is_told_and_not_tried_again_at_once(
+    agent: Agent, program: str
+) -> None:
+    """Red without `linger`: it ends at once, and its manager begins it again every two seconds."""
+    (agent.state / "keys" / "ledger.key").write_bytes(b"")
+    process = agent.spawn(program)
+    why = "STATUS=cannot start: ledger.key does not open with the wrapping key"
+    eventually(lambda: why in agent.listen())
+    assert process.poll() is None
+    command = [sys.executable, "-m", "agent.cli.main", "status", "--config", str(agent.directory)]
+    told = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "ledger.key does not open" in told.stderr
+    process.terminate()
+    assert process.wait(10) != 0
+    # The twin: typed by hand it says so and ends.
+    assert agent.spawn(program, NOTIFY_SOCKET="").wait(20) == 1
+
+
 def test_a_no_over_the_socket_has_happened_when_it_is_answered(agent: Agent) -> None:
     process = agent.start()
     agent.reads()

@@ -152,6 +152,7 @@ class Pipeline:
             self.running.follow(self.site, self.verdicts, now)
             if not self._door.is_closing:
                 self._follow()
+        self.site.drop_unreadable(self.verdicts)
         self._tell_floor()
         self._is_decided = True
 
@@ -336,13 +337,14 @@ class Pipeline:
 
     def _see_to_spool(self, now: Instant) -> None:
         """Reads the mail, greets and trims, where anything is another than it was left."""
-        # Taken before the work: what is written meanwhile, by us too, is another state.
-        state, site, kept = self.spool.state(), self.site, self.site.floor.kept
+        running, site, kept = self.running, self.site, self.site.floor.kept
+        state = self.spool.state()  # before the work: what is written meanwhile is another
         if (state, kept) == self._tended and site is self._tended_site:
             return
         self._tell_floor()
-        self.running.renew(self._mailroom.read(lambda: self.site, now, self.on_policy), now)
+        running.renew(self._mailroom.read(lambda: self.site, now, self.on_policy), now)
         self._courtesy.greet(self.site)
         self.spool.enforce_quota(self.site.settings.quota_bytes)
         self.spool.trim_sent()
-        self._tended, self._tended_site = (state, kept), site
+        if running.telling.vouch():
+            self._tended, self._tended_site = (state, kept), site

@@ -60,15 +60,11 @@ class Lanes:
         return self._lanes
 
     def keep(self, now: Instant) -> None:
-        """Tells the journal what is new, and the uplink that the lanes are as the gate says.
-
-        Durable when this returns, unless the disk refuses.
-        """
+        """Tells the journal what is new; durable when this returns, unless the disk refuses."""
         lanes, now = self._lanes.values(), dated(now, self._boot)
         if not self.keeping.commit(lanes, self._outgoing.number, now):
             self.flush()  # an open batch has outgrown the journal
             self.keeping.commit(lanes, self._outgoing.number, now)
-        self.telling.vouch()
 
     def take(self, samples: list[Sample]) -> None:
         """Routes samples to the lanes; closes the batches that are due by them."""

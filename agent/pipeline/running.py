@@ -81,6 +81,7 @@ class Running(Lanes):
         self._spool.set_targets(targets_of(site, now))
         self._missed.declare(now)
         self.keep(now)
+        self.telling.vouch()
         self.reckoning = self.reckoning.after(now)
 
     def is_outdated(self, now: Instant, past_ms: int) -> bool:

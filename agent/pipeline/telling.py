@@ -183,13 +183,16 @@ class Telling:
         if now.mono_ms >= self._note_ms:
             self._note(now, lanes)
 
-    def vouch(self) -> None:
+    def vouch(self) -> bool:
         """Tells the uplink that the lanes are as the gate says; where that is known, does nothing.
+
+        Returns:
+            Whether it is told; else it is to be tried again.
 
         Raises:
             SpoolError: the spool refuses.
         """
-        self._voucher.give(self._spool)
+        return self._voucher.give(self._spool)
 
     def finish(self, lanes: Mapping[str, Lane], now: Instant) -> None:
         """Notes that the gateway stops, so that the next start can tell for how long it stood."""

@@ -59,11 +59,14 @@ class Voucher:
         word = self._read()
         return word is not None and word.spool == spool.id.hex() and spool.fence() >= word.fence
 
-    def give(self, spool: Lanes) -> None:
+    def give(self, spool: Lanes) -> bool:
         """Vouches for a spool whose lanes are as the gate says; costs little while it has.
 
         An older copy is led past the fence of the one that it took the place of, so that no copy
         of a time between the two is ever taken for it.
+
+        Returns:
+            Whether the word stands; else the disk refused it, and it is to be given again.
 
         Raises:
             SpoolError: the spool refuses.
@@ -75,7 +78,7 @@ class Voucher:
             fence = word.fence
         given = _Word(spool.id.hex(), fence)
         if word == given:
-            return
+            return True
         try:
             durable.make_dirs(self._path.parent, _DIRECTORY_MODE)
             durable.write(self._path, f"{given.spool} {fence}\n".encode(), mode=_MODE)
@@ -83,8 +86,9 @@ class Voucher:
             if exc.strerror != self._refusal:
                 log.error("the word for the spool not written reason=%s", exc.strerror)
             self._refusal = exc.strerror
-        else:
-            self._refusal = None
+            return False
+        self._refusal = None
+        return True
 
     def _read(self) -> _Word | None:
         try:

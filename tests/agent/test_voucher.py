@@ -15,7 +15,7 @@ from agent.site import SPOOL
 from agent.spool import LaneState, Spool
 from agent.spool.voucher import Voucher
 from tests.agent.carrying import STREAM, Gateway, payloads
-from tests.agent.installed import DIAGNOSIS, MINUTE, YES, House, copied, living
+from tests.agent.installed import DIAGNOSIS, MINUTE, YES, House, copied, living, read_only
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
 from tests.simulators.stub import Stub
@@ -213,3 +213,35 @@ def test_a_copy_that_was_decided_about_lets_no_other_copy_pass(house: House) -> 
     assert again.spool.lanes()[DIAGNOSIS].state is LaneState.CLOSED
     again.close()
     assert not is_vouched_for(again, between)
+
+
+def test_a_spool_that_refuses_the_fence_of_an_old_copy_ends_nothing(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Red where the word is given with each commit: the refusal ends the agent."""
+    word = house.directory / "state" / WORD
+    spool, fence = word.read_text().split()
+    word.write_text(f"{spool} {int(fence) + 5}\n")
+    with read_only(house.spool):
+        house.connect("maker")
+        house.powers(3, 4)
+        house.turn(MINUTE // 2)
+        assert "spool not tended" in caplog.text
+        assert not is_vouched_for(house, house.path)
+    house.turn(MINUTE // 2)
+    assert house.spool.fence() == int(fence) + 5
+    assert is_vouched_for(house, house.path)
+
+
+def test_a_word_that_the_disk_refused_is_given_again(house: House) -> None:
+    """Red where the spool counts as tended all the same."""
+    place = (house.directory / "state" / WORD).parent
+    place.rename(place.with_name("aside"))
+    place.write_text("in the way")
+    house.connect("maker")
+    house.turn()
+    place.unlink()
+    place.with_name("aside").rename(place)
+    (place / "spool").unlink()
+    house.turn()
+    assert is_vouched_for(house, house.path)

@@ -8,7 +8,8 @@ Law:
   - a yes, and the end of such a pause, wait for a second look that finds the same bytes, written at
     the same time, SETTLE_MS later: whoever writes in place may have written the half of it that
     says more, an end or an attribute left out still missing;
-  - as long as the bytes change they are looked at again;
+  - as long as the bytes change they are looked at again, and when the date comes that a yes in
+    them waits for;
   - a form that a command hands over is whole: it acts at once.
 
 Limits: who stops for longer than SETTLE_MS in the middle of writing is taken at his word. A form
@@ -58,6 +59,7 @@ class Letterbox:
         self._pipeline = pipeline
         self._seen: tuple[_Look, int] | None = None
         self._is_settled = False
+        self._due_ms: int | None = None
 
     @property
     def path(self) -> Path:
@@ -65,10 +67,13 @@ class Letterbox:
         return self._pipeline.site.settings.directory / FORM
 
     def is_due(self) -> bool:
-        """Whether a form has lain long enough for its second look."""
-        if self._seen is None or self._is_settled:
+        """Whether a form has lain long enough for its second look, or a date in it has come."""
+        if self._seen is None:
             return False
-        return self._pipeline.clock.now().mono_ms - self._seen[1] >= SETTLE_MS
+        now = self._pipeline.clock.now()
+        if self._is_settled:
+            return self._due_ms is not None and now.wall_ms >= self._due_ms
+        return now.mono_ms - self._seen[1] >= SETTLE_MS
 
     def read(self) -> None:
         """Looks at the form; a yes in it acts when it was the same a while ago."""
@@ -129,6 +134,7 @@ class Letterbox:
 
     def _take(self, look: _Look, *, is_settled: bool) -> None:
         pipeline = self._pipeline
+        self._due_ms = None
         trouble, waits = look.refusal, False
         if pipeline.site.policy is None:
             trouble = None  # every flow is off, and says why
@@ -154,6 +160,7 @@ class Letterbox:
             return str(exc.findings[0]), False
         except LedgerError as exc:
             return exc.message, False
+        self._due_ms = min((act.due_ms for act in acts if act.due_ms is not None), default=None)
         return None, any(decision.state.is_yes for decision in _decisions(acts))
 
     def _record_noes(self, data: bytes, file: str) -> tuple[Act, ...]:

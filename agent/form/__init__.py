@@ -61,6 +61,7 @@ class Act(msgspec.Struct, frozen=True):
         decision: what the ledger is to record now; None when the line does not act.
         finding: why it does not act, or what is wrong with it; ERROR when the form is broken.
         later: whether it may act by itself at another time.
+        due_ms: from when it may act, if it is only its date that it waits for.
     """
 
     flow: str
@@ -68,6 +69,7 @@ class Act(msgspec.Struct, frozen=True):
     decision: Decision | None = None
     finding: Finding | None = None
     later: bool = False
+    due_ms: int | None = None
 
 
 class LedgerView(Protocol):
@@ -196,7 +198,8 @@ class _Bench:
             message = f"there was a no to {act.flow!r} while this yes waited"
             return self._stays(act, message, "say it again in a new form")
         if (reason := self._waits_for(said)) is not None:
-            return self._stays(act, f"this yes to {act.flow!r} waits: {reason}", later=True)
+            waits = self._stays(act, f"this yes to {act.flow!r} waits: {reason}", later=True)
+            return msgspec.structs.replace(waits, due_ms=self._due_ms(said))
         if newest is not None and (stale := self._stale(act, said, newest)) is not None:
             return stale
         renewed = newest is not None and newest.state.is_yes
@@ -220,6 +223,11 @@ class _Bench:
         if self._form.decided_ms(said) > self._now_ms:
             return "its 'on' is in the future"
         return None
+
+    def _due_ms(self, said: Said) -> int | None:
+        if self._errors or not self._clock_trusted:
+            return None
+        return max(self._form.recorded_ms, self._form.decided_ms(said))
 
     def _stale(self, act: Act, said: Said, newest: Record) -> Act | None:
         decided_ms = self._form.decided_ms(said)

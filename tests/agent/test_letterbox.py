@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 
 import pytest
@@ -79,6 +80,24 @@ def test_a_form_that_lies_whole_acts_after_a_while_and_status_says_so(house: Hou
     later(house, 1)
     assert on(house) == set(YES)
     assert not wait(house)
+
+
+@pytest.mark.clause("C28")
+@pytest.mark.parametrize("dated", ["recorded", "on"])
+def test_a_yes_of_the_future_acts_when_its_date_comes(house: House, dated: str) -> None:
+    at_ms = START_MS + 60_000
+    moment = dt.datetime.fromtimestamp(at_ms // 1000, dt.UTC)
+    said = f'{{ decision = "given", on = {moment:%Y-%m-%dT%H:%M:%SZ} }}'
+    whole = form(YES, at_ms) if dated == "recorded" else form(YES | {DIAGNOSIS: said}, START_MS)
+    now = set() if dated == "recorded" else set(YES) - {DIAGNOSIS}
+    lay(house, whole)
+    house.desk.reload()
+    later(house)
+    assert on(house) == now
+    later(house, at_ms - 1 - house.clock.now().wall_ms)
+    assert on(house) == now
+    later(house, 1)
+    assert on(house) == set(YES)
 
 
 def test_a_form_that_lies_there_at_a_start_acts_after_a_while(house: House) -> None:

@@ -8,11 +8,12 @@ Law:
     that what waited is gone, and each flow that had a lane declares it;
   - what is still to be declared stays in the twin until the gap is on the disk; a gap that lies in
     the spool and was not told yet is lost with it, and counts as what waits;
+  - a spool that was replaced while the agent ran is noted at its end, however young the copy is;
   - it is written at a start and an end, when a lane is opened, and every ten minutes between.
 
-Limits: a copy of the spool that is younger than the last writing is taken for the spool itself, and
-a copy of the whole state for the state. The backend sees both: streams whose end nobody tells.
-A twin that is gone itself proves nothing, and begins anew.
+Limits: a copy of the spool that is younger than the last writing is taken for the spool itself
+where no agent ran, and a copy of the whole state for the state. The backend sees both: streams
+whose end nobody tells. A twin that is gone itself proves nothing, and begins anew.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Twin:
         """Forgets what is lost of a flow: it is declared, or nobody is to be told of it."""
         self._lost.pop(flow, None)
 
+    def disown(self) -> None:
+        """Notes that another spool lies there, or an older copy: what waited is lost with ours."""
+        said = _read(self._path)
+        self._write({"spool": "", "count": 0, "since": dict(said.since), "lost": dict(said.lost)})
+
     def note(self, now_ms: int, opened: Mapping[str, int] | None = None) -> None:
         """Takes note of the spool as it is; where the disk refuses, the old note stays.
 
@@ -77,12 +83,16 @@ class Twin:
         for flow, one in self._spool.waiting().items():
             known = (now_ms, one.oldest_ms, (opened or {}).get(flow), untold.get(flow))
             since[flow] = max(0, min(ms for ms in known if ms is not None))
-        told = {
-            "spool": self._spool.id.hex(),
-            "count": self._spool.count_up(),
-            "since": since,
-            "lost": self._lost,
-        }
+        self._write(
+            {
+                "spool": self._spool.id.hex(),
+                "count": self._spool.count_up(),
+                "since": since,
+                "lost": self._lost,
+            }
+        )
+
+    def _write(self, told: Mapping[str, object]) -> None:
         try:
             durable.write(self._path, json.dumps(told, sort_keys=True).encode() + b"\n")
         except OSError as exc:

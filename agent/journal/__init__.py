@@ -180,6 +180,8 @@ class Journal:
         """What the file holds, without what was stored or has ended."""
         try:
             _, parts = fold(self._areas.read())
+            if not all(self._is_in(parts, stream) for stream in self.streams):
+                raise ValueError("it is older than what it was told")  # noqa: TRY301  # as damage
         except (OSError, ValueError) as exc:
             # Somebody laid hands on it, or the disk did: the next commit tells all there is anew.
             self._areas.forget()
@@ -192,6 +194,10 @@ class Journal:
                 # Of all that is stored the moment stays: the flow was running up to then.
                 part.states = later or {number: State(part.at_ms)}
         return {stream: part for stream, part in parts.items() if stream not in self._ended}
+
+    def _is_in(self, parts: Mapping[int, Part], stream: int) -> bool:
+        """Whether what was told of a stream last is there."""
+        return stream in parts and self._told[stream].number in parts[stream].states
 
     def _begin(
         self, parts: Mapping[int, Part], news: Sequence[News], *, hurried: bool = False

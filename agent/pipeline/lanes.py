@@ -22,6 +22,7 @@ from agent.pipeline.reckoning import Reckoning
 from agent.pipeline.telling import Telling
 from agent.router import Router
 from agent.spool import Boot, Spool
+from agent.spool.place import ReplacedError
 from firmware_bridge.sample import Instant, Sample
 
 
@@ -82,10 +83,18 @@ class Lanes:
         self._close(self._lanes.values())
 
     def finish(self, now: Instant) -> None:
-        """Closes every lane's last batch into the spool; the lanes take nothing more."""
-        for lane in self._lanes.values():
-            self._drain(lane, now)
-        self.telling.finish(self._lanes, dated(now, self._boot))
+        """Closes every lane's last batch into the spool; the lanes take nothing more.
+
+        Raises:
+            ReplacedError: another spool lies there; what the lanes hold stays in the journal.
+        """
+        try:
+            for lane in self._lanes.values():
+                self._drain(lane, now)
+            self.telling.finish(self._lanes, dated(now, self._boot))
+        except ReplacedError:
+            self.telling.disown()
+            raise
         if not self._outgoing.has_unstored():
             self.keeping.clean()
 

@@ -150,12 +150,15 @@ class Outgoing:
     def _keeps(self, part: list[Parcel]) -> bool:
         """Whether the spool may take them another time; else they are lost, and the lane is."""
         first = part[0].sealed
+        self._spool.state()  # an older copy that was put back is no no
         row = self._spool.lanes().get(first.flow)
         found = (row.state, row.stream, row.next_sequence) if row else None
         if found in {
             (state, first.stream, first.sequence) for state in (LaneState.OPEN, LaneState.HELD)
         }:
             return True
+        if found is not None and found[0] is not LaneState.CLOSED and found[1] == first.stream:
+            self._spool.is_another()  # its numbers are not those we gave it
         self.lost[first.flow] += sum(one.sealed.readings for one in part)
         self.shut_by_others.add(first.flow)
         log.error("lane shut by another flow=%s", first.flow)
@@ -166,7 +169,7 @@ class Outgoing:
         try:
             self._spool.put(sealed, carried_by_all(parcels))
         except DamagedError:
-            raise  # the next start moves the file aside
+            raise  # the next start moves the file aside, or decides about the one that lies there
         except SpoolError as exc:
             if exc.message != self._refusal:
                 log.error("batches not stored, kept in memory reason=%s", exc.message)

@@ -29,6 +29,7 @@ from agent.pipeline.hardware import Hardware
 from agent.pipeline.silence import Silence
 from agent.site import Site
 from agent.spool import Spool
+from agent.spool.place import ReplacedError
 from agent.spool.voucher import Voucher
 from agent.twin import NAME, Twin
 from assent.errors import SpoolError
@@ -194,12 +195,22 @@ class Telling:
         """
         return self._voucher.give(self._spool)
 
+    def disown(self) -> None:
+        """Notes that the spool was replaced, so that the next start tells what was lost with it."""
+        self._twin.disown()
+
     def finish(self, lanes: Mapping[str, Lane], now: Instant) -> None:
-        """Notes that the gateway stops, so that the next start can tell for how long it stood."""
+        """Notes that the gateway stops, so that the next start can tell for how long it stood.
+
+        Raises:
+            ReplacedError: another spool lies there.
+        """
         for flow in lanes:
             self.stopped(flow, now)
         try:
             self._note(now, {})  # they hold nothing any more
+        except ReplacedError:
+            raise
         except SpoolError as exc:
             log.error("twin of the spool not written reason=%s", exc.message)
 

@@ -226,9 +226,14 @@ class Lanes(Store):
 
         Returns:
             A number for `fence_passed`.
+
+        Raises:
+            ReplacedError: it has fallen: an older copy lies there.
         """
         with self._reading() as db:
-            return int(db.execute("SELECT fence FROM spool").fetchone()[0])
+            fence = int(db.execute("SELECT fence FROM spool").fetchone()[0])
+        self._place.note(fence)
+        return fence
 
     def raise_fence(self, fence: int) -> None:
         """Lets the fence rise to one of another life of this spool; durable when this returns.

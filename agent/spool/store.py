@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from agent.spool import bell, noes, schema, soundness
+from agent.spool.place import Place
 from agent.spool.schema import BUSY_MS, DamagedError, HeldError
 from assent.errors import SpoolError
 
@@ -54,8 +55,8 @@ class Store:
         self._db = db
         self.bell = bell.Bell(path)
         self._noes = noes.Noes(path)
-        self._inode = path.stat().st_ino
-        self.id = bytes(db.execute("SELECT id FROM spool").fetchone()[0])
+        self._place = Place(path, db)
+        self.id = self._place.id
         self._seen = self._version()
         self._wait_ms = BUSY_MS
         self._uncut = False
@@ -126,11 +127,8 @@ class Store:
             SpoolError: the file was replaced; open it anew.
         """
         try:
-            if os.stat(self.path).st_ino != self._inode:  # noqa: PTH116 - asked all the time
-                raise SpoolError("the spool was replaced", hint="open it again")
+            self._place.expect_file()
             version = self._version()
-        except OSError as exc:
-            raise SpoolError("the spool is gone", hint="open it again") from exc
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
         changed, self._seen = version != self._seen, version
@@ -143,12 +141,24 @@ class Store:
             Another value after every write, of this connection or of any other.
 
         Raises:
+            ReplacedError: it is not the spool that was opened, or an older copy of it.
             SpoolError: the file cannot be read.
         """
         try:
+            self._place.expect()
             return self._version(), self._db.total_changes
         except sqlite3.Error as exc:
             raise self._damage(exc) from exc
+        except _STRANGE as exc:
+            raise self._strange() from exc
+
+    def is_another(self) -> None:
+        """Takes the spool for another than the one that was opened; nothing is written any more.
+
+        Raises:
+            ReplacedError: always.
+        """
+        self._place.give_up()
 
     @contextlib.contextmanager
     def patience(self, wait_ms: int) -> Iterator[None]:
@@ -195,6 +205,7 @@ class Store:
     def _begin(self) -> None:
         # SQLite's own waits between two tries grow to 100 ms; whoever waits so for a side that
         # writes all the time may find it busy for a second, and a no waits with them.
+        self._place.expect_kept()
         end = time.monotonic() + self._wait_ms / 1000
         self._db.execute("PRAGMA busy_timeout=0")
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -389,6 +390,24 @@ def test_a_bad_agent_toml_at_the_start_exits_with_1_and_its_place(agent: Agent) 
 
 @pytest.mark.clause("C28")
 @pytest.mark.clause("C35")
+@pytest.mark.parametrize("program", ["run", "collect"])
+def test_an_older_spool_put_back_under_it_ends_it_and_the_next_start_goes_on(
+    agent: Agent, program: str
+) -> None:
+    agent.start(program).terminate()
+    agent.running = agent.start(program)
+    agent.reads()
+    kept = agent.directory / "kept"
+    shutil.copytree(agent.spool.parent, kept, ignore=shutil.ignore_patterns("*.bell", "*.leash"))
+    ask(agent.state, "flush")
+    ask(agent.state, "withdraw", flow=ADVICE)
+    subprocess.run(["cp", "-a", f"{kept}/.", str(agent.spool.parent)], check=True)
+    assert agent.running.wait(20) not in {0, None}
+    agent.start(program)
+    eventually(lambda: agent.flow(DIAGNOSIS)["on"])
+    assert agent.flow(ADVICE)["reason"] == "withdrawn"
+
+
 @pytest.mark.parametrize("program", ["run", "collect"])
 def test_a_start_that_the_keys_forbid_is_told_and_not_tried_again_at_once(
     agent: Agent, program: str

@@ -76,6 +76,11 @@ def is_pause(verdict: Verdict | None) -> bool:
     return isinstance(verdict, Refusal) and verdict.reason in PAUSES
 
 
+def is_unreadable(verdict: Verdict) -> bool:
+    """Whether a flow is off for a key file, which may be read again a moment later."""
+    return isinstance(verdict, Refusal) and verdict.reason is Reason.KEY_UNREADABLE
+
+
 def is_no(verdict: Verdict) -> bool:
     """Whether the gate itself says no for good, so that its reason can be told."""
     return isinstance(verdict, Refusal) and not is_pause(verdict)

@@ -20,10 +20,18 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from agent.lane import Lane, Snapshot
 from agent.path import Pending, Permit, Verdict, permit_of
-from agent.pipeline.accord import basis, has_ended, is_amended, is_pause, is_the_same
+from agent.pipeline.accord import (
+    basis,
+    has_ended,
+    is_amended,
+    is_pause,
+    is_the_same,
+    is_unreadable,
+)
 from agent.pipeline.courtesy import targets_of
 from agent.pipeline.holding import dated, release
 from agent.pipeline.keeping import Keeping
@@ -35,6 +43,9 @@ from agent.site import Site
 from agent.spool import Boot, LaneState, LaneView, Purged, Spool
 from assent.envelope import ClockQuality
 from firmware_bridge.sample import Instant
+
+# A key file that could not be read is looked at again this often.
+_AGAIN_MS: Final = 60_000
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +63,7 @@ class Running(Lanes):
         super().__init__(spool, keeping, telling)
         self._clock = ClockQuality.TRUSTED
         self._missed = Missed(spool, keeping)
+        self._again_ms: int | None = None
 
     def follow(self, site: Site, verdicts: Mapping[str, Verdict], now: Instant) -> None:
         """Makes the lanes what the gate says; durable when this returns."""
@@ -82,10 +94,17 @@ class Running(Lanes):
         self._missed.declare(now)
         self.keep(now)
         self.telling.vouch()
+        is_shut = any(is_unreadable(verdict) for verdict in verdicts.values())
+        self._again_ms = now.mono_ms + _AGAIN_MS if is_shut else None
         self.reckoning = self.reckoning.after(now)
 
     def is_outdated(self, now: Instant, past_ms: int) -> bool:
-        """Whether an end of an epoch, or of consent by what is past, came since the gate spoke."""
+        """Whether an end of an epoch, or of consent by what is past, came since the gate spoke.
+
+        Or a key that could not be read then may be there again.
+        """
+        if self._again_ms is not None and now.mono_ms >= self._again_ms:
+            return True
         return any(
             not is_the_same(lane, lane.permit, now) or has_ended(lane.permit, past_ms)
             for lane in self._lanes.values()

@@ -99,6 +99,21 @@ def test_a_lost_gateway_key_stops_its_recipient_and_nothing_else(
         assert house.waiting(DIAGNOSIS) == 0
 
 
+@pytest.mark.parametrize("file", [GATEWAY, SECRET], ids=["gateway", "flow"])
+def test_a_key_file_that_is_put_back_is_read_within_a_minute(gateway: Path, file: Path) -> None:
+    """Red where the gate is asked at the next act only."""
+    before = (gateway / file).read_bytes()
+    flip(gateway / file)
+    with living(gateway) as house:
+        assert house.on()[DIAGNOSIS] == UNREADABLE
+        house.turn(2 * MINUTE)
+        assert house.on()[DIAGNOSIS] == UNREADABLE
+        (gateway / file).write_bytes(before)
+        house.turn(MINUTE)
+        assert house.on() == dict.fromkeys((CORE, DIAGNOSIS, ADVICE))
+        assert house.leases("maker")
+
+
 def test_a_gateway_key_is_made_anew_by_asking_to_be_let_in_again(gateway: Path) -> None:
     flip(gateway / GATEWAY)
     mailbox = decode_request(requests(gateway)["maker"]).mailbox

@@ -32,7 +32,7 @@ from agent.spool.mail import INBOX_BYTES
 from benchmarks.household import Household, keep_compiled
 from benchmarks.mix import Load, Look, Mix
 from benchmarks.report import Figure, write
-from benchmarks.week import declared, rows
+from benchmarks.week import came_too, declared, rows
 from demo.stage import free_port, wait_until
 
 FLOWS = 3
@@ -118,19 +118,15 @@ def _outcome(mix: Mix, drained_s: float) -> Outcome:
     causes: Counter[str] = Counter()
     for flow in household.flows:
         gaps, numbers = declared(directory, flow)
-        query = "SELECT stream, sequence, readings FROM custody WHERE flow=?"
-        came = {
-            (int.from_bytes(stream), sequence): readings
-            for stream, sequence, readings in rows(directory / "custody.db", query, flow)
-        }
         named = {(gap.stream, number) for gap in gaps for number in range(gap.begin, gap.end)}
         for stream, found in numbers.items():
             missing = set(range(max(found) + 1)) - found
             if any((stream, number) not in named for number in missing):
                 raise RuntimeError(f"{flow}: a number is missing that no gap names")
-        stored += sum(came.values())
+        query = "SELECT sum(readings) FROM custody WHERE flow=?"
+        stored += rows(directory / "custody.db", query, flow)[0][0]
         counted += sum(gap.readings for gap in gaps)
-        both += sum(came[one] for one in named & came.keys())
+        both += came_too(directory, flow, gaps)
         causes.update(gap.cause.name for gap in gaps)
     return Outcome(
         looks=mix.looks,

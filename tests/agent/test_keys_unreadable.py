@@ -99,6 +99,17 @@ def test_a_lost_gateway_key_stops_its_recipient_and_nothing_else(
         assert house.waiting(DIAGNOSIS) == 0
 
 
+@pytest.mark.parametrize("verb", ["status", "doctor"])
+def test_status_and_doctor_name_the_file_and_what_helps(
+    gateway: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(gateway / GATEWAY)
+    main([verb, "--config", str(gateway)])
+    printed = capsys.readouterr().out
+    assert "keys/gateways/maker.key: maker.key does not open" in printed
+    assert "assent enrol --renew maker" in printed
+
+
 @pytest.mark.parametrize("file", [GATEWAY, SECRET], ids=["gateway", "flow"])
 def test_a_key_file_that_is_put_back_is_read_within_a_minute(gateway: Path, file: Path) -> None:
     """Red where the gate is asked at the next act only."""

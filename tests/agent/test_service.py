@@ -409,6 +409,20 @@ def test_an_older_spool_put_back_under_it_ends_it_and_the_next_start_goes_on(
 
 
 @pytest.mark.parametrize("program", ["run", "collect"])
+def test_a_damaged_key_of_one_recipient_keeps_no_agent_from_starting(
+    agent: Agent, program: str
+) -> None:
+    """Red without `Keys.trouble`; the twin is every other start of this file."""
+    (agent.state / "keys" / "gateways" / "maker.key").write_bytes(b"")
+    agent.start(program)
+    agent.reads()
+    assert "keys/gateways/maker.key" in agent.flow(DIAGNOSIS)["detail"]
+    assert agent.flow(ADVICE)["on"]
+    assert ask(agent.state, "withdraw", flow=DIAGNOSIS)["decision"] == "withdrawn"
+    assert agent.flow(DIAGNOSIS)["reason"] == "withdrawn"
+
+
+@pytest.mark.parametrize("program", ["run", "collect"])
 def test_a_start_that_the_keys_forbid_is_told_and_not_tried_again_at_once(
     agent: Agent, program: str
 ) -> None:

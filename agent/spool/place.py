@@ -4,7 +4,8 @@
 Law:
   - a file that was removed or replaced under a running program, or overwritten by another spool or
     an older copy, is noticed at the next look; from then on nothing is written through the old
-    connection: who opens it anew decides about what lies there.
+    connection: who opens it anew decides about what lies there;
+  - damage that one program found ends the other, too: the next start sets it aside.
 
 Limits: an older copy whose fence stands where it stood is met by its numbers alone, when the next
 batch is put. A copy that is laid over open files may be met as damage first.
@@ -16,7 +17,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from agent.spool.schema import DamagedError
+from agent.spool.schema import DamagedError, beside
 from assent.errors import SpoolError
 
 
@@ -41,6 +42,7 @@ class Place:
         self._path = path
         self._db = db
         self._inode = path.stat().st_ino
+        self._fault = beside(path, ".fault")
         self.id, self._fence = self._told()
         self._is_lost = False
 
@@ -49,6 +51,7 @@ class Place:
 
         Raises:
             ReplacedError: one does, or none.
+            DamagedError: the other program found it damaged.
             SpoolError: that cannot be looked at.
         """
         try:
@@ -60,6 +63,8 @@ class Place:
             raise SpoolError(f"the spool cannot be looked at: {exc.strerror}") from exc
         if not is_it:
             self.give_up()
+        if self._fault.exists():
+            raise DamagedError("the spool is damaged", hint="restart; it is then set aside")
 
     def expect(self) -> None:
         """Looks whether the spool is the one that was opened, and no older copy; cheap.

@@ -13,6 +13,7 @@ import pytest
 from agent.meanwhile import hear_refusals
 from agent.spool import LaneState
 from agent.spool.place import ReplacedError
+from agent.spool.schema import DamagedError
 from tests.agent.installed import (
     ADVICE,
     DIAGNOSIS,
@@ -117,6 +118,18 @@ def test_an_older_copy_of_the_same_fence_is_met_by_its_numbers_and_is_no_no(
         goes_on(house)
     assert house.pipeline.denied == set()
     again = after(house)
+    assert again.on()[DIAGNOSIS] is None
+    again.close()
+
+
+def test_damage_that_the_uplink_found_ends_who_collects(house: House) -> None:
+    """Red where nobody looks for the mark: nothing would leave until somebody starts it again."""
+    measure(house, 1, 2)
+    house.spool.path.with_name("spool.db.fault").touch()
+    with pytest.raises(DamagedError):
+        house.turn(SECOND)
+    again = after(house)
+    assert again.spool.moved_aside is not None
     assert again.on()[DIAGNOSIS] is None
     again.close()
 

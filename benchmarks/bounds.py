@@ -6,12 +6,13 @@ broker carries some two batches a second each way, so that the smallest quotas d
 batches all the time; and once a minute the disk refuses the uplink, letters fill the inbox, and the
 disk refuses collect (benchmarks/mix.py).
 
-`growth`: the mean of what each process holds by itself (Rss) over the last five minutes, less that
-over the first five after the first sixth, which are the caches filling. `disk`: the most that the
-spool with its logs and its inbox held, against its quota. `undeclared`: readings that the meter
-gave, and that neither the backend has nor a declared gap counts, after the line was well again for
-the last three minutes; there the backend's own `show gaps` has to say that nothing is unexplained,
-and no number of a stream may be missing that no gap names.
+`growth`: the mean of what each process holds by itself (Rss) over the last five minutes of this,
+less that over the first five after the first sixth, which are the caches filling; `drained_mib` is
+what they hold once the line is well and everything has left, another work with other caches.
+`disk`: the most that the spool with its logs and its inbox held, against its quota. `undeclared`:
+readings that the meter gave, and that neither the backend has nor a declared gap counts, after the
+line was well again for the last three minutes; there the backend's own `show gaps` has to say that
+nothing is unexplained, and no number of a stream may be missing that no gap names.
 
 The programs run at nice 10: this load is long, and stands beside other work.
 """
@@ -44,7 +45,7 @@ GROWTH_MIB = 0.5
 _FIRST = 1 / 6  # of the span: caches fill
 _KEPT_S = 3_600.0  # shorter runs are printed only
 _REFUSED = {"agent": "batches not stored", "uplink": "the spool failed"}
-"""What a program says where the disk refuses."""
+"""What a program says where the disk refuses; its log lies there too, so that most goes unsaid."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,16 +146,14 @@ def _outcome(mix: Mix, drained_s: float) -> Outcome:
 
 def figures_of(outcome: Outcome, load: Load) -> list[Figure]:
     """The rows."""
-    looks, span_s = outcome.looks, outcome.looks[-1].at_s
-    settled = [look for look in looks if look.at_s >= span_s * _FIRST]
-    part_s = span_s / 12
-    early = [look for look in settled if look.at_s < span_s * _FIRST + part_s]
-    late = [look for look in looks if look.at_s > span_s - part_s]
-    grew = {
-        name: statistics.fmean(look.rss[at] for look in late)
-        - statistics.fmean(look.rss[at] for look in early)
-        for at, name in enumerate(("collect", "uplink"))
-    }
+    looks, ill_s = outcome.looks, load.span_s - load.well_s
+    part_s = load.span_s / 12
+    settled = [look for look in looks if look.at_s >= load.span_s * _FIRST]
+    early = [look for look in settled if look.at_s < load.span_s * _FIRST + part_s]
+    late = [look for look in looks if ill_s - part_s < look.at_s <= ill_s]
+    well = [look for look in looks if look.at_s > load.span_s - load.well_s / 3]
+    before, after, drained = (_mean(part) for part in (early, late, well))
+    grew = {name: after[at] - before[at] for at, name in enumerate(("collect", "uplink"))}
     most_mb = max(look.disk_mb for look in looks)
     undeclared = outcome.undeclared
     bound_mb = load.quota_mb + BESIDE_MB
@@ -171,6 +170,7 @@ def figures_of(outcome: Outcome, load: Load) -> list[Figure]:
                 **{f"{name}_grew_mib": round(mib, 2) for name, mib in grew.items()},
                 "collect_mib": [round(look.rss[0], 1) for look in every],
                 "uplink_mib": [round(look.rss[1], 1) for look in every],
+                "drained_mib": [round(mib, 1) for mib in drained],
                 "most_mib": [round(max(look.rss[at] for look in looks), 1) for at in (0, 1)],
                 "most_pss_mib": round(max(look.pss for look in looks), 1),
                 "cpu_s": [round(one) for one in outcome.cpu_s],
@@ -207,6 +207,13 @@ def figures_of(outcome: Outcome, load: Load) -> list[Figure]:
             },
         ),
     ]
+
+
+def _mean(looks: list[Look]) -> tuple[float, float]:
+    """MiB of collect and of the uplink."""
+    return statistics.fmean(one.rss[0] for one in looks), statistics.fmean(
+        one.rss[1] for one in looks
+    )
 
 
 def main() -> int:

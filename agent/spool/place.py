@@ -8,7 +8,8 @@ Law:
   - damage that one program found ends the other, too: the next start sets it aside.
 
 Limits: an older copy whose fence stands where it stood is met by its numbers alone, when the next
-batch is put. A copy that is laid over open files may be met as damage first.
+batch is put. A copy that is laid over open files may be met as damage first, or, where SQLite
+writes over it at the same moment, not before the next start.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ BESIDE_MB = INBOX_BYTES / 1e6 + 6
 GROWTH_MIB = 0.5
 """Of each process."""
 _FIRST = 1 / 6  # of the span: caches fill
+_LEAST_MIN = 10  # for each of the windows that are compared
 _KEPT_S = 3_600.0  # shorter runs are printed only
 _REFUSED = {"agent": "batches not stored", "uplink": "the spool failed"}
 """What a program says where the disk refuses; its log lies there too, so that most goes unsaid."""
@@ -219,9 +220,11 @@ def _mean(looks: list[Look]) -> tuple[float, float]:
 def main() -> int:
     """Prints the figures and keeps them; exit code 1 when one of them breaks its promise."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="at least ten; 60 is kept")
     parser.add_argument("--keep", type=Path, help="write everything that was seen there, as JSON")
     arguments = parser.parse_args()
+    if arguments.minutes < _LEAST_MIN:
+        parser.error(f"expected at least {_LEAST_MIN} minutes, got {arguments.minutes:g}")
     os.nice(10)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -231,7 +234,7 @@ def main() -> int:
     if arguments.keep:
         arguments.keep.write_text(json.dumps(dataclasses.asdict(outcome)))
     figures = figures_of(outcome, load)
-    if outcome.span_s >= _KEPT_S:
+    if load.span_s >= _KEPT_S:
         write(figures)
     else:
         sys.stderr.writelines(f"{figure}\n" for figure in figures)

@@ -28,7 +28,7 @@ def world_for(sort: str, recipients: Stage, root: Path) -> Iterator[World]:
 
 def holds(outcome: Outcome) -> None:
     """Nothing is wrong, and every fault that was set has struck at least once."""
-    print(f"seed {SEED}: {dict(outcome.struck)}")
+    print(f"seed {SEED}: {dict(outcome.struck)}", *outcome.wrong, sep="\n")
     assert outcome.wrong == []
     assert outcome.total("stored") > 0
     assert {kind for kind in outcome.injected if not outcome.struck[kind]} == set()

@@ -388,8 +388,6 @@ def test_a_bad_agent_toml_at_the_start_exits_with_1_and_its_place(agent: Agent) 
     assert agent.listen() == []
 
 
-@pytest.mark.clause("C28")
-@pytest.mark.clause("C35")
 @pytest.mark.parametrize("program", ["run", "collect"])
 def test_an_older_spool_put_back_under_it_ends_it_and_the_next_start_goes_on(
     agent: Agent, program: str
@@ -444,6 +442,8 @@ def test_a_start_that_the_keys_forbid_is_told_and_not_tried_again_at_once(
     assert agent.spawn(program, NOTIFY_SOCKET="").wait(20) == 1
 
 
+@pytest.mark.clause("C28")
+@pytest.mark.clause("C35")
 def test_a_no_over_the_socket_has_happened_when_it_is_answered(agent: Agent) -> None:
     process = agent.start()
     agent.reads()

@@ -507,6 +507,18 @@ def test_readings_erased_from_the_data_are_gone_with_their_number(store: Store) 
     ]
 
 
+def test_readings_erased_from_batches_in_a_row_are_one_hole(store: Store) -> None:
+    put(store, *(batch(1, n, NOON_MS + n * MINUTE_MS) for n in range(6)))
+    for n in (1, 2, 4):
+        at_ms = NOON_MS + n * MINUTE_MS
+        assert readings(store, "DELETE FROM reading WHERE time_ms = ?", at_ms) == 1
+    report = told(store, NOON_MS + 6 * MINUTE_MS)
+    assert rows(report, "state", "from", "to", "readings", "first", "next")[:2] == [
+        ("gone", time(NOON_MS + MINUTE_MS), time(NOON_MS + 2 * MINUTE_MS + 1_000), 2, 1, 3),
+        ("gone", time(NOON_MS + 4 * MINUTE_MS), time(NOON_MS + 4 * MINUTE_MS + 1_000), 1, 4, 5),
+    ]
+
+
 @pytest.mark.parametrize("file", ["custody", "data"])
 def test_what_its_terms_no_longer_allow_is_gone_by_right(store: Store, file: str) -> None:
     put(store, *(batch(1, n, NOON_MS + n * DAY_MS) for n in range(5)))
@@ -514,7 +526,8 @@ def test_what_its_terms_no_longer_allow_is_gone_by_right(store: Store, file: str
         assert custody(store, "DELETE FROM custody WHERE sequence < 2") == 2
     else:
         assert readings(store, "DELETE FROM reading WHERE time_ms < ?", NOON_MS + 2 * DAY_MS) == 4
-    report = told(store, NOON_MS + 2 * DAY_MS + 2_000 + KEEP_MS)
+    # What it deletes last is dated by a neighbour that is a day younger.
+    report = told(store, NOON_MS + DAY_MS + 2_000 + KEEP_MS)
     assert not report.doubtful
     assert ("gone",) in rows(report, "state")
     assert (day(3), "complete") in days(report)

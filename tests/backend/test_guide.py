@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from assent.backend.directory import Directory
 from assent.backend.grammar import parser
 from assent.backend.ingest import judge
 from assent.backend.store import Store, Taken
+from assent.backend.store.hearing import State
 from assent.backend.store.readings import Readings
 from assent.cosekey import SealPrivateKey
 from tests.backend.parts import NOW_MS, Hand, desk, power
@@ -31,10 +33,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
 
 
-def typed(section: str) -> list[str]:
+def section(name: str) -> str:
+    return GUIDE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+
+
+def typed(name: str) -> list[str]:
     """What a section of the guide has the reader type."""
-    text = GUIDE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    return [line[2:] for line in section(name).splitlines() if line.startswith("$ ")]
 
 
 def test_the_ten_lines_open_what_a_gateway_sends(
@@ -111,6 +116,27 @@ def test_the_columns_of_the_view_are_those_the_guide_names(sites: dict[str, Dire
     named = set(re.findall(r"`(\w+)`", line)) - {"data"}
     assert named <= found
     assert found - named <= {"kind", "quantum"}
+
+
+def test_the_tables_and_their_columns_are_those_the_guide_names(
+    sites: dict[str, Directory],
+) -> None:
+    root = _filled(sites["maker"])
+    named = re.findall(r"^\| `(\w+\.db)` ([^|]+) \| ([^|]+) \|$", GUIDE, re.MULTILINE)
+    assert len(named) >= 8
+    for file, tables, text in named:
+        with contextlib.closing(sqlite3.connect(root / file)) as database:
+            found = [
+                {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+                for table in re.findall(r"`(\w+)`", tables)
+            ]
+        assert all(found), tables
+        assert set(re.findall(r"`(\w+)`", text)) <= set().union(*found), tables
+
+
+def test_every_state_of_a_day_is_explained_and_no_other() -> None:
+    explained = re.findall(r"^\| `(\w+)` \|", section("When something is missing"), re.MULTILINE)
+    assert explained == [state.value for state in State]
 
 
 def _filled(here: Directory) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.installed import House, copied, install, living
+from tests.agent.installed import YES, House, copied, install, living
 from tests.simulators.broker import Broker, running
 from tests.simulators.certificates import Authority
 from tests.simulators.subscriber import Subscriber, listening
@@ -25,6 +25,13 @@ def house(installed: Path, tmp_path: Path) -> Iterator[House]:
     """A household that works for as long as the test."""
     with living(copied(installed, tmp_path / "gateway")) as house:
         yield house
+
+
+@pytest.fixture
+def agreed(house: House) -> House:
+    """Every flow is on."""
+    house.decide(YES)
+    return house
 
 
 @pytest.fixture(scope="module")

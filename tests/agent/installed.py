@@ -332,6 +332,11 @@ class House:
             self.pipeline.stop()
             self.spool.close()
 
+    def vanish(self) -> None:
+        """The process is gone: nothing of it is closed in order."""
+        self.spool.close()
+        self._closed = True
+
     def decide(self, decisions: Mapping[str, str], **head: str) -> Json:
         """Applies a form that is recorded now."""
         return self.desk.apply(form(decisions, self.clock.now().wall_ms, **head), "consent.toml")

@@ -643,8 +643,7 @@ def test_a_crash_between_two_steps_leaves_the_new_one_in_force_at_the_start(
     if steps == "kept and recorded":
         digest = hashlib.sha256(decode_bundle(bundle).policy).digest()
         house.site.ledger.append_policy(SERIAL + 1, digest, house.clock.now().wall_ms)
-    # Nothing is closed: the process is gone.
-    house.spool.close()
+    house.vanish()
     with living(house.directory, house.clock) as again:
         assert serial(again) == SERIAL + 1
         assert again.on() == ON | {DIAGNOSIS: "requested"}
@@ -652,15 +651,13 @@ def test_a_crash_between_two_steps_leaves_the_new_one_in_force_at_the_start(
         again.turn()
         assert again.desk.status()["rejected"] == {}
         assert again.spool.take_inbox(10) == []
-    house._closed = True
 
 
 def test_a_crash_before_it_is_kept_leaves_the_old_one_until_the_message_is_read(
     house: House,
 ) -> None:
     house.receive("maker", house.message("maker", Kind.POLICY, MAKER.bundle(newer)))
-    house.spool.close()
-    house._closed = True
+    house.vanish()
     with living(house.directory, house.clock) as again:
         assert serial(again) == SERIAL
         again.turn()

@@ -211,8 +211,7 @@ def test_what_had_ended_before_a_power_cut_stays_ended_after_it(
     assert callable(wrong)
     clock.advance(END_MS - START_MS)
     assert reason(house) == Reason.EXPIRED.value
-    house.spool.close()
-    house._closed = True  # nobody says goodbye
+    house.vanish()  # nobody says goodbye
     started = ManualClock(clock.now().wall_ms + HOUR, mono_ms=10)
     wrong(started)
     after = House(house.directory, started).start()
@@ -240,8 +239,7 @@ def test_an_end_that_nobody_had_to_decide_about_is_remembered_too(
     house.reload()
     clock.advance(END_MS - START_MS)
     assert reason(house) == Reason.FORM_BROKEN.value
-    house.spool.close()
-    house._closed = True  # nobody says goodbye
+    house.vanish()  # nobody says goodbye
     form.unlink()
     after = House(house.directory, ManualClock(START_MS, mono_ms=10)).start()
     assert reason(after) == Reason.EXPIRED.value

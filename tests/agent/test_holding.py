@@ -343,8 +343,7 @@ def test_a_week_ahead_for_a_moment_drops_nothing(house: House) -> None:
 def dies(house: House, boot_id: str | None = None) -> House:
     """As after kill -9, what the journal was told beside it; then the next start, in a boot."""
     house.turn(6 * SECOND)
-    house._closed = True
-    house.spool.close()
+    house.vanish()
     clock = house.clock
     if boot_id is not None:
         clock = ManualClock(0, mono_ms=20 * SECOND, trusted=False, boot_id=boot_id)
@@ -410,8 +409,7 @@ def test_a_crash_while_held_and_a_start_that_knows_the_time_release_at_once(hous
     loses_the_time(house)
     house.powers(1, 2)
     house.turn(6 * SECOND)
-    house._closed = True
-    house.spool.close()
+    house.vanish()
     house.clock.step(START_MS + 3 * HOUR - house.clock.now().wall_ms)
     house.clock.trusted = True
     later = House(house.directory, house.clock).start()

@@ -63,13 +63,6 @@ EPOCH = 30 * DAY
 
 
 @pytest.fixture
-def agreed(house: House) -> House:
-    """Every flow is on."""
-    house.decide(YES)
-    return house
-
-
-@pytest.fixture
 def waiting(agreed: House) -> House:
     """Every flow is on, one sealed batch of the diagnosis waits, and two readings are open."""
     agreed.powers(1, 2, 3)

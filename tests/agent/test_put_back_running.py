@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,6 @@ from tests.agent.installed import (
     SECOND,
     YES,
     House,
-    copied,
-    living,
     values,
 )
 
@@ -42,10 +40,10 @@ def anew(kept: Path, place: Path) -> None:
 
 
 @pytest.fixture
-def house(installed: Path, tmp_path: Path) -> Iterator[House]:
-    with living(copied(installed, tmp_path / "gateway")) as house:
-        house.decide(YES)
-        yield house
+def house(house: House) -> House:
+    """Every flow is on."""
+    house.decide(YES)
+    return house
 
 
 def keep(house: House, what: str) -> tuple[Path, Path]:
@@ -69,8 +67,7 @@ def goes_on(house: House) -> None:
 
 def after(house: House) -> House:
     """The next start, as the manager makes it."""
-    house._closed = True
-    house.spool.close()
+    house.vanish()
     again = House(house.directory, house.clock)
     hear_refusals(again.pipeline, again.desk.say_no)
     return again.start()

@@ -49,23 +49,10 @@ COMMIT = 5 * SECOND
 EPOCH = 30 * 24 * 60 * MINUTE
 
 
-@pytest.fixture
-def agreed(house: House) -> House:
-    """Every flow is on."""
-    house.decide(YES)
-    return house
-
-
-def gone(house: House) -> None:
-    """The process is gone: nothing of it is closed in order."""
-    house.spool.close()
-    house._closed = True
-
-
 @contextlib.contextmanager
 def next_life(house: House, down_ms: int = 30 * SECOND) -> Iterator[House]:
     """What starts after the process is gone and a while has passed."""
-    gone(house)
+    house.vanish()
     house.clock.advance(down_ms)
     with living(house.directory, house.clock) as again:
         yield again
@@ -166,7 +153,7 @@ def test_a_crash_right_after_the_yes_is_declared_from_the_yes_on(house: House) -
     dying.decide(YES)
     dying.powers(1)
     assert told_of(dying)
-    gone(dying)
+    dying.vanish()
     house.clock.trusted = False
     house.clock.boot_id = "00000000-0000-4000-8000-000000000002"
     with living(house.directory, house.clock) as again:
@@ -199,7 +186,7 @@ def test_a_crash_is_declared_though_a_life_without_the_time_ended_in_between(
     agreed.turn(COMMIT)
     committed = agreed.clock.now().wall_ms
     agreed.powers(4)  # lost
-    gone(agreed)
+    agreed.vanish()
     _boot_again(agreed, 2)
     timeless = House(agreed.directory, agreed.clock).start()
     for _ in range(30):
@@ -207,7 +194,7 @@ def test_a_crash_is_declared_though_a_life_without_the_time_ended_in_between(
     if is_in_order:
         timeless.close()
     else:
-        gone(timeless)
+        timeless.vanish()
     _boot_again(agreed, 3)
     with living(agreed.directory, agreed.clock) as again:
         began = again.clock.now().wall_ms
@@ -242,7 +229,7 @@ def test_a_crash_is_declared_though_no_journal_could_be_written(
         house.powers(3)  # lost
         house.turn(COMMIT)
         assert told_of(house) == set()
-        gone(house)
+        house.vanish()
     house.clock.advance(60 * MINUTE)
     with living(house.directory, house.clock) as again:
         found = crashes(again)
@@ -272,7 +259,7 @@ def test_a_crash_while_a_crash_is_looked_at_is_declared_once_more(
         choose(*given)
         raise PowerCut
 
-    gone(agreed)
+    agreed.vanish()
     agreed.clock.advance(30 * SECOND)
     with monkeypatch.context() as patch:
         patch.setattr(Keeping, "choose", choose_and_die)
@@ -354,7 +341,7 @@ def test_a_flow_that_pauses_from_a_crash_on_declares_all_of_it(agreed: House, lo
     began = agreed.clock.now().wall_ms
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)
-    gone(agreed)
+    agreed.vanish()
     path, paper = agreed.directory / "state" / JOURNAL, agreed.directory / "consent.toml"
     if lost == "at the crash":
         path.unlink()
@@ -362,7 +349,7 @@ def test_a_flow_that_pauses_from_a_crash_on_declares_all_of_it(agreed: House, lo
     agreed.clock.advance(30 * SECOND)
     paused = House(agreed.directory, agreed.clock).start()
     paused.turn(MINUTE)
-    gone(paused)
+    paused.vanish()
     if lost == "while it pauses":
         path.write_bytes(b"noise")
         os.utime(path, (paused.clock.now().wall_ms / 1000,) * 2)
@@ -428,7 +415,7 @@ def test_a_no_that_was_said_to_a_dead_agent_erases_first(agreed: House, how: str
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)
     stream = agreed.spool.lanes()[DIAGNOSIS].stream
-    gone(agreed)
+    agreed.vanish()
     if how == "closed past the agent":
         with contextlib.closing(Spool.open(agreed.path)) as spool:
             spool.close_lane(DIAGNOSIS)
@@ -449,13 +436,13 @@ def test_a_narrowing_that_was_said_to_a_dead_agent_erases_what_it_no_longer_cove
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)
     stream = agreed.spool.lanes()[DIAGNOSIS].stream
-    gone(agreed)
+    agreed.vanish()
     command = House(agreed.directory, agreed.clock)  # a command, while no agent runs
     agreed.clock.advance(SECOND)
     narrow = '{ decision = "given", without = ["appliance.fault"] }'
     command.decide({**YES, DIAGNOSIS: narrow})
     assert stream not in journal(command).streams
-    gone(command)
+    command.vanish()
     with living(agreed.directory, agreed.clock) as again:
         again.powers(4)
         assert powers_of(again) == [4]
@@ -481,7 +468,7 @@ def test_an_older_journal_beside_a_newer_spool_doubles_nothing(agreed: House) ->
     agreed.pipeline.flush()
     agreed.powers(4)
     agreed.pipeline.flush()
-    gone(agreed)
+    agreed.vanish()
     path.write_bytes(older)
     with living(agreed.directory, agreed.clock) as again:
         assert powers_of(again) == [1, 2, 3, 4]
@@ -492,7 +479,7 @@ def test_a_lost_spool_lets_nothing_be_stored_twice(agreed: House) -> None:
     begun = agreed.clock.now().wall_ms
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)
-    gone(agreed)
+    agreed.vanish()
     for one in agreed.path.parent.glob("spool.db*"):
         one.unlink()
     with living(agreed.directory, agreed.clock) as again:
@@ -507,7 +494,7 @@ def test_a_lost_spool_lets_nothing_be_stored_twice(agreed: House) -> None:
 def test_a_journal_that_cannot_be_read_stops_nothing_and_is_told(agreed: House, how: str) -> None:
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)
-    gone(agreed)
+    agreed.vanish()
     path = agreed.directory / "state" / JOURNAL
     match how:
         case "cut":
@@ -558,12 +545,13 @@ def test_a_window_that_has_ended_and_did_not_fit_into_its_batch_is_not_lost(agre
 # While the disk refuses.
 
 
+def refuse(*_: Any) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_a_journal_that_cannot_be_written_is_told_once_and_tried_again(
     agreed: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
         patch.setattr(os, "fdatasync", refuse)
         for watt in (1, 2, 3):
@@ -581,9 +569,6 @@ def test_a_journal_that_cannot_be_written_is_told_once_and_tried_again(
 def test_what_a_journal_missed_while_it_refused_is_told_whole(
     agreed: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     start = agreed.clock.now().wall_ms // MINUTE * MINUTE + MINUTE
     agreed.clock.advance(start - agreed.clock.now().wall_ms)
     agreed.bring({POWER: 10.0, ENERGY: 1}, {ENERGY: 2})
@@ -605,10 +590,6 @@ def test_a_window_that_cannot_be_taken_up_is_declared_from_its_start(
     agreed: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Red where only the rows of an open batch count: a window leaves at its start."""
-
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     start = agreed.clock.now().wall_ms // MINUTE * MINUTE + MINUTE
     agreed.clock.advance(start - agreed.clock.now().wall_ms)
     agreed.powers(*range(1, 31))
@@ -640,7 +621,7 @@ def test_an_open_batch_that_outgrows_the_journal_is_closed(
 def test_a_clock_of_another_boot_takes_up_the_same(agreed: House) -> None:
     agreed.powers(1, 2)
     agreed.turn(COMMIT)
-    gone(agreed)
+    agreed.vanish()
     later = ManualClock(agreed.clock.now().wall_ms + MINUTE, mono_ms=5_000, boot_id="b" * 36)
     with living(agreed.directory, later) as again:
         assert again.spool.lanes()[DIAGNOSIS].state is LaneState.OPEN

@@ -36,19 +36,6 @@ RAW = (1234.4, 2471.3)
 """What `round(1)` and the mean of a minute change."""
 
 
-@pytest.fixture
-def agreed(house: House) -> House:
-    """Every flow is on."""
-    house.decide(YES)
-    return house
-
-
-def gone(house: House) -> None:
-    """The process is gone: nothing of it is closed in order."""
-    house.spool.close()
-    house._closed = True
-
-
 def told(house: House) -> list[bytes]:
     """What the journal's file shows to who has its key."""
     found = areas.Areas(house.directory / "state" / JOURNAL, house.site.keys.journal_key)
@@ -65,7 +52,7 @@ def test_what_is_urgent_is_in_the_next_life_though_nothing_was_committed(
     agreed.powers(1)
     agreed.turn(COMMIT)
     agreed.bring({FAULT: "leak"} if is_urgent else {POWER: 7.0})
-    gone(agreed)
+    agreed.vanish()
     with living(agreed.directory, agreed.clock) as again:
         again.pipeline.flush()
         assert values(again.batches(CORE), FAULT) == (["leak"] if is_urgent else [])
@@ -127,7 +114,7 @@ def test_what_was_refused_is_erased_before_a_lane_or_a_device_is_opened(
     agreed.turn(COMMIT)
     stream = agreed.spool.lanes()[DIAGNOSIS].stream
     assert stream is not None
-    gone(agreed)
+    agreed.vanish()
     if how == "closed past the agent":
         with contextlib.closing(Spool.open(agreed.path)) as spool:
             spool.close_lane(DIAGNOSIS)

@@ -122,8 +122,7 @@ def test_a_crash_in_the_middle_of_it_is_told_up_to_the_next_start(house: House) 
     passes(house, FRESH + STEP)
     since = absent(house)[DIAGNOSIS]
     house.pipeline._hardware.stop()
-    house.spool.close()
-    house._closed = True
+    house.vanish()
     house.clock.advance(5 * MINUTE)
     with living(house.directory, house.clock) as again:
         (span, *_) = told(again, DIAGNOSIS)

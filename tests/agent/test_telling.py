@@ -335,8 +335,7 @@ def test_a_lost_spool_is_told_from_the_oldest_that_a_lane_held_when_it_was_noted
     assert agreed.waiting(DIAGNOSIS) == 0
     agreed.pipeline.flush()
     assert agreed.waiting(DIAGNOSIS) == 1
-    agreed.spool.close()
-    agreed._closed = True  # and the power is gone
+    agreed.vanish()  # and the power is gone
     again = House(*_lost(agreed)).start()
     try:
         (gap,) = gaps(again, GapCause.LOST)
@@ -354,8 +353,7 @@ def _lost(house: House) -> tuple[Path, ManualClock]:
 def test_a_gap_that_nobody_was_told_of_is_not_lost_with_its_spool(agreed: House) -> None:
     """Red where only batches count as what waits: the gap is gone, and the loss begins later."""
     stream = agreed.spool.lanes()[DIAGNOSIS].stream or 0
-    agreed.spool.close()
-    agreed._closed = True
+    agreed.vanish()
     since_ms = agreed.clock.now().wall_ms
     agreed.clock.advance(HOUR)
     house = House(agreed.directory, agreed.clock).start()
@@ -532,8 +530,7 @@ def test_what_is_held_over_a_crash_is_no_outage(agreed: House) -> None:
     dead = House(agreed.directory, agreed.clock).start()
     dead.powers(4)
     dead.turn(10 * SECOND)
-    dead.spool.close()
-    dead._closed = True
+    dead.vanish()
     again_ms = agreed.clock.now().wall_ms
     with living(agreed.directory, agreed.clock) as again:
         again.powers(5)

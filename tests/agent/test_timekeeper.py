@@ -281,8 +281,7 @@ def test_status_says_that_the_time_was_told(installed: Path, tmp_path: Path) -> 
 
 def test_what_an_earlier_life_asked_is_taken_back(house: House) -> None:
     asks(house)
-    house._closed = True
-    house.spool.close()
+    house.vanish()
     later = House(house.directory, house.clock).start()
     try:
         later.turn()

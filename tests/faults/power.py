@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds on a disk of our own: its power goes at the N-th step of a room, or it refuses that step.
 
-- `power`: the gateway collects, and while it does the household says its yes once more;
-- `damaged`: between two lives the spool is cut short or overwritten.
+The gateway collects, and while it does the household says its yes once more.
 
 A cut counts only when a write or a name of the room that was meant was lost, and in the way that
 was meant; a refusal, when it was a path of that room. What was told as done is done: acts in the

@@ -2,9 +2,10 @@
 """A disk that notes what is done to it: what may lie there when the power goes at any moment.
 
 The calls of SQLite (`sqlite_calls`) and those of `os` that write files are watched. Everything is
-passed on, and each write, cut, sync, making, renaming and removal of a file in one directory is noted. From these notes `left_at` gives the files as another
-process finds them when this one died before any of the steps; or, when the power went with it, with
-any sectors missing that were not synced.
+passed on, and each write, cut, sync, making, renaming and removal of a file in one directory is
+noted. From these notes `left_at` gives the files as another process finds them when this one died
+before any of the steps; or, when the power went with it, with any sectors missing that were not
+synced.
 
 Limits: names are on the disk at once. Sectors of 512 bytes are written whole or not at all. The index
 of SQLite's log (-shm) does not outlive a process. What is written otherwise than by `os.pwrite` is

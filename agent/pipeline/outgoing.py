@@ -158,7 +158,7 @@ class Outgoing:
         }:
             return True
         if found is not None and found[0] is not LaneState.CLOSED and found[1] == first.stream:
-            self._spool.is_another()  # its numbers are not those we gave it
+            self._spool.give_up()  # its numbers are not those we gave it
         self.lost[first.flow] += sum(one.sealed.readings for one in part)
         self.shut_by_others.add(first.flow)
         log.error("lane shut by another flow=%s", first.flow)

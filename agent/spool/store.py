@@ -152,7 +152,7 @@ class Store:
         except _STRANGE as exc:
             raise self._strange() from exc
 
-    def is_another(self) -> None:
+    def give_up(self) -> None:
         """Takes the spool for another than the one that was opened; nothing is written any more.
 
         Raises:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A count in the spool that only rises, to be compared with one that lies elsewhere.
+"""What the twin notes of its spool: a count that only rises, and since when it owes word of a gap.
 
-Law: it rises before the other one does, so that a crash in between leaves it ahead; where it is
+Law: the count rises before the twin's does, so that a crash in between leaves it ahead; where it is
 behind, an old spool was put back (`agent/twin.py`).
 """
 
@@ -12,7 +12,7 @@ from assent.header import GapCause
 
 
 class Counted(Store):
-    """Reading the count and letting it rise; the collecting side's."""
+    """Reading the count, letting it rise, and what is not told yet; the collecting side's."""
 
     def count(self) -> int:
         """How often it rose; 0 in a new spool."""

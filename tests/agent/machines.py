@@ -11,8 +11,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, settings
@@ -37,6 +38,16 @@ class Machine(RuleBasedStateMachine):
     def count(cls, what: str, times: int = 1) -> None:
         """Counts what happened."""
         cls.lived[what] += times
+
+
+class Mortal(Protocol):
+    """A machine that has seen every death in its first moments."""
+
+    def begin_by_dying(self, seed: int) -> None:
+        """Every life has seen it all, whatever is chosen later."""
+
+    def teardown(self) -> None:
+        """It is over."""
 
 
 def new_directory() -> Path:
@@ -89,3 +100,20 @@ def finds(machine: type[Machine], examples: int, steps: int, seed: int) -> bool:
     except AssertionError:
         return True
     return False
+
+
+def is_found(life: Mortal, seed: int) -> bool:
+    """Whether a machine fails in the first moments of its life."""
+    try:
+        life.begin_by_dying(seed)
+    except AssertionError:
+        return True
+    finally:
+        life.teardown()
+    return False
+
+
+def too_few(machine: type[Machine], least: Mapping[str, int]) -> dict[str, int]:
+    """What has happened less often than it must; all that has is printed."""
+    print(dict(machine.lived))
+    return {what: machine.lived[what] for what in least if machine.lived[what] < least[what]}

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
 from agent.journal import Journal, News, areas
-from tests.agent.machines import SEEDS, Machine, chosen, drop, lives, new_directory
+from tests.agent.machines import (
+    SEEDS,
+    Machine,
+    chosen,
+    drop,
+    is_found,
+    lives,
+    new_directory,
+    too_few,
+)
 from tests.agent.test_journal import AT, counter, head, key, numbers_of, opened, rows
 from tests.simulators.noted_disk import SECTOR, NotedDisk, Power, either, moments
 
@@ -313,28 +322,15 @@ LEAST = {
 
 def test_the_machine_lives_and_dies() -> None:
     lives(JournalMachine, 12, 20)
-    lived = {what: JournalMachine.lived[what] for what in [*LEAST, "crashes"]}
-    print(lived)
-    assert {what: n for what, n in lived.items() if n < LEAST.get(what, 0)} == {}
+    assert too_few(JournalMachine, LEAST) == {}
 
 
 # What must be found, in the first moments of any life.
 
 
-def is_found(seed: int) -> bool:
-    life = JournalMachine()
-    try:
-        life.begin_by_dying(seed)
-    except AssertionError:
-        return True
-    finally:
-        life.teardown()
-    return False
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_found_where_nothing_is_wrong(seed: int) -> None:
-    assert not is_found(seed)
+    assert not is_found(JournalMachine(), seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -349,7 +345,7 @@ def test_a_crash_that_loses_the_last_commit_is_found(
         return is_found
 
     monkeypatch.setattr(areas.Areas, "_find_live", careless)
-    assert is_found(seed)
+    assert is_found(JournalMachine(), seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -361,7 +357,7 @@ def test_a_commit_that_returns_before_it_is_synced_is_found(
             areas.os.pwrite(file, data, at)
 
     monkeypatch.setattr(areas.Areas, "_write_to", write_to)
-    assert is_found(seed)
+    assert is_found(JournalMachine(), seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -384,10 +380,10 @@ def test_a_recovery_that_wipes_before_it_writes_is_found(
             choose(self, *what)
 
     monkeypatch.setattr(Journal, "choose", hasty)
-    assert is_found(seed)
+    assert is_found(JournalMachine(), seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_erasure_that_ends_nothing_is_found(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Journal, "erase", lambda _, flows: None)
-    assert is_found(seed)
+    assert is_found(JournalMachine(), seed)

@@ -23,7 +23,7 @@ from hypothesis.stateful import initialize, rule
 from agent.spool import Acknowledged, Spool
 from agent.spool.streams import unsigned
 from assent.messages import StreamAck
-from tests.agent.machines import SEEDS, chosen, drop, lives
+from tests.agent.machines import SEEDS, chosen, drop, is_found, lives, too_few
 from tests.agent.test_spool_model import FLOWS, ModelBatch, SpoolMachine, forget_quota
 from tests.simulators import sqlite_calls
 from tests.simulators.noted_disk import SECTOR, NotedDisk, Power, either, moments
@@ -34,8 +34,6 @@ pytestmark = pytest.mark.skipif(
 
 WRITING = ("put", "acknowledge", "enforce_quota", "expire", "purge", "delivered", "open_lane")
 WRITING += ("pause_lane", "close_lane")
-
-
 _MODEL = ("lanes", "waiting", "lost", "streams", "now")
 
 
@@ -231,28 +229,15 @@ LEAST = {
 
 def test_the_machine_lives_and_dies() -> None:
     lives(CrashMachine, 14, 15)
-    lived = {what: CrashMachine.lived[what] for what in LEAST}
-    print(lived)
-    assert {what: n for what, n in lived.items() if n < LEAST[what]} == {}
+    assert too_few(CrashMachine, LEAST) == {}
 
 
 # What must be found, in the first moments of any life.
 
 
-def is_found(seed: int, machine: type[CrashMachine] = CrashMachine) -> bool:
-    life = machine()
-    try:
-        life.begin_by_dying(seed)
-    except AssertionError:
-        return True
-    finally:
-        life.teardown()
-    return False
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_found_where_nothing_is_wrong(seed: int) -> None:
-    assert not is_found(seed)
+    assert not is_found(CrashMachine(), seed)
 
 
 class EveryCrashDeletes(CrashMachine):
@@ -268,7 +253,7 @@ class EveryCrashDeletes(CrashMachine):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_crash_that_deletes_what_waits_is_found(seed: int) -> None:
-    assert is_found(seed, EveryCrashDeletes)
+    assert is_found(EveryCrashDeletes(), seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -277,7 +262,7 @@ def test_an_acknowledge_that_comes_undone_is_found(
 ) -> None:
     """It returns before it is synced: a power cut brings back what it deleted."""
     unsynced(monkeypatch, "acknowledge")
-    assert is_found(seed)
+    assert is_found(CrashMachine(), seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -285,13 +270,13 @@ def test_a_quota_drop_that_is_not_counted_is_found(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget_quota(monkeypatch)
-    assert is_found(seed)
+    assert is_found(CrashMachine(), seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_put_that_comes_undone_is_found(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     unsynced(monkeypatch, "put")
-    assert is_found(seed)
+    assert is_found(CrashMachine(), seed)
 
 
 def unsynced(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -321,7 +306,7 @@ def test_an_acknowledge_that_brings_a_batch_back_when_torn_is_found(
         return msgspec.structs.replace(below, batches=below.batches + others.batches)
 
     monkeypatch.setattr(Spool, "acknowledge", one_by_one)
-    assert is_found(seed)
+    assert is_found(CrashMachine(), seed)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from agent.spool.streams import unsigned
 from assent.errors import SpoolError
 from assent.header import GapCause
 from assent.messages import StreamAck
-from tests.agent.machines import SEEDS, Machine, chosen, drop, finds, lives, new_directory
+from tests.agent.machines import SEEDS, Machine, chosen, drop, finds, lives, new_directory, too_few
 from tests.agent.sealed import NOW, sealed
 
 FLOWS = ("core", "advice", "trial")
@@ -378,9 +378,7 @@ LEAST = {
 
 def test_the_machine_lives() -> None:
     lives(SpoolMachine, 30, 40)
-    lived = {what: SpoolMachine.lived[what] for what in LEAST}
-    print(lived)
-    assert {what: n for what, n in lived.items() if n < LEAST[what]} == {}
+    assert too_few(SpoolMachine, LEAST) == {}
 
 
 def forget_quota(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from demo.stage import Stage, wait_until
 from firmware_bridge.clock import Clock, TrustRule
 from firmware_bridge.sample import Device, Sample
 from tests.agent.installed import NOBODY
+from tests.journeys.parts import YES, fast
 
 FLOW, POWER = "remote-diagnosis", "appliance.power"
 WASHER = Device("washer", "washing-machine", "TEST-WM-0001")
@@ -87,6 +88,25 @@ class Gateway:
         self._uplink.wake()
         self._thread.join()
         self.spool.close()
+
+
+@contextlib.contextmanager
+def settled(recipients: Stage, root: Path, trust: TrustRule) -> Iterator[Stage]:
+    """A gateway without devices whose household agreed; no broker and no backend runs."""
+    stage = recipients.copied(root)
+    try:
+        bundle = stage.publish(fast)
+        stage.make_gateway("")
+        stage.enrol(bundle)
+        stage.decide(YES)
+        agreed = time.time()
+        file = stage.gateway / "agent.toml"
+        file.write_text(file.read_text().replace('trust = "system"', f'trust = "{trust}"'))
+        # A boot that begins with the yes may have begun before it: then all of it is purged.
+        wait_until(lambda: time.time() > agreed + 1, "a second passes")
+        yield stage
+    finally:
+        stage.close()
 
 
 @contextlib.contextmanager

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from demo.stage import Stage, wait_until
+from demo.stage import Stage
 from firmware_bridge.evidence import Doubt, Witness
-from tests.journeys.boots import FLOW, Gateway, Machine, booted, stored
-from tests.journeys.parts import YES, fast
+from tests.journeys.boots import FLOW, Gateway, Machine, booted, settled, stored
 from tests.simulators.rtc import HardwareClock
 
 pytestmark = pytest.mark.journey
@@ -39,22 +38,10 @@ class Battery(Machine):
 @pytest.fixture
 def site(recipients: Stage, tmp_path: Path) -> Iterator[Stage]:
     """A gateway whose household agreed, and its maker, who listens."""
-    stage = recipients.copied(tmp_path / "stage")
-    try:
-        bundle = stage.publish(fast)
-        stage.make_gateway("")
-        stage.enrol(bundle)
-        stage.decide(YES)
-        agreed = time.time()
-        file = stage.gateway / "agent.toml"
-        file.write_text(file.read_text().replace('trust = "system"', 'trust = "rtc"'))
+    with settled(recipients, tmp_path / "stage", "rtc") as stage:
         stage.start_broker("maker")
         stage.start_backend("maker")
-        # A boot that begins with the yes may have begun before it: then all of it is purged.
-        wait_until(lambda: time.time() > agreed + 1, "a second passes")
         yield stage
-    finally:
-        stage.close()
 
 
 def held(gateway: Gateway) -> int:

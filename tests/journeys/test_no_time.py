@@ -17,10 +17,9 @@ import pytest
 
 from agent.pipeline import timekeeper
 from assent.backend.authority import Authority, Pair
-from demo.stage import Stage, _program, free_port, wait_until
+from demo.stage import Stage, _program, free_port
 from firmware_bridge.sample import Sample
-from tests.journeys.boots import POWER, WASHER, Machine, booted, stored
-from tests.journeys.parts import YES, fast
+from tests.journeys.boots import POWER, WASHER, Machine, booted, settled, stored
 
 pytestmark = pytest.mark.journey
 
@@ -37,20 +36,8 @@ def blocked(recipients: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A gateway whose household agreed and whose clock has stopped; the maker's door of the future."""
     monkeypatch.setattr(timekeeper, "FIRST_MS", 1_000)
     monkeypatch.setattr(timekeeper, "_SPREAD_MS", 1)
-    stage = recipients.copied(tmp_path / "stage")
-    try:
-        bundle = stage.publish(fast)
-        stage.make_gateway("")
-        stage.enrol(bundle)
-        stage.decide(YES)
-        agreed = time.time()
-        file = stage.gateway / "agent.toml"
-        file.write_text(file.read_text().replace('trust = "system"', 'trust = "synchronised"'))
-        # A boot that begins with the yes may have begun before it: then all of it is purged.
-        wait_until(lambda: time.time() > agreed + 1, "a second passes")
+    with settled(recipients, tmp_path / "stage", "synchronised") as stage:
         yield stage
-    finally:
-        stage.close()
 
 
 def opens(stage: Stage) -> None:

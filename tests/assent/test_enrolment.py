@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import subprocess
 import sys
@@ -356,15 +357,18 @@ def test_a_bundle_over_the_limit_is_not_made() -> None:
         decode_request(b"\xd2" + bytes(MAX_ENROLMENT))
 
 
-def read_all(data: bytes) -> None:
-    for read in (
-        decode_bundle,
-        decode_request,
-        lambda given: decode_admission(given, ACK.public),
-        sniff,
-    ):
-        with pytest.raises(WireError):
+READERS = (decode_bundle, decode_request, lambda data: decode_admission(data, ACK.public), sniff)
+
+
+def refusals(data: bytes) -> int:
+    """How many of the readers answer with a wire error; any other error is raised."""
+    count = 0
+    for read in READERS:
+        with contextlib.suppress(WireError):
             read(data)
+            continue
+        count += 1
+    return count
 
 
 @given(
@@ -375,8 +379,8 @@ def read_all(data: bytes) -> None:
 )
 @settings(max_examples=150, deadline=None)
 def test_random_bytes_are_a_wire_error(data: bytes) -> None:
-    read_all(data)
-    read_all(b"\xd2" + data)
+    assert refusals(data) == len(READERS)
+    assert refusals(b"\xd2" + data) == len(READERS)
 
 
 @given(st.data())
@@ -417,7 +421,7 @@ def test_a_changed_byte_of_a_certificate_request_is_a_wire_error_or_harmless(
 
 
 def test_a_message_is_no_file() -> None:
-    read_all(sign_message(Kind.STATUS, b"", GATEWAY, MAILBOX))
+    assert refusals(sign_message(Kind.STATUS, b"", GATEWAY, MAILBOX)) == len(READERS)
 
 
 def test_another_encoding_is_refused() -> None:

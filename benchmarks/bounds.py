@@ -147,6 +147,10 @@ def _outcome(mix: Mix, drained_s: float) -> Outcome:
 
 def figures_of(outcome: Outcome, load: Load) -> list[Figure]:
     """The rows."""
+    return [_growth(outcome, load), _disk(outcome, load), _account(outcome)]
+
+
+def _growth(outcome: Outcome, load: Load) -> Figure:
     looks, ill_s = outcome.looks, load.span_s - load.well_s
     part_s = load.span_s / 12
     settled = [look for look in looks if look.at_s >= load.span_s * _FIRST]
@@ -155,59 +159,62 @@ def figures_of(outcome: Outcome, load: Load) -> list[Figure]:
     well = [look for look in looks if look.at_s > load.span_s - load.well_s / 3]
     before, after, drained = (_mean(part) for part in (early, late, well))
     grew = {name: after[at] - before[at] for at, name in enumerate(("collect", "uplink"))}
-    most_mb = max(look.disk_mb for look in looks)
-    undeclared = outcome.undeclared
-    bound_mb = load.quota_mb + BESIDE_MB
     every = settled[:: max(len(settled) // 12, 1)]
-    return [
-        Figure(
-            name="bounds.growth_mib",
-            value=round(max(grew.values()), 2),
-            unit="MiB",
-            target=f"<= {GROWTH_MIB}",
-            holds=max(grew.values()) <= GROWTH_MIB,
-            detail={
-                "hours": round(outcome.span_s / 3600, 2),
-                **{f"{name}_grew_mib": round(mib, 2) for name, mib in grew.items()},
-                "collect_mib": [round(look.rss[0], 1) for look in every],
-                "uplink_mib": [round(look.rss[1], 1) for look in every],
-                "drained_mib": [round(mib, 1) for mib in drained],
-                "most_mib": [round(max(look.rss[at] for look in looks), 1) for at in (0, 1)],
-                "most_pss_mib": round(max(look.pss for look in looks), 1),
-                "cpu_s": [round(one) for one in outcome.cpu_s],
-            },
-        ),
-        Figure(
-            name="bounds.most_on_disk_mb",
-            value=round(most_mb, 1),
-            unit="MB",
-            target=f"<= {bound_mb:.0f}",
-            holds=most_mb <= bound_mb,
-            detail={
-                "quota_mb": load.quota_mb,
-                "most_batches": max(look.waiting for look in looks),
-                "most_gaps": max(look.gaps for look in looks),
-                "most_letters": max(look.inbox for look in looks),
-                "letters_sent": outcome.letters,
-                "refused": outcome.refusals,
-            },
-        ),
-        Figure(
-            name="bounds.undeclared_readings",
-            value=undeclared,
-            unit="readings",
-            target="== 0",
-            holds=undeclared == 0,
-            detail={
-                "taken": outcome.taken,
-                "stored": outcome.stored,
-                "in_declared_gaps": outcome.declared,
-                "stored_and_declared": outcome.both,
-                "gaps": outcome.gaps,
-                "drained_s": round(outcome.drained_s, 1),
-            },
-        ),
-    ]
+    return Figure(
+        name="bounds.growth_mib",
+        value=round(max(grew.values()), 2),
+        unit="MiB",
+        target=f"<= {GROWTH_MIB}",
+        holds=max(grew.values()) <= GROWTH_MIB,
+        detail={
+            "hours": round(outcome.span_s / 3600, 2),
+            **{f"{name}_grew_mib": round(mib, 2) for name, mib in grew.items()},
+            "collect_mib": [round(look.rss[0], 1) for look in every],
+            "uplink_mib": [round(look.rss[1], 1) for look in every],
+            "drained_mib": [round(mib, 1) for mib in drained],
+            "most_mib": [round(max(look.rss[at] for look in looks), 1) for at in (0, 1)],
+            "most_pss_mib": round(max(look.pss for look in looks), 1),
+            "cpu_s": [round(one) for one in outcome.cpu_s],
+        },
+    )
+
+
+def _disk(outcome: Outcome, load: Load) -> Figure:
+    looks, bound_mb = outcome.looks, load.quota_mb + BESIDE_MB
+    most_mb = max(look.disk_mb for look in looks)
+    return Figure(
+        name="bounds.most_on_disk_mb",
+        value=round(most_mb, 1),
+        unit="MB",
+        target=f"<= {bound_mb:.0f}",
+        holds=most_mb <= bound_mb,
+        detail={
+            "quota_mb": load.quota_mb,
+            "most_batches": max(look.waiting for look in looks),
+            "most_gaps": max(look.gaps for look in looks),
+            "most_letters": max(look.inbox for look in looks),
+            "letters_sent": outcome.letters,
+            "refused": outcome.refusals,
+        },
+    )
+
+
+def _account(outcome: Outcome) -> Figure:
+    return Figure(
+        name="bounds.undeclared_readings",
+        value=outcome.undeclared,
+        unit="readings",
+        target="== 0",
+        holds=outcome.undeclared == 0,
+        detail={
+            "taken": outcome.taken,
+            "stored": outcome.stored,
+            "in_declared_gaps": outcome.declared,
+            "stored_and_declared": outcome.both,
+            "gaps": outcome.gaps,
+            "drained_s": round(outcome.drained_s, 1),
+        },
+    )
 
 
 def _mean(looks: list[Look]) -> tuple[float, float]:

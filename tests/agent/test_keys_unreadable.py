@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -259,3 +261,25 @@ def test_without_wrapping_or_ledger_key_nothing_runs_and_every_command_says_why(
             name == "wrapping.key" and "expected a wrapping key" in printed.out + printed.err
         )
     assert {p: p.read_bytes() for p in (gateway / "state").rglob("*.key")} == kept
+
+
+def test_without_its_keys_a_gateway_enrols_anew_and_the_household_decides_again(
+    gateway: Path,
+) -> None:
+    flip(gateway / "state" / "keys" / "ledger.key")
+    thumbprint = thumbprint_text(MAKER.key.public.thumbprint)
+    with pytest.raises(KeyStoreError):  # the twin
+        enrol(gateway, MAKER.bundle(), expected=thumbprint)
+    shutil.rmtree(gateway / "state" / "keys")
+    enrol(gateway, MAKER.bundle(), expected=thumbprint)
+    for recipient, request in requests(gateway).items():
+        enrol(gateway, MAKER.recipients[recipient].admission(request))
+    # Enrolling goes by the clock of this machine, and no form that is older than the loss acts.
+    with living(gateway, ManualClock(time.time_ns() // 1_000_000 + MINUTE)) as house:
+        assert set(house.on().values()) == {"consent unknown"}
+        assert not house.leases("maker")
+        house.decide(YES)
+        assert house.on() == dict.fromkeys((CORE, DIAGNOSIS, ADVICE))
+        house.powers(5, 6)
+        house.pipeline.flush()
+        assert values(house.batches(DIAGNOSIS), "appliance.power") == [5, 6]

@@ -133,32 +133,32 @@ def _settle_in(place: str) -> None:
     _here.append(recipients)
 
 
-def _work(job: Job) -> Outcome:
+@contextlib.contextmanager
+def _place() -> Iterator[Path]:
+    """Where a world may be, for as long as the block."""
     root = Path(tempfile.mkdtemp(dir=_here[0].root.parent))
     try:
-        return run(job, _here[0], root / "world")
-    except Exception:  # noqa: BLE001 - told as what is wrong with this round
-        return Outcome(str(job), wrong=[traceback.format_exc(limit=-4)])
+        yield root / "world"
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _work(job: Job) -> Outcome:
+    try:
+        with _place() as root:
+            return run(job, _here[0], root)
+    except Exception:  # noqa: BLE001 - told as what is wrong with this round
+        return Outcome(str(job), wrong=[traceback.format_exc(limit=-4)])
 
 
 def _reckon(victim: str) -> Counter[str]:
-    root = Path(tempfile.mkdtemp(dir=_here[0].root.parent))
-    try:
-        with settled(_here[0], root / "world", Job("steps", 0)) as world:
-            return traced.reckon(world, victim)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with _place() as root, settled(_here[0], root, Job("steps", 0)) as world:
+        return traced.reckon(world, victim)
 
 
 def _walk(sort: str, seed: int) -> list[walks.Point]:
-    root = Path(tempfile.mkdtemp(dir=_here[0].root.parent))
-    try:
-        with settled(_here[0], root / "world", Job(sort, seed)) as world:
-            return walks.walk(sort, world, random.Random(seed))
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with _place() as root, settled(_here[0], root, Job(sort, seed)) as world:
+        return walks.walk(sort, world, random.Random(seed))
 
 
 def plan(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.path import Batch, Carried, Permit
@@ -109,7 +109,3 @@ def cells(batches: Iterable[Batch]) -> list[tuple[bytes, int, str, object]]:
 def values_of(batches: Iterable[Batch | None], name: str) -> list[object]:
     there = [batch for batch in batches if batch is not None]
     return [value for _, _, attribute_name, value in cells(there) if attribute_name == name]
-
-
-def shuffled_pairs(names: Sequence[str], values: Sequence[object]) -> dict[str, object]:
-    return dict(zip(names, values, strict=True))

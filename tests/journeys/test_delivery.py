@@ -102,11 +102,6 @@ def custody(stage: Stage) -> Counter[tuple[bytes, int]]:
     return Counter(rows)
 
 
-def duplicates(stage: Stage) -> int:
-    counters = {row["counter"]: row["count"] for row in stage.show("maker", "counters")}
-    return int(counters.get("duplicate", 0))
-
-
 def drained(stage: Stage) -> None:
     wait_until(lambda: ended(stage), "the recording has ended", 60.0)
     # The last batch is open for a second more.

@@ -65,11 +65,6 @@ class Node:
         self.synced = b""
         self.pending: list[tuple[int, bytes] | int] = []  # (offset, bytes), or a new length
 
-    @property
-    def is_directory(self) -> bool:
-        """Whether it is one."""
-        return stat.S_ISDIR(self.mode)
-
     def write(self, offset: int, data: bytes) -> None:
         """Writes into it; on its way until it is synced."""
         _apply(self.data, (offset, data))

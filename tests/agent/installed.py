@@ -203,9 +203,10 @@ def install_with(directory: Path, devices: str, rows: Sequence[str] = ()) -> Pat
 
 
 def copied(installed: Path, directory: Path) -> Path:
-    """A copy of an installation, for one test."""
-    bells = shutil.ignore_patterns("*.bell")  # a pipe cannot be copied, and hangs itself anew
-    return Path(shutil.copytree(installed, directory, ignore=bells))
+    """A copy of an installation or a part of it, which may be at work."""
+    # Pipes, locks and sockets are of the processes that run, which make them anew.
+    ignored = shutil.ignore_patterns("*.bell", "*.leash", "*.sock")
+    return Path(shutil.copytree(installed, directory, ignore=ignored))
 
 
 def form(decisions: Mapping[str, str], at_ms: int = START_MS, **head: str) -> str:

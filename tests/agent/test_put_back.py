@@ -28,6 +28,7 @@ from tests.agent.installed import (
     SECOND,
     YES,
     House,
+    copied,
 )
 
 
@@ -109,9 +110,7 @@ def measure(house: House, *watts: float) -> None:
 
 def copy_of(house: House) -> Path:
     """The state as it is now, of a gateway that goes on."""
-    kept = house.directory.parent / "kept"
-    ignored = shutil.ignore_patterns("*.bell", "*.leash", "*.sock")
-    return Path(shutil.copytree(house.directory / "state", kept, ignore=ignored))
+    return copied(house.directory / "state", house.directory.parent / "kept")
 
 
 def restart(house: House, happens: Callable[[Path], None]) -> House:

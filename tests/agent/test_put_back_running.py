@@ -22,6 +22,7 @@ from tests.agent.installed import (
     SECOND,
     YES,
     House,
+    copied,
     values,
 )
 
@@ -49,8 +50,7 @@ def house(house: House) -> House:
 def keep(house: House, what: str) -> tuple[Path, Path]:
     """A copy of the files of a running agent, and where they lie."""
     place = house.directory / what
-    ignored = shutil.ignore_patterns("*.bell", "*.leash", "*.sock")
-    return Path(shutil.copytree(place, house.directory.parent / "kept", ignore=ignored)), place
+    return copied(place, house.directory.parent / "kept"), place
 
 
 def measure(house: House, *watts: float) -> None:

@@ -8,7 +8,6 @@ import errno
 import itertools
 import logging
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +34,7 @@ from tests.agent.installed import (
     WASHER_SERIAL,
     YES,
     House,
+    copied,
     form,
     living,
     newer,
@@ -632,6 +632,6 @@ def test_a_copy_of_the_whole_state_goes_on_as_the_original(agreed: House, tmp_pa
     agreed.powers(1, 2)
     agreed.turn(COMMIT)
     # As a power cut leaves it: without anything that was only in memory.
-    shutil.copytree(agreed.directory, tmp_path / "copy", ignore=shutil.ignore_patterns("*.bell"))
-    with living(tmp_path / "copy", ManualClock(agreed.clock.now().wall_ms)) as again:
+    copy = copied(agreed.directory, tmp_path / "copy")
+    with living(copy, ManualClock(agreed.clock.now().wall_ms)) as again:
         assert powers_of(again) == [1, 2]

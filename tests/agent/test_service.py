@@ -395,8 +395,7 @@ def test_an_older_spool_put_back_under_it_ends_it_and_the_next_start_goes_on(
     agent.start(program).terminate()
     agent.running = agent.start(program)
     agent.reads()
-    kept = agent.directory / "kept"
-    shutil.copytree(agent.spool.parent, kept, ignore=shutil.ignore_patterns("*.bell", "*.leash"))
+    kept = copied(agent.spool.parent, agent.directory / "kept")
     ask(agent.state, "flush")
     ask(agent.state, "withdraw", flow=ADVICE)
     for file in (agent.spool, *kept.iterdir()):  # as an archive is unpacked: other files

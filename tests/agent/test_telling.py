@@ -31,6 +31,7 @@ from tests.agent.installed import (
     SECOND,
     YES,
     House,
+    copied,
     full_disk,
     living,
     values,
@@ -297,10 +298,7 @@ def test_an_old_spool_that_was_put_back_is_declared_as_lost(agreed: House, tmp_p
     again = later(agreed, MINUTE)
     again.turn(2 * SECOND)
     again.close()
-    kept = tmp_path / "kept"
-    shutil.copytree(
-        again.directory / "state" / "spool", kept, ignore=shutil.ignore_patterns("*.bell")
-    )
+    kept = copied(again.directory / "state" / "spool", tmp_path / "kept")
     third = later(again, MINUTE)
     third.powers(4, 5)
     third.close()

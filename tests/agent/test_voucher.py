@@ -44,12 +44,6 @@ def gateway_of(state: Path, authority: Authority) -> Iterator[tuple[Stub, Gatewa
             gateway.close()
 
 
-def keep(directory: Path) -> Path:
-    """A copy of a spool's directory as it is now; whoever wrote it has closed it."""
-    kept = directory.with_name("kept")
-    return Path(shutil.copytree(directory, kept, ignore=shutil.ignore_patterns("*.bell")))
-
-
 def put_back(kept: Path, directory: Path) -> None:
     shutil.rmtree(directory)
     shutil.copytree(kept, directory)
@@ -62,7 +56,7 @@ def test_an_old_copy_put_back_after_a_no_leaves_nothing_until_it_is_decided_abou
     with gateway_of(state, authority) as (stub, gateway):
         assert gateway.voucher is not None
         gateway.spool.close()
-        kept = keep(state / "spool")
+        kept = copied(state / "spool", state / "kept")
         gateway.spool = Spool.open(gateway.path)
         gateway.spool.close_lane("service")
         gateway.voucher.give(gateway.spool)

@@ -27,7 +27,7 @@ from firmware_bridge.decode.requests import Request
 from firmware_bridge.health import Health, State
 from firmware_bridge.profile import Profile, parse_profile
 from firmware_bridge.profile.fields import Requests
-from firmware_bridge.sample import Sample, Source, SourceError, Value
+from firmware_bridge.sample import Sample, SilentSourceError, Source, SourceError, Value
 from firmware_bridge.sources import registry
 from firmware_bridge.sources.modbus import ModbusSource
 from firmware_bridge.sources.modbus.frames import Question, rtu_frame, tcp_frame
@@ -279,9 +279,15 @@ def test_a_spoilt_answer_is_asked_for_once_more(
         with pytest.raises(SourceError) as caught:
             source.read()
         assert caught.value.message.startswith(said)
+        assert isinstance(caught.value, SilentSourceError) == (fault is meter.silence)
         assert line.struck == 3
         source.open()
         assert source.read() != []
+        # What was wrong before makes no silence anything else.
+        line.faults.extend([meter.silence, meter.silence])
+        assert source.read() == []
+        with pytest.raises(SilentSourceError):
+            source.read()
 
 
 @pytest.mark.parametrize(
@@ -441,6 +447,7 @@ def test_a_unit_that_refuses_everything_fails(link: Path, opened: Open) -> None:
     with Meters(link, [washer]), pytest.raises(SourceError) as caught:
         opened(link, profile()).read()
     assert caught.value.message.endswith("(appliance.power): device busy")
+    assert not isinstance(caught.value, SilentSourceError)
 
 
 def test_a_broken_sensor_is_told_once_each_way(

@@ -83,6 +83,15 @@ def test_a_step_of_the_service_itself_is_followed_by_its_touch_and_a_leap_second
     assert services.look(START_MS + 4 * MINUTE, UP_MS + 3 * MINUTE) is Witness.TIMESYNCD
 
 
+def test_the_files_are_looked_at_once_a_second_at_most(tmp_path: Path) -> None:
+    touched(tmp_path, ANOTHER, START_MS)
+    services = Services(tmp_path)
+    assert services.look(START_MS, UP_MS) is Witness.SERVICE
+    (tmp_path / ANOTHER).unlink()
+    assert services.look(START_MS + 999, UP_MS + 999) is Witness.SERVICE
+    assert services.look(START_MS + 1_000, UP_MS + 1_000) is Doubt.NOBODY
+
+
 class House:
     """A hardware clock, the room that judges it, and the two clocks it is judged by."""
 

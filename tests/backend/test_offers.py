@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -17,6 +19,18 @@ QUARTER = 900_000
 def objection(flow: str, *columns: Column, times: Sequence[int] = (START_MS,)) -> Reason | None:
     found = offers()[flow].objection([Table(PSEUDONYM, list(times), columns)])
     return found[0] if found else None
+
+
+def test_of_policies_with_the_same_terms_the_first_names_them_and_the_widest_bounds_count() -> None:
+    any_of_them = offers()["remote-diagnosis"]
+    both = (
+        dataclasses.replace(any_of_them, serial=17, readings=100, age_ms=600_000),
+        dataclasses.replace(any_of_them, serial=18, readings=50, age_ms=1_200_000),
+    )
+    for one, other in itertools.permutations(both):
+        found = one.beside(other)
+        assert (found.serial, found.readings, found.age_ms) == (17, 100, 1_200_000)
+    assert both[0].beside(None) == both[0]
 
 
 ALLOWED = [

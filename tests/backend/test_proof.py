@@ -13,7 +13,7 @@ import pytest
 
 from agent.lane.memory import LATE_MS as AGENTS_LATE_MS
 from assent.backend.ingest import judge
-from assent.backend.outcomes import Accepted
+from assent.backend.outcomes import Accepted, Told
 from assent.backend.proof import gaps
 from assent.backend.report import Report
 from assent.backend.store import Store, Taken, Verdict
@@ -24,7 +24,7 @@ from assent.columns import Column, Kind, Table
 from assent.cosekey import SealPrivateKey
 from assent.envelope import ClockQuality, Gap, GapCause
 from assent.errors import StoreError
-from assent.messages import up_topic
+from assent.messages import Status, up_topic
 from tests.backend.parts import PSEUDONYM, START_MS, TENTH, Hand, desk, published
 
 OURS = SealPrivateKey.generate(classical=True)
@@ -200,6 +200,17 @@ def test_a_flow_that_never_sent_anything_is_said_so_and_of_which_gateway(store: 
     assert lives == [time(NOON_MS + 61_000)] * 2
 
 
+def test_a_gateway_whose_word_about_its_policy_came_since_lives(store: Store) -> None:
+    admit(store, HAND)
+    put(store, batch(1, 0, NOON_MS))
+    word = Told(HAND.gateway, Status("example-appliances", 17))
+    store.put([Taken(word, b"", NOON_MS + HOUR_MS)])
+    report = told(store, NOON_MS + 2 * HOUR_MS)
+    assert rows(report, "state", "heard", "gateway_heard") == [
+        ("unknown", time(NOON_MS + 61_000), time(NOON_MS + HOUR_MS))
+    ]
+
+
 def test_two_gateways_are_judged_each_by_itself(store: Store) -> None:
     put(store, batch(1, 0, NOON_MS), batch(1, 0, NOON_MS + DAY_MS, hand=OTHER))
     report = told(store, NOON_MS + DAY_MS)
@@ -297,6 +308,11 @@ def test_a_window_may_come_late_so_that_a_day_is_proven_later(store: Store) -> N
     later_ms = midnight_ms + HOUR_MS + quarter_ms
     put(store, batch(1, 1, later_ms, until_ms=later_ms + quarter_ms, flow=WINDOWS))
     assert days(told(store, now_ms + quarter_ms, flow=WINDOWS))[0] == (day(0), "complete")
+
+
+def test_a_first_window_makes_no_day_before_its_own(store: Store) -> None:
+    put(store, batch(1, 0, START_MS, until_ms=START_MS + 15 * MINUTE_MS, flow=WINDOWS))
+    assert days(told(store, START_MS + 20 * MINUTE_MS, flow=WINDOWS)) == [(day(0), "open")]
 
 
 def test_what_was_lost_may_be_a_window_older_than_the_batch_before_it(store: Store) -> None:
@@ -491,6 +507,13 @@ def test_a_flow_that_is_lost_from_custody_whole_is_gone_and_not_never_heard(stor
         (HAND.mailbox, day(1), "unknown", None, None),
     ]
     assert set(rows(report, "heard")) == {(time(NOON_MS + 2 * MINUTE_MS + 1_000),)}
+
+
+def test_a_gateway_of_which_nothing_is_in_custody_is_known_by_its_key(store: Store) -> None:
+    put(store, batch(1, 0, NOON_MS))
+    assert custody(store, "DELETE FROM custody") == 1
+    found = rows(told(store, NOON_MS + MINUTE_MS), "mailbox", "state")
+    assert (HAND.sign.public.thumbprint.hex()[:32], "gone") in found
 
 
 def test_readings_erased_from_the_data_are_gone_with_their_number(store: Store) -> None:

@@ -105,7 +105,9 @@ def carry(config: Path, readings: int) -> dict[str, float]:
         spool = stack.enter_context(contextlib.closing(Spool.open(settings.state / SPOOL)))
         pipeline = Pipeline(site, spool, clock)
         stop = threading.Event()
-        uplink = threading.Thread(target=Uplink(settings.state / SPOOL).run, args=(stop,))
+        uplink = threading.Thread(
+            target=Uplink(settings.state / SPOOL, voucher=None).run, args=(stop,)
+        )
         pipeline.start()
         uplink.start()
         lists = samples_from(clock.now().wall_ms, readings)

@@ -162,7 +162,9 @@ def _drain(pipeline: Pipeline, clock: SpanClock, path: Path) -> tuple[float, int
     """Seconds until all that waited was stored; when the minute began that declares the gaps."""
     clock.go_on()
     stop = threading.Event()
-    uplink = Uplink(path, wall_ms=lambda: clock.now().wall_ms, boot_ms=lambda: clock.now().mono_ms)
+    uplink = Uplink(
+        path, voucher=None, wall_ms=lambda: clock.now().wall_ms, boot_ms=lambda: clock.now().mono_ms
+    )
     thread = threading.Thread(target=uplink.run, args=(stop,))
     thread.start()
     try:

@@ -69,7 +69,7 @@ class Uplink:
         self,
         spool_path: Path,
         *,
-        voucher: Voucher | None = None,
+        voucher: Voucher | None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         boot_ms: Callable[[], int] = lambda: (
             time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

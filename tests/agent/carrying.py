@@ -68,7 +68,7 @@ class Gateway:
         self.rng: random.Random = Impatient()
         self.ahead_ms = 0
         self.voucher: Voucher | None = None
-        self.uplink = Uplink(self.path)
+        self.uplink = Uplink(self.path, voucher=None)
         self.sent: list[Sealed] = []
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()

@@ -32,7 +32,7 @@ CHILD = """
 import pathlib, sys, threading
 from agent.uplink import Uplink
 from tests.agent.carrying import Impatient
-Uplink(pathlib.Path(sys.argv[1]), rng=Impatient()).run(threading.Event())
+Uplink(pathlib.Path(sys.argv[1]), voucher=None, rng=Impatient()).run(threading.Event())
 """
 ETC = {
     # A resolver that hangs holds a caller for half a minute.

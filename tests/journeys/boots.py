@@ -15,6 +15,7 @@ from agent.pipeline import Pipeline
 from agent.settings import load_settings
 from agent.site import SPOOL, open_site_by
 from agent.spool import Spool
+from agent.spool.voucher import Voucher
 from agent.uplink import Uplink
 from assent.backend.store import Store
 from demo.stage import Stage, wait_until
@@ -61,7 +62,10 @@ class Gateway:
         self.pipeline.start()
         self._stop = threading.Event()
         self._uplink = Uplink(
-            settings.state / SPOOL, wall_ms=self.clock.wall_ms, boot_ms=self.clock.boot_ms
+            settings.state / SPOOL,
+            voucher=Voucher(settings.state),
+            wall_ms=self.clock.wall_ms,
+            boot_ms=self.clock.boot_ms,
         )
         self._thread = threading.Thread(target=self._uplink.run, args=(self._stop,))
         self._thread.start()

@@ -142,9 +142,8 @@ class Connection:
         self._client.ping_after(silence_s)
 
     def tick(self) -> None:
-        """Looks after the keepalive; to be called about once a second."""
-        if not self.is_dialling and self.socket() is not None:
-            self._client.loop_misc()
+        """Looks after the keepalive; to be called about once a second while there is a socket."""
+        self._client.loop_misc()
 
     def listen(self) -> None:
         """Subscribes to our own mailbox."""

@@ -136,7 +136,7 @@ class Link:
         now = self._world.monotonic()
         if self._connection is None:
             self._see_new_certificate(now)
-        elif not self._connection.is_dialling:
+        elif self._connection.socket() is not None:
             self._connection.tick()
             self._mailbox.retry(self._connection)
             self._lose_patience(self._connection, now)

@@ -5,7 +5,8 @@ Path: lane → Batch → **outgoing** → seal → spool.
 Law:
   - a number of a stream is given once, in the order of its batches;
   - what the disk refuses waits in memory, bounded, and is tried again; what can never be stored is
-    counted as lost, and the lane it came from is told.
+    counted as lost, and the lane it came from is told;
+  - while the spool cannot be read a batch declares nothing, and nothing that waits is given up.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.lane import Lane
-from agent.path import Batch, Sealed
+from agent.path import Batch, Permit, Sealed
 from agent.pipeline.parcel import Parcel, carried_by_all
 from agent.pipeline.tally import Tally
 from agent.seal import Sealer
@@ -58,6 +59,7 @@ class Outgoing:
         self._sealer: Sealer | None = None
         self._unstored: list[Parcel] = []
         self._refusal: str | None = None
+        self._unread: str | None = None
 
     def seal_for(self, site: Site) -> None:
         """Seals from now on with the keys of the policy in force; without one, nothing."""
@@ -108,11 +110,27 @@ class Outgoing:
         While nobody is reached it declares the ends of streams alone, so that the drops of a week
         grow into one gap: a gap that a batch carries does not grow any more. A batch that waits for
         the time declares nothing.
+
+        Raises:
+            DamagedError: the spool is not sound, or another.
         """
         if lane.is_by_boot:
             return ()
-        gaps = self._spool.gaps_for(lane.permit.flow)
-        link = self._spool.health().get(lane.permit.recipient) if gaps else None
+        try:
+            gaps = self._offered(lane.permit)
+        except DamagedError:
+            raise  # as where a batch is put
+        except SpoolError as exc:
+            if exc.message != self._unread:
+                log.error("gaps not read, left to a later batch reason=%s", exc.message)
+            self._unread = exc.message
+            return ()
+        self._unread = None
+        return gaps
+
+    def _offered(self, permit: Permit) -> tuple[Gap, ...]:
+        gaps = self._spool.gaps_for(permit.flow)
+        link = self._spool.health().get(permit.recipient) if gaps else None
         if link is not None and link.state is LinkState.CONNECTED:
             return gaps
         return tuple(gap for gap in gaps if gap.cause is GapCause.ENDED)
@@ -150,8 +168,13 @@ class Outgoing:
     def _keeps(self, part: list[Parcel]) -> bool:
         """Whether the spool may take them another time; else they are lost, and the lane is."""
         first = part[0].sealed
-        self._spool.state()  # an older copy that was put back is no no
-        row = self._spool.lanes().get(first.flow)
+        try:
+            self._spool.state()  # an older copy that was put back is no no
+            row = self._spool.lanes().get(first.flow)
+        except DamagedError:
+            raise
+        except SpoolError:
+            return True  # nobody knows
         found = (row.state, row.stream, row.next_sequence) if row else None
         if found in {
             (state, first.stream, first.sequence) for state in (LaneState.OPEN, LaneState.HELD)

@@ -15,6 +15,7 @@ import datetime as dt
 import itertools
 import resource
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -512,3 +513,18 @@ def read_only(spool: Spool) -> Iterator[None]:
         yield
     finally:
         spool._db.execute("PRAGMA query_only=OFF")
+
+
+@contextlib.contextmanager
+def unreadable(spool: Spool, *tables: str) -> Iterator[None]:
+    """SQLite reads none of some tables, or none at all, while the block runs (SQLITE_AUTH)."""
+
+    def judge(action: int, table: str | None, *_: str | None) -> int:
+        is_refused = action == sqlite3.SQLITE_READ and (not tables or table in tables)
+        return sqlite3.SQLITE_DENY if is_refused else sqlite3.SQLITE_OK
+
+    spool._db.set_authorizer(judge)
+    try:
+        yield
+    finally:
+        spool._db.set_authorizer(None)

@@ -54,6 +54,7 @@ from tests.agent.installed import (
     read_only,
     readings,
     replaced,
+    unreadable,
     values,
 )
 from tests.simulators.clock import START_MS, ManualClock
@@ -902,6 +903,47 @@ def test_a_no_is_heard_while_the_disk_refuses_and_the_door_is_full(agreed: House
         assert not asking.is_alive()
         agreed.pipeline.turn(0)
         assert done.is_set()
+
+
+@pytest.mark.parametrize(
+    ("tables", "stored"), [((), 1), (("gap",), 3)], ids=["all of it", "its gaps alone"]
+)
+def test_a_spool_that_cannot_be_read_when_a_batch_ends_costs_nothing(
+    waiting: House, tables: tuple[str, ...], stored: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Red where that ends the agent, or where a batch that it refused is taken for one of a no."""
+    stream = waiting.spool.lanes()[DIAGNOSIS].stream
+    assert stream is not None
+    waiting.spool.add_gap(
+        DIAGNOSIS, stream, GapCause.SILENT, first_ms=START_MS, last_ms=START_MS + 9, readings=9
+    )
+    waiting.connect("maker")
+    with unreadable(waiting.spool, *tables), caplog.at_level(logging.INFO):
+        waiting.turn(2 * MINUTE)
+        waiting.bring({FAULT: "leak"})
+        assert waiting.pipeline.running.lanes()[DIAGNOSIS].readings == 0
+        assert caplog.text.count("gaps not read") == 1
+    assert waiting.waiting(DIAGNOSIS) == stored
+    waiting.turn()
+    assert waiting.pipeline.running.lost.total() == 0
+    assert flushed(waiting) == [1, 2, 3, 4, 5]
+    assert values(waiting.batches(DIAGNOSIS), FAULT) == ["leak"]
+    # What could not be told then is told by the next one that is closed.
+    waiting.powers(6)
+    waiting.pipeline.flush()
+    told = [[gap.readings for gap in one.header.gaps] for one in waiting.batches(DIAGNOSIS)]
+    assert told == [[], [], [], [9]]
+
+
+def test_the_twin_a_spool_that_is_damaged_when_a_batch_ends_ends_the_agent(waiting: House) -> None:
+    waiting.spool.add_gap(
+        DIAGNOSIS, 7, GapCause.SILENT, first_ms=START_MS, last_ms=START_MS, readings=9
+    )
+    waiting.spool._db.execute("UPDATE gap SET cause=99")
+    with pytest.raises(SpoolError, match="damaged"):
+        waiting.pipeline.flush()
+    assert waiting.path.with_name(waiting.path.name + ".fault").exists()
+    waiting.vanish()
 
 
 def test_a_no_on_record_tells_its_own_reason_also_where_the_lane_was_found_shut(

@@ -118,7 +118,10 @@ class Post:
         return self.all_told()[0]
 
     def all_told(self) -> tuple[StreamAck, ...]:
-        data = self.inbox.get(timeout=PATIENCE_S)
+        return self.opened(self.inbox.get(timeout=PATIENCE_S))
+
+    def opened(self, data: bytes) -> tuple[StreamAck, ...]:
+        """Opens and verifies an acknowledgement."""
         return self.hand.acknowledgement(data, self._ack_key).streams
 
     def told_until(self, watermark: int) -> StreamAck:

@@ -56,6 +56,8 @@ from assent.policy.terms import terms_of
 from assent.wire import MAX_SENT_BUNDLE
 
 _MAX_SIGNATURE: Final = 16_384  # a COSE_Sign1 of Ed25519 has some 80 bytes
+# A write that the power cut short leaves a name with a dot in front, and any bytes or none.
+_NAMED: Final = "[!.]*"
 
 PUBLIC: Final = {"key": "keys/seal.pub.cose", "ack_key": "keys/ack.pub.cose", "ca": "tls/ca.pem"}
 """What the policy names of a recipient, by its use there."""
@@ -163,7 +165,7 @@ class Directory:
             KeyStoreError: one is unreadable or open to others, or `seal` is missing.
         """
         signing = {self.key("ack.key.cose"), self.key("policy.key.cose")}
-        paths = {self.key("seal.key.cose"), *self.key("").glob("*.key.cose")} - signing
+        paths = {self.key("seal.key.cose"), *self.key("").glob(f"{_NAMED}.key.cose")} - signing
         keys = [read_key(path, decode_seal_private_key, secret=True) for path in sorted(paths)]
         return {key.kid: key for key in keys}
 
@@ -177,7 +179,7 @@ class Directory:
         offers: dict[tuple[str, bytes], Offer] = {}
         newest: dict[str, Sendable] = {}
         troubles: list[str] = []
-        for path in sorted(self.root.glob("policies/*.toml")):
+        for path in sorted(self.root.glob(f"policies/{_NAMED}.toml")):
             try:
                 policy, sendable = _published_in(path, key)
                 found = _offers_of(policy, self.recipient)
@@ -197,7 +199,7 @@ class Directory:
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """Tells whether anything in `policies/` changed: another value, read it again."""
         found = []
-        for path in sorted(self.root.glob("policies/*")):
+        for path in sorted(self.root.glob(f"policies/{_NAMED}")):
             try:
                 state = path.stat()
             except FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import os
 import re
@@ -605,6 +606,27 @@ def test_a_broker_that_is_away_is_named_once_and_not_at_every_try(
     lost = [line for line in caplog.messages if "event=broker-lost" in line]
     assert len(lost) == 1
     assert f"broker=localhost:{broker.port} tries=1 " in lost[0]
+
+
+def sockets() -> set[str]:
+    """What is open in this process, as the kernel names it."""
+    found = set()
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.add(str(one.readlink()))
+    return {one for one in found if one.startswith("socket:")}
+
+
+def test_a_subscriber_that_has_ended_has_left_no_socket_open(sites: Sites, broker: Broker) -> None:
+    """Red with paho's own loop: two of its sockets are open until the collector comes to them."""
+    before = sockets()
+    gc.disable()
+    try:
+        with subscribed(sites["maker"], broker.port):
+            assert sockets() - before != set()
+        assert sockets() - before == set()
+    finally:
+        gc.enable()
 
 
 def test_two_subscribers_of_one_name_do_not_fight_for_ever(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
+import select
 import ssl
 import time
 from typing import Final
@@ -145,13 +146,28 @@ class Connection:
         Raises:
             UplinkError: the connection is no more; what came on it is not acknowledged any more.
         """
-        code = self._client.loop(timeout_s)
+        code = self._turn(timeout_s)
         if not self.is_ready and time.monotonic() - self._since > _GONE_S:
             self._failed = self._failed or "the broker does not answer"
         if self._failed or code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise UplinkError(self._failed or f"the connection ended: {code.name}")
         inbox, self._inbox = self._inbox, []
         return inbox
+
+    def _turn(self, timeout_s: float) -> MQTTErrorCode:
+        """Reads and writes what can be; paho's own loop has two more sockets, and leaves them."""
+        found = self._client.socket()
+        if not isinstance(found, ssl.SSLSocket):
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        writers = [found] if self._client.want_write() else []
+        unread = found.pending() > 0  # TLS holds bytes that `select` does not see any more
+        readable, writable, _ = select.select([found], writers, [], 0.0 if unread else timeout_s)
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        if readable or unread:
+            code = self._client.loop_read()
+        if writable and code is MQTTErrorCode.MQTT_ERR_SUCCESS:
+            code = self._client.loop_write()
+        return code or self._client.loop_misc()
 
     def acknowledge(self, message: Message) -> None:
         """Lets the broker forget a message of this connection."""

@@ -29,6 +29,7 @@ from assent.messages import StreamAck, Time, decode_time, down_topic
 from tests.backend.parts import Hand
 from tests.simulators import broker as simulated
 from tests.simulators.certificates import Pair
+from tests.simulators.subscriber import end
 
 PATIENCE_S = 15.0
 
@@ -147,8 +148,7 @@ class Post:
         return control.body
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)
 
 
 @contextlib.contextmanager

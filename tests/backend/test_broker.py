@@ -30,7 +30,7 @@ from tests.agent.carrying import carrying
 from tests.simulators.broker import Broker, free_port, mosquitto, running
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
-from tests.simulators.subscriber import Subscriber, listening
+from tests.simulators.subscriber import Subscriber, end, listening
 
 NOT_AUTHORIZED = 0x87
 
@@ -82,8 +82,7 @@ class Client:
         assert self._ready.wait(10)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)
 
 
 @pytest.mark.journey

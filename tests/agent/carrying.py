@@ -21,6 +21,9 @@ from tests.simulators.conditions import eventually
 from tests.simulators.stub import Script, Stub
 
 STREAM = 7
+NOT_TAKEN = ("does not take our certificate", "hung up before it answered; has it admitted us?")
+"""With TLS 1.3 the alert and the end of the connection may overtake each other: what is said when a
+broker refuses our certificate, whichever of them comes first."""
 
 
 class Impatient(random.Random):
@@ -99,10 +102,14 @@ class Gateway:
         self._thread = threading.Thread(target=self.uplink.run, args=(self._stop,), name="uplink")
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops the uplink; the spool stays open."""
+    def end(self) -> None:
+        """Tells the uplink to stop, and does not wait for it."""
         self._stop.set()
         self.uplink.wake()
+
+    def stop(self) -> None:
+        """Stops the uplink; the spool stays open."""
+        self.end()
         if self._thread is not None:
             self._thread.join(15)
             assert not self._thread.is_alive()
@@ -123,16 +130,18 @@ class Gateway:
         """How often the uplink counted something."""
         return self.uplink.counted().get("maker", {}).get(what, 0)
 
-    def reaches(self, state: LinkState, words: str = "") -> Health:
-        """Waits until the uplink says that it is in a state."""
-        return (
-            eventually(
-                lambda: (
-                    self.health if self.health.state is state and words in self.health.detail else 0
-                )
-            )
-            or self.health
-        )
+    def reaches(self, state: LinkState, *words: str) -> Health:
+        """Waits until the uplink says that it is in a state, and one of some words with it."""
+        found = self.health
+
+        def is_reached() -> bool:
+            nonlocal found
+            found = self.health
+            said = not words or any(one in found.detail for one in words)
+            return found.state is state and said
+
+        eventually(is_reached)
+        return found
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import pytest
 
 from agent.spool import LinkState, Spool
 from assent.messages import StreamAck
-from tests.agent.carrying import Gateway, carrying
+from tests.agent.carrying import NOT_TAKEN, Gateway, carrying
 from tests.simulators.broker import Broker, running
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
@@ -394,7 +394,7 @@ def test_a_gateway_the_broker_did_not_admit_sends_nothing_until_it_is_admitted(
     sent = gateway.put(3)
     gateway.start()
     try:
-        gateway.reaches(LinkState.WAITING, "has it admitted us?")
+        gateway.reaches(LinkState.WAITING, *NOT_TAKEN)
         assert gateway.counted("published") == 0
         for path, data in zip(mine, good, strict=True):
             path.write_bytes(data)

@@ -30,6 +30,13 @@ _HAS_A_TIME: Final = (
     " AND stream NOT IN (SELECT id FROM held WHERE high IS NULL)"
 )
 
+# By the ids of each stream, which lie together: a quarter of the CPU of a look by their lane.
+_STREAMS_BEFORE: Final = (
+    "SELECT id FROM stream WHERE lane=?1 AND EXISTS (SELECT 1 FROM batch WHERE batch.id"  # noqa: S608 - no input
+    f" BETWEEN number << {STREAM_SHIFT} AND (number << {STREAM_SHIFT}) + {LAST_SEQUENCE}"
+    f" AND first<?2 AND NOT {IS_UNRESOLVED})"
+)
+
 _ADD: Final = "INSERT INTO gap VALUES (NULL, ?, ?, ?, ?, ?, 0, ?, ?, ?)"
 
 
@@ -79,7 +86,9 @@ def keep_back(db: sqlite3.Connection, lane: int, flow: str) -> None:
     )
 
 
-def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> None:
+def keep_back_before(
+    db: sqlite3.Connection, lane: int, not_before_ms: int, *, batches: bool = True
+) -> None:
     """Names the streams of which anything begins before an instant, in place of such gaps.
 
     A gap of time alone that goes on past the instant begins with it instead: a crash soon after a
@@ -89,6 +98,7 @@ def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> N
         db: inside a transaction; its batches are still there.
         lane: row of the lane.
         not_before_ms: the instant.
+        batches: whether any batch of the lane may begin before it.
     """
     (flow,) = db.execute("SELECT flow FROM lane WHERE id=?", (lane,)).fetchone()
     second_ms, begins_ms = whole_seconds((not_before_ms, not_before_ms))
@@ -100,20 +110,15 @@ def keep_back_before(db: sqlite3.Connection, lane: int, not_before_ms: int) -> N
         f" AND carried=0 AND {_HAS_A_TIME}",
         (begins_ms, flow),
     )
-    # By the ids of each stream, which lie together: a quarter of the CPU of a look by their lane.
     early = db.execute(
-        "SELECT id FROM stream WHERE lane=?1 AND EXISTS (SELECT 1 FROM batch WHERE batch.id"  # noqa: S608 - no input
-        f" BETWEEN number << {STREAM_SHIFT} AND (number << {STREAM_SHIFT}) + {LAST_SEQUENCE}"
-        f" AND first<?2 AND NOT {IS_UNRESOLVED})"
-        f" UNION SELECT stream FROM gap WHERE flow=?3 AND {before} AND {_HAS_A_TIME}",
-        (lane, not_before_ms, flow),
-    ).fetchall()
-    db.execute(
-        f"DELETE FROM gap WHERE flow=? AND {before} AND {_HAS_A_TIME}",  # noqa: S608 - no input
+        f"DELETE FROM gap WHERE flow=? AND {before} AND {_HAS_A_TIME} RETURNING stream",  # noqa: S608 - no input
         (flow,),
-    )
+    ).fetchall()
+    if batches:
+        early += db.execute(_STREAMS_BEFORE, (lane, not_before_ms)).fetchall()
     db.executemany(
-        _ADD, [(flow, stream, GapCause.PURGE, 0, 0, KEPT_BACK, 0, 0) for (stream,) in early]
+        _ADD,
+        [(flow, stream, GapCause.PURGE, 0, 0, KEPT_BACK, 0, 0) for (stream,) in sorted(set(early))],
     )
 
 

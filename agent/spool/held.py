@@ -115,6 +115,8 @@ class HeldStreams(Retention):
             if not _resolved(db, flow):
                 return ()
         with self._writing() as db:
+            bound = "UPDATE lane SET not_before=min(not_before, ?) WHERE flow=?"
+            db.execute(bound, (not_before_ms, flow))
             for number, stream, low, high in _resolved(db, flow):
                 span = ids_of(number)
                 rows = db.execute(

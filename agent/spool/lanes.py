@@ -7,7 +7,9 @@ Law:
   - what waited when a lane was closed never leaves: it is purged, at the latest when the lane is
     opened again;
   - nothing leaves that began before the unbroken yes the lane is opened for, whatever happened to
-    the lane, the form or the file in between;
+    the lane, the form or the file in between. `not_before` of a lane bounds what waits in it, so
+    that a lane that is opened for the same again is not read through; what is put below the bound
+    lowers it, what is held is bounded by nothing;
   - a pause keeps what waits;
   - the last lane of a recipient to be shut takes the courtesies with it that wait for that one;
   - after a lane was closed, paused or purged, `fence_passed` tells when the uplink has let go of
@@ -19,7 +21,7 @@ from __future__ import annotations
 import sqlite3
 
 from agent.spool.boots import drop_unjudged
-from agent.spool.choice import tell_choice
+from agent.spool.choice import keep_back_before, tell_choice
 from agent.spool.erasure import delete_before, empty, empty_in_part, fits
 from agent.spool.records import Boot, LaneState, LaneView, Purged
 from agent.spool.schema import forget_damaged
@@ -265,13 +267,17 @@ def _rid_of_the_rest(
 ) -> int:
     """The lane of a flow, less what may not leave by it any more."""
     row = db.execute(
-        "SELECT id, recipient, state, basis FROM lane WHERE flow=?", (flow,)
+        "SELECT id, recipient, state, basis, not_before,"
+        " EXISTS (SELECT 1 FROM held WHERE held.lane=lane.id) FROM lane WHERE flow=?",
+        (flow,),
     ).fetchone()
     if row is None:
         return _new_lane(db, flow, wanted[0])
-    lane, recipient, state, basis = row
+    lane, recipient, state, basis, bound_ms, is_held = row
     if state == LaneState.CLOSED or (recipient, basis) != wanted:
         empty(db, lane, flow)
+    elif bound_ms == not_before_ms and not is_held:
+        keep_back_before(db, lane, not_before_ms, batches=False)
     else:
         delete_before(db, lane, not_before_ms)
     return int(lane)

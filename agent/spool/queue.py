@@ -189,6 +189,7 @@ class _Ticket:
         self._base = (row[3] or 0) << STREAM_SHIFT
         self.carried = declared.mark_carried(db, flow, gaps) if gaps else None
         self._added = [0, 0, 0]
+        self._first_ms = NEVER
 
     def take(self, batch: Sealed) -> int:
         if batch.recipient != self._recipient:
@@ -201,13 +202,15 @@ class _Ticket:
         self._added[0] += 1
         self._added[1] += batch.readings
         self._added[2] += len(batch.data)
+        self._first_ms = min(self._first_ms, batch.first_ms)
         return self._base + batch.sequence
 
     def settle(self, db: sqlite3.Connection) -> None:
         db.execute(
-            "UPDATE lane SET next=?, batches=batches+?, readings=readings+?, bytes=bytes+?"
+            "UPDATE lane SET next=?, batches=batches+?, readings=readings+?, bytes=bytes+?,"
+            " not_before=iif(stream IN (SELECT number FROM held), not_before, min(not_before, ?))"
             " WHERE id=?",
-            (self._next, *self._added, self.lane),
+            (self._next, *self._added, max(0, self._first_ms), self.lane),
         )
 
 

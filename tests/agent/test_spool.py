@@ -230,6 +230,47 @@ def test_nothing_leaves_that_began_before_the_unbroken_yes(
     assert told == [GapCause.AGE] * (left == 5)
 
 
+@pytest.mark.clause("C03")
+@pytest.mark.parametrize("by", ["trim_lane", "open_lane"])
+def test_what_was_put_from_before_the_yes_is_gone_when_its_lane_is_opened_again(
+    spool: Spool, carrier: Spool, by: str
+) -> None:
+    """Red where a lane that is opened for the same again is believed whatever was put into it."""
+    yes = {"basis": b"wide", "not_before_ms": NOW + 2_000}
+    batches = run_of(5)
+    spool.open_lane("service", "maker", STREAM, None, **yes)
+    spool.put(batches[:4])
+    spool.put(batches[4:])
+    if by == "trim_lane":
+        assert spool.trim_lane("service", **yes).batches == 2
+    else:
+        spool.open_lane("service", "maker", 8, None, **yes)
+    assert data_of(carrier.lease("maker", 10, NOW)) == [one.data for one in batches[2:]]
+    assert spool.lanes()["service"].not_before_ms == NOW + 2_000
+
+
+def test_what_waits_for_one_recipient_does_not_leave_to_another(
+    spool: Spool, carrier: Spool
+) -> None:
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put(run_of(3))
+    spool.open_lane("service", "partner", 8, None)
+    assert carrier.lease("partner", 10, NOW) == carrier.lease("maker", 10, NOW) == []
+    assert spool.waiting()["service"].batches == 0
+
+
+def test_a_gap_from_before_the_yes_is_kept_back_when_its_lane_is_opened_again(
+    spool: Spool,
+) -> None:
+    """Red where a lane that is opened for the same again is believed with its gaps."""
+    spool.open_lane("service", "maker", STREAM, None, not_before_ms=NOW)
+    for first_ms in (NOW - 9_000, NOW + 9_000):
+        span = {"first_ms": first_ms, "last_ms": first_ms + 1_000}
+        spool.add_gap("service", STREAM, GapCause.UNSEALED, **span, readings=1)
+    spool.open_lane("service", "maker", 8, None, not_before_ms=NOW)
+    assert [gap.first_ms for gap in spool.gaps_for("service")] == [NOW + 9_000]
+
+
 @pytest.mark.clause("C33")
 @pytest.mark.parametrize(
     ("basis", "start", "left"),
@@ -1216,6 +1257,7 @@ def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) ->
             steps(spool, spool.waiting),
             steps(spool, lambda: spool.unacknowledged("maker", 9)),
             steps(spool, lambda: spool.acknowledge("maker", [StreamAck(STREAM, 5)])),
+            steps(spool, lambda: spool.open_lane("service", "maker", STREAM, None)),
         ]
 
     spool.open_lane("service", "maker", STREAM, None)
@@ -1228,6 +1270,7 @@ def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) ->
     assert spool.waiting()["service"].batches > 99_000
     # A deeper tree, and where in its count of ten a statement stood; a thousand times is linear.
     assert all(after <= before + 8 for before, after in zip(few, many, strict=True)), (few, many)
+    assert steps(spool, lambda: spool.open_lane("service", "maker", 8, None)) < 100
 
 
 def test_only_streams_with_sent_and_unacknowledged_batches_are_asked_about(

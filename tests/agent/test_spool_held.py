@@ -118,6 +118,28 @@ def test_what_is_not_wholly_within_the_yes_is_purged_and_declared(
         assert told(spool) == [(GapCause.CLOCK, NOW + 5_000, NOW + 9_000, 10)]
 
 
+def test_what_a_permit_released_is_held_against_the_next_one(spool: Spool) -> None:
+    """Red where the lane is believed to hold nothing from before the yes of its row."""
+    later = NOW + 10_000
+    spool.open_lane(FLOW, "maker", HELD, None, not_before_ms=later, boot=Boot(THIS, NOW))
+    spool.put([by_boot(0, 5_000, 9_000), by_boot(1, 15_000, 19_000)])
+    assert spool.lanes()[FLOW].not_before_ms == later  # what counts from a boot is no time
+    spool.resolve(THIS, NOW)
+    spool.judge(FLOW, not_before_ms=NOW, not_after_ms=None, reach_ms=1_000)
+    spool.open_lane(FLOW, "maker", OPEN, None, not_before_ms=later)
+    assert len(leasable(spool)) == 1
+
+
+def test_what_nobody_judged_is_looked_at_whenever_its_lane_is_opened(spool: Spool) -> None:
+    """Red where a lane that is held is believed."""
+    yes_ms = NOW + 10_000
+    spool.open_lane(FLOW, "maker", HELD, None, not_before_ms=yes_ms, boot=Boot(THIS, NOW))
+    spool.put([by_boot(0, 5_000, 9_000), by_boot(1, 15_000, 19_000)])
+    spool.resolve(THIS, NOW)
+    spool.open_lane(FLOW, "maker", OPEN, None, not_before_ms=yes_ms, boot=Boot(THAT, NOW))
+    assert spool.waiting()[FLOW].batches == 1
+
+
 def test_of_a_stream_that_is_covered_in_part_the_rest_goes(spool: Spool) -> None:
     hold(spool, by_boot(0, 0, 4_000), by_boot(1, 5_000, 9_000))
     spool.resolve(THIS, NOW)

@@ -71,8 +71,8 @@ class LaneView(msgspec.Struct, frozen=True):
         generation: rises whenever what was leased before must not leave any more.
         stream: the present stream, or None after a purge.
         next_sequence: the sequence the next batch must have.
-        not_before_ms: start of the unbroken yes it was last opened for, in ms since 1970; or what was
-            put from before it, until it is opened again.
+        not_before_ms: start of the unbroken yes it was last opened for, in ms since 1970; or of
+            what was put from before it, until it is opened again.
     """
 
     flow: str

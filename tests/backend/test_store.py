@@ -396,11 +396,12 @@ def test_a_second_opener_does_not_take_back_what_is_being_committed(tmp_path: Pa
 
 
 def test_a_store_that_is_none_is_said_so(tmp_path: Path) -> None:
-    (tmp_path / "store.db").write_bytes(b"no database " * 1000)
-    with pytest.raises(StoreError):
-        Store(tmp_path)
     with pytest.raises(StoreError, match="no store yet"):
         Store(tmp_path, writable=False)
+    (tmp_path / "store.db").write_bytes(b"no database " * 1000)
+    for writable in (True, False):
+        with pytest.raises(StoreError, match="file is not a database"):
+            Store(tmp_path, writable=writable)
 
 
 def test_both_files_are_closed_to_others(tmp_path: Path) -> None:

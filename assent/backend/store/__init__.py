@@ -29,12 +29,18 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from assent.backend.keyfiles import owner_hint
 from assent.backend.offers import Offer
 from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
 from assent.backend.store.chains import Chains
 from assent.backend.store.custody import Custody, Kept, Quarantined
-from assent.backend.store.files import connect, is_closed, look, outwrite, transaction
+from assent.backend.store.files import (
+    check_both,
+    connect,
+    look,
+    outwrite,
+    transaction,
+    unopened,
+)
 from assent.backend.store.positions import MAX_RANGES, Position
 from assent.backend.store.readings import Bundle, Readings
 from assent.backend.store.waiting import Due, Waiting
@@ -50,7 +56,6 @@ _POISON: Final = (
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
 )
-_DAMAGED: Final = "a damaged store is not moved aside: bring back a backup of both files"
 
 
 class Verdict(enum.Enum):
@@ -108,19 +113,17 @@ class Store:
                 also while a subscriber writes.
 
         Raises:
-            StoreError: a file cannot be opened or is no store.
+            StoreError: a file cannot be opened, is no store, or lacks the other.
         """
-        if not writable and not (root / "custody.db").exists():
-            raise StoreError(
-                f"{root} holds no store yet", hint="admit a gateway, or run the subscriber first"
-            )
         opened = connect if writable else look
         try:
             self._torn = False
-            for name in () if writable else ("store.db", "custody.db"):
-                (root / name).open("rb").close()  # SQLite does not say which is closed to us
+            for path in () if writable else (root / "store.db", root / "custody.db"):
+                if path.exists():
+                    path.open("rb").close()  # SQLite does not say which is closed to us
             self._readings_db = opened(root / "store.db")
             self._custody_db = opened(root / "custody.db")
+            check_both(root, self._readings_db, self._custody_db, begins=writable)
             self.readings = Readings(self._readings_db)
             self.custody = Custody(self._custody_db)
             self.chains = Chains(self._custody_db)
@@ -129,17 +132,8 @@ class Store:
                 self.readings.prepare()
                 self.custody.prepare()
                 self._settle()
-        except OSError as exc:
-            path = pathlib.Path(exc.filename or root)
-            doing = "written" if writable else "read"
-            raise StoreError(
-                f"{path} cannot be {doing}: {exc.strerror}", hint=owner_hint(path, exc)
-            ) from exc
-        except sqlite3.Error as exc:
-            raise StoreError(
-                f"the store in {root} cannot be opened: {exc}",
-                hint=owner_hint(root) if is_closed(exc) else _DAMAGED,
-            ) from exc
+        except (OSError, sqlite3.Error) as exc:
+            raise unopened(root, exc, writable=writable) from exc
 
     def close(self) -> None:
         """Closes both files."""

@@ -24,6 +24,7 @@ import sqlite3
 from typing import Final
 
 from assent.backend.store import waiting
+from assent.backend.store.files import make
 from assent.backend.store.positions import Position, Range
 from assent.envelope import MAX_MESSAGE, BatchHeader
 from assent.errors import RefusedError
@@ -156,7 +157,7 @@ class Custody:
 
     def prepare(self) -> None:
         """Makes the tables where they are not there yet, and what an older one lacks."""
-        self._db.executescript(_SCHEMA + waiting.SCHEMA)
+        make(self._db, _SCHEMA + waiting.SCHEMA)
         for table, columns in _LATER.items():
             known = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
             for column in sorted(columns - known):

@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store's two files as SQLite opens them."""
+"""The store's two files as SQLite opens them.
+
+Law:
+  - a commit is on the disk before it is told: a write-ahead log, synced with each;
+  - the tables of a file are made at once, or none of them: whoever reads it never meets half;
+  - a file that is empty beside one that is not was lost, and is not begun anew: a store without its
+    other half would take for new what it has, or for there what is gone.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,11 @@ import pathlib
 import sqlite3
 from collections.abc import Iterator
 from typing import Final
+
+from assent.backend.keyfiles import owner_hint
+from assent.errors import StoreError
+
+_DAMAGED: Final = "a damaged store is not moved aside: bring back a backup of both files"
 
 _BUSY_S: Final = 10.0  # `admit` holds the lock for milliseconds; a backup may take seconds
 # SQLite's words for a file or directory that this account may not open or write.
@@ -26,14 +38,79 @@ def connect(path: pathlib.Path) -> sqlite3.Connection:
 
 
 def look(path: pathlib.Path) -> sqlite3.Connection:
-    """Opens a file that another may write meanwhile, and changes nothing."""
+    """Opens a file that another may write meanwhile, and changes nothing; none is an empty one."""
+    if not path.exists():
+        return sqlite3.connect(":memory:", isolation_level=None)
     uri = f"{path.resolve().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens it, now
     return connection
 
 
-def is_closed(error: sqlite3.Error) -> bool:
+def check_both(
+    root: pathlib.Path, readings: sqlite3.Connection, custody: sqlite3.Connection, *, begins: bool
+) -> None:
+    """Sees that no file begins anew beside one that holds something.
+
+    Args:
+        root: where they lie.
+        readings: to `store.db`.
+        custody: to `custody.db`.
+        begins: whether what is missing in both is made afterwards.
+
+    Raises:
+        StoreError: one of them is lost; or there is no store, and none is made.
+    """
+    held = {"store.db": _holds(readings, "series"), "custody.db": _holds(custody, "streams")}
+    new = [name for name, holds in held.items() if holds is None]
+    if new and any(held.values()):
+        raise StoreError(
+            f"{root / new[0]} is gone or empty, and the store's other file is not", hint=_DAMAGED
+        )
+    if new and not begins:
+        raise StoreError(
+            f"{root} holds no store yet", hint="admit a gateway, or run the subscriber first"
+        )
+
+
+def _holds(connection: sqlite3.Connection, table: str) -> bool | None:
+    """Says whether a table has rows; None where it was never made."""
+    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    if made is None:
+        return None
+    row = connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608 - no input
+    return row is not None
+
+
+def make(connection: sqlite3.Connection, schema: str) -> None:
+    """Makes what a schema names where it is missing; whoever looks sees all of it or nothing."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE; {schema} COMMIT;")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def unopened(root: pathlib.Path, error: OSError | sqlite3.Error, *, writable: bool) -> StoreError:
+    """Says what is wrong with a store that does not open, and what helps.
+
+    Args:
+        root: where it lies.
+        error: what came of it.
+        writable: whether it was to be written.
+    """
+    if isinstance(error, sqlite3.Error):
+        return StoreError(
+            f"the store in {root} cannot be opened: {error}",
+            hint=owner_hint(root) if _is_closed(error) else _DAMAGED,
+        )
+    path = pathlib.Path(error.filename or root)
+    doing = "written" if writable else "read"
+    return StoreError(f"{path} cannot be {doing}: {error.strerror}", hint=owner_hint(path, error))
+
+
+def _is_closed(error: sqlite3.Error) -> bool:
     """Says whether this account may not open or write the file."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _CLOSED  # the low byte is the primary code

@@ -36,6 +36,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Final, assert_never, cast
 
+from assent.backend.store.files import make
 from assent.columns import Column, Kind, Table
 
 _SCHEMA: Final = """
@@ -128,7 +129,7 @@ class Readings:
 
     def prepare(self) -> None:
         """Makes the tables where they are not there yet."""
-        self._db.executescript(_SCHEMA)
+        make(self._db, _SCHEMA)
 
     def publish(self, flow: str, terms: bytes, encoded: bytes, version: str, serial: int) -> None:
         """Keeps terms under which rows may stand; the first policy that had them names them."""

@@ -9,6 +9,7 @@ Law, in this order; the first that fails is the reason:
   - a batch is for our recipient, its terms are published for its very flow, and its columns stay
     within the terms (`assent.backend.offers`);
   - a request or a status has its one shape;
+  - a store that cannot be read judges nothing: the message comes again;
   - whatever else happens is a mistake of ours: refused, logged, and the next message is judged.
 
 Standards: docs/wire.md.
@@ -37,7 +38,7 @@ from assent.envelope import (
     unseal,
     verify_batch,
 )
-from assent.errors import WireError
+from assent.errors import StoreError, WireError
 from assent.messages import decode_request, decode_status, mailbox_of
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Desk:
 
 
 def judge(topic: str, data: bytes, desk: Desk) -> Outcome:
-    """Judges one message that came up. Never raises, whatever the bytes.
+    """Judges one message that came up. Raises nothing of its own, whatever the bytes.
 
     Args:
         topic: where it came.
@@ -70,6 +71,9 @@ def judge(topic: str, data: bytes, desk: Desk) -> Outcome:
 
     Returns:
         What it is, or why it is refused.
+
+    Raises:
+        StoreError: nobody can say now whose the mailbox is; that is no word about the message.
     """
     mailbox = ""
     try:
@@ -81,6 +85,8 @@ def judge(topic: str, data: bytes, desk: Desk) -> Outcome:
     except WireError as exc:
         reason = _reason(exc) if mailbox else Reason.BAD_TOPIC
         return Rejected(mailbox, reason, exc.message)
+    except StoreError:
+        raise
     except Exception as exc:  # noqa: BLE001  # a mistake of ours must not block what comes after
         _log.error("event=judge-failed error=%s size=%d", place_of(exc), len(data))
         return Rejected(mailbox, Reason.INTERNAL)

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -397,6 +398,35 @@ def test_what_cannot_be_stored_now_comes_again(
     assert "event=broker-lost" not in caplog.text
     assert counters(maker) == {"stored": 1}
     assert len(values(maker)) == 2
+
+
+def test_what_cannot_be_judged_now_comes_again(
+    tmp_path: Path, sites: Sites, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that cannot be read for a moment says nothing about a batch."""
+    maker = sites["maker"]
+    key = public_key(maker)
+    unreadable: list[str] = []
+
+    def judged(action: int, table: str | None, *_: object) -> int:
+        if action == sqlite3.SQLITE_READ and table in unreadable:
+            unreadable.clear()
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+    def prepare(store: Store) -> None:
+        store._custody_db.set_authorizer(judged)
+
+    with (
+        subscribed(maker, broker.port, prepare=prepare),
+        posting(maker, broker.port, tmp_path) as post,
+    ):
+        unreadable.append("gateways")
+        post.send(post.hand.batch(key, power(2)))
+        assert post.told() == StreamAck(1, 1)
+    assert unreadable == []
+    assert "event=not-serving code=store" in caplog.text
+    assert counters(maker) == {"stored": 1}
 
 
 def test_what_came_on_a_lost_connection_is_left_to_the_next(

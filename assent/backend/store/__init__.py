@@ -168,7 +168,7 @@ class Store:
         Raises:
             StoreError: the disk refuses.
         """
-        with self._ours(), transaction(self._readings_db):
+        with self.ours(), transaction(self._readings_db):
             for offer in offers:
                 terms = offer.terms
                 self.readings.publish(
@@ -211,9 +211,21 @@ class Store:
         Raises:
             StoreError: the disk refuses.
         """
-        with self._ours():
+        with self.ours():
             if self.readings.unsettled():
                 self._settle()
+
+    @contextlib.contextmanager
+    def ours(self) -> Iterator[None]:
+        """Tells trouble of SQLite within the block as the store's.
+
+        Raises:
+            StoreError: the disk refuses, also to be read.
+        """
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise StoreError(f"the store refused: {exc}") from exc
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Custody]:
@@ -222,7 +234,7 @@ class Store:
         Raises:
             StoreError: the disk refuses.
         """
-        with self._ours(), transaction(self._custody_db):
+        with self.ours(), transaction(self._custody_db):
             yield self.custody
 
     def _put(self, group: Sequence[Taken]) -> list[Settled]:
@@ -320,13 +332,6 @@ class Store:
             unsettled = self.readings.unsettled()
             self.readings.settle([one for one in unsettled if not self.custody.knows(one)])
         self._torn = False
-
-    @contextlib.contextmanager
-    def _ours(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as exc:
-            raise StoreError(f"the store refused: {exc}") from exc
 
 
 def _span(tables: Sequence[Table]) -> tuple[int, int]:

@@ -184,7 +184,8 @@ class Subscriber:
 
     def _release(self) -> None:
         """Puts into the data what waited for word of when it was; a part of it at a time."""
-        found = self._store.waiting.due(_RELEASED + len(self._unopened))
+        with self._store.ours():
+            found = self._store.waiting.due(_RELEASED + len(self._unopened))
         fresh = [one for one in found if one.reference not in self._unopened]
         self._may_release = bool(fresh)
         for due in fresh:
@@ -223,11 +224,13 @@ class Subscriber:
         return Desk(self._directory.recipient, self._keys, published.offers, self._gateway)
 
     def _gateway(self, mailbox: str) -> Gateway | None:
-        row = self._store.custody.gateway(mailbox)
+        with self._store.ours():
+            row = self._store.custody.gateway(mailbox)
         return _known(row.mailbox, row.sign_key, row.seal_key) if row else None
 
     def _position(self, signer: bytes, stream: int) -> Position:
-        known = self._store.custody.position(signer, stream)
+        with self._store.ours():
+            known = self._store.custody.position(signer, stream)
         return known[1] if known else Position()
 
 

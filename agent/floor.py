@@ -9,7 +9,8 @@ Law:
   - it never goes down, whatever the clock says: what has ended stays ended when the clock is set
     back, or is not trusted;
   - it is on the disk before an end that somebody waits for takes effect, after a jump of the clock,
-    and every ten minutes: what a crash can take from it reaches over no end;
+    and every ten minutes, in place (`agent/halves.py`): what a crash can take from it reaches over
+    no end;
   - a floor that is lost is taken from the newest instants that a trusted clock left elsewhere: the
     ledger's and the spool's.
 
@@ -29,14 +30,13 @@ from typing import Final
 
 import msgspec
 
-from assent import durable
+from agent.halves import Halves
 from firmware_bridge.sample import Instant
 
 KEEP_EVERY_MS: Final = 600_000
 """Milliseconds of uptime between two writes: 144 a day, to spare the SD card."""
 JUMP_MS: Final = 1_000
 """A trusted clock that is this much further than the file would say is written down at once."""
-_MAX_BYTES: Final = 1_024
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ class Floor:
     """The floor of one gateway. Made by `open`; one owner, under the instance lock.
 
     Args:
-        path: its file.
+        file: its file.
         mark: what it rests on.
         kept: what the file says, or None where it is lost or was never written.
     """
 
-    def __init__(self, path: Path, mark: Mark, kept: Mark | None) -> None:
-        self._path = path
+    def __init__(self, file: Halves, mark: Mark, kept: Mark | None) -> None:
+        self._file = file
         self._mark = mark
         self._kept = kept
         self._refusal: str | None = None
@@ -76,9 +76,10 @@ class Floor:
             path: its file; the directory exists.
             now: now.
         """
-        kept = _read(path)
+        file = Halves(path)
+        kept = _read(file)
         at_ms = kept.later(now.mono_ms) if kept else 0
-        return cls(path, Mark(at_ms, now.mono_ms), kept)
+        return cls(file, Mark(at_ms, now.mono_ms), kept)
 
     @property
     def is_lost(self) -> bool:
@@ -138,7 +139,7 @@ class Floor:
 
     def _keep(self) -> bool:
         try:
-            durable.write(self._path, _encode(self._mark))
+            self._file.write(_told(self._mark))
         except OSError as exc:
             if exc.strerror != self._refusal:
                 log.error("floor of time not written, tried again reason=%s", exc.strerror)
@@ -148,27 +149,27 @@ class Floor:
         return True
 
 
-def _read(path: Path) -> Mark | None:
+def _read(file: Halves) -> Mark | None:
     try:
-        data = durable.read(path, _MAX_BYTES)
+        told = file.read()
     except FileNotFoundError:
         return None
     except OSError as exc:
         log.error("floor of time not read reason=%s", exc.strerror)
         return None
-    try:
-        match json.loads(data):
-            case {"at_ms": int(at_ms), "boot_ms": int(boot_ms)}:
-                mark = Mark(at_ms, boot_ms)
-                if data == _encode(mark):
-                    return mark
-    except (ValueError, RecursionError):
-        pass
+    except ValueError:
+        told = None
+    match told:
+        case {"at_ms": int(at_ms), "boot_ms": int(boot_ms)}:
+            mark = Mark(at_ms, boot_ms)
+            if told == _told(mark):
+                return mark
     log.error("floor of time is damaged")
     return None
 
 
-def _encode(mark: Mark) -> bytes:
+def _told(mark: Mark) -> dict[str, object]:
+    # With a digest of its own: a file that an earlier version wrote whole has no other.
     told = msgspec.structs.asdict(mark)
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
-    return (json.dumps({**told, "sha256": digest}, sort_keys=True) + "\n").encode("ascii")
+    return {**told, "sha256": digest}

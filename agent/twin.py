@@ -9,7 +9,8 @@ Law:
   - what is still to be declared stays in the twin until the gap is on the disk; a gap that lies in
     the spool and was not told yet is lost with it, and counts as what waits;
   - a spool that was replaced while the agent ran is noted at its end, however young the copy is;
-  - it is written at a start and an end, when a lane is opened, and every ten minutes between.
+  - it is written at a start and an end, when a lane is opened, and every ten minutes between, in
+    place (`agent/halves.py`).
 
 Limits: a copy of the spool that is younger than the last writing is taken for the spool itself
 where no agent ran, and a copy of the whole state for the state. The backend sees both: streams
@@ -18,20 +19,18 @@ whose end nobody tells. A twin that is gone itself proves nothing, and begins an
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from agent.halves import Halves
 from agent.spool import Spool
-from assent import durable
 
 NAME: Final = "spool-twin.json"
-_MAX_BYTES: Final = 65_536
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +44,10 @@ class Twin:
     """
 
     def __init__(self, path: Path, spool: Spool) -> None:
-        self._path = path
+        self._file = Halves(path)
         self._spool = spool
         self._refusal: str | None = None
-        said = _read(path)
+        said = _read(self._file)
         self._lost: dict[str, int] = dict(said.lost)
         if said.spool is not None and not said.is_of(spool):
             log.error("the spool was lost or put back; what waited in it is declared as lost")
@@ -66,7 +65,7 @@ class Twin:
 
     def disown(self) -> None:
         """Notes that another spool lies there, or an older copy: what waited is lost with ours."""
-        said = _read(self._path)
+        said = _read(self._file)
         self._write({"spool": "", "count": 0, "since": dict(said.since), "lost": dict(said.lost)})
 
     def note(self, now_ms: int, opened: Mapping[str, int] | None = None) -> None:
@@ -94,7 +93,7 @@ class Twin:
 
     def _write(self, told: Mapping[str, object]) -> None:
         try:
-            durable.write(self._path, json.dumps(told, sort_keys=True).encode() + b"\n")
+            self._file.write(told)
         except OSError as exc:
             if exc.strerror != self._refusal:
                 log.error("twin of the spool not written reason=%s", exc.strerror)
@@ -115,9 +114,9 @@ class _Said(msgspec.Struct, frozen=True):
         return self.spool == spool.id.hex() and spool.count() >= self.count
 
 
-def _read(path: Path) -> _Said:
+def _read(file: Halves) -> _Said:
     try:
-        told = json.loads(durable.read(path, _MAX_BYTES))
+        told: Any = file.read()
         since = {str(flow): int(ms) for flow, ms in told["since"].items()}
         lost = {str(flow): int(ms) for flow, ms in told["lost"].items()}
         return _Said(str(told["spool"]), int(told["count"]), since, lost)
@@ -130,7 +129,6 @@ def _read(path: Path) -> _Said:
         ArithmeticError,
         LookupError,
         AttributeError,
-        RecursionError,
     ) as exc:
         log.error("twin of the spool cannot be read error=%s", type(exc).__name__)
         return _Said()

@@ -100,8 +100,16 @@ def test_it_is_written_at_once(
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"{}", b"[" * 1_000, b'{"at_ms": 1, "boot_ms": 1, "sha256": ""}', b"\xff" * 4_000],
-    ids=["empty", "cut", "nothing", "deep", "another digest", "large"],
+    [
+        b"",
+        b"{",
+        b"{}\n",
+        b"[" * 100_000 + b"\n",
+        b'{"at_ms": 1, "boot_ms": 1, "sha256": ""}\n',
+        b'{"at_ms": 1, "boot_ms": 1}\n',
+        b"\xff" * 200_000,
+    ],
+    ids=["empty", "cut", "nothing", "deep", "another digest", "no digest", "large"],
 )
 def test_a_damaged_file_counts_as_lost(path: Path, data: bytes) -> None:
     Floor.open(path, NOW).note(NOW)

@@ -46,6 +46,7 @@ from hypothesis.stateful import (
 
 import agent.enrol
 from agent.floor import Mark
+from agent.halves import Halves
 from agent.letterbox import SETTLE_MS
 from agent.path import Pending, Permit
 from agent.records import FormRead, PolicyInForce, Start
@@ -490,7 +491,7 @@ class LawMachine(RuleBasedStateMachine):
     def written_floor(self) -> Mark:
         """What the file of the floor says."""
         try:
-            told = json.loads((self.directory / "state" / FLOOR).read_bytes())
+            told: Any = Halves(self.directory / "state" / FLOOR).read()
         except FileNotFoundError:
             return Mark(0, 0)
         return Mark(told["at_ms"], told["boot_ms"])

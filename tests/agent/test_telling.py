@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agent.halves import Halves
 from agent.records import Record, State
 from agent.records.unbroken import ended_before
 from agent.site import SPOOL
@@ -416,10 +416,10 @@ def test_a_crash_between_the_two_writings_of_the_count_loses_nothing(tmp_path: P
     "text",
     [
         "",
-        "{}",
-        "[]",
-        '{"spool": 1, "count": "x"}',
-        '{"spool": "1", "count": 1e999, "since": {}, "lost": {}}',
+        "{}\n",
+        "[]\n",
+        '{"spool": 1, "count": "x"}\n',
+        '{"spool": "1", "count": 1e999, "since": {}, "lost": {}}\n',
     ],
     ids=repr,
 )
@@ -429,7 +429,9 @@ def test_a_twin_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) -> No
     twin = Twin(tmp_path / NAME, spool)
     assert twin.lost == {}
     twin.note(START_MS)
-    assert json.loads((tmp_path / NAME).read_text())["count"] == 1
+    told = Halves(tmp_path / NAME).read()
+    assert isinstance(told, dict)
+    assert told["count"] == 1
     spool.close()
 
 

@@ -75,16 +75,23 @@ class Machine:
                 cwd=root.parent,
                 env=environment,
             )
-        wait_until(lambda: bool(self._children()), "the container runs")
-        self.leader = int(self._children()[0])
-        wait_until(
-            lambda: self.types("systemctl", "is-system-running") in {"running", "degraded"},
-            "the machine is up",
-        )
+        try:
+            wait_until(lambda: bool(self._leaders()), "the container runs")
+            (self.leader,) = self._leaders()
+            wait_until(self._is_up, "the machine is up")
+        except BaseException:
+            self._nspawn.kill()  # the kernel ends what runs inside
+            self._nspawn.wait()
+            raise
 
-    def _children(self) -> list[str]:
+    def _is_up(self) -> bool:
+        return self.types("systemctl", "is-system-running") in {"running", "degraded"}
+
+    def _leaders(self) -> list[int]:
+        """The first process inside: before it there is for some ms one that makes its world."""
         pid = self._nspawn.pid
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if _number_inside(child) == "1"]
 
     def entering(self, *words: str) -> list[str]:
         """The same command, run inside as root with all its rights."""
@@ -220,6 +227,15 @@ def why_not() -> str | None:
     if sys.version_info[:2] != (3, 11):
         return "the container's Python is 3.11, the packages here are for another"
     return None
+
+
+def _number_inside(pid: str) -> str:
+    """How the innermost world of a process numbers it; empty when it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[-1]
+    return ""
 
 
 def _install(root: Path) -> None:

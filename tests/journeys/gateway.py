@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.stage import RECIPIENTS, Stage, StageError, wait_until
-from tests.journeys.parts import YES, fast
+from tests.journeys.parts import YES, Batch, custody, fast, newer_arrives, spooled
 from tests.simulators.machine import OURS, UNITS, Machine, booted
 
 DEVICES = f"""\
@@ -93,35 +92,19 @@ class Gateway(Stage):
 
     def stored(self, flow: str) -> int:
         """How many batches of a flow the maker has in custody."""
-        return sum(self._custody("SELECT count(*) FROM custody WHERE flow=?", flow)[0])
+        return len(custody(self.backend_directory("maker"), flow))
 
-    def custody(self) -> Counter[tuple[bytes, int]]:
-        """How often each (stream, sequence) is in the maker's custody."""
-        return Counter(self._custody("SELECT stream, sequence FROM custody"))
+    def custody(self) -> Counter[Batch]:
+        """How often each batch is in the maker's custody."""
+        return custody(self.backend_directory("maker"))
 
-    def _custody(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        path = self.backend_directory("maker") / "custody.db"
-        if not path.exists():
-            return [()]
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-            rows = db.execute(query, values).fetchall()
-        db.close()
-        return rows
-
-    def spooled(self) -> set[tuple[bytes, int]]:
-        """The (stream, sequence) of each batch for the maker that waits on the gateway's disk."""
-        path = self.state / "spool" / "spool.db"
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-            rows = db.execute(
-                "SELECT stream.id, batch.id & 0xffffffff FROM batch"
-                " JOIN stream ON stream.number = batch.id >> 32"
-            ).fetchall()
-        db.close()
-        return {((stream % 2**64).to_bytes(8, "big"), sequence) for stream, sequence in rows}
-
-    def unstored(self) -> set[tuple[bytes, int]]:
+    def unstored(self) -> set[Batch]:
         """Those of the waiting batches that the maker has not stored."""
-        return self.spooled() - set(self.custody())
+        return spooled(self.state) - set(self.custody())
+
+    def newer_arrives(self, flow: str) -> None:
+        """Waits until the maker has stored a batch of a flow that was sealed after the call."""
+        newer_arrives(self.state, self.backend_directory("maker"), flow)
 
     def more_arrives(self, flow: str) -> None:
         """Waits until the maker has stored more of a flow than now."""

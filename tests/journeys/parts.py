@@ -6,9 +6,17 @@ from __future__ import annotations
 import re
 import select
 import socket
+import sqlite3
 import threading
+from collections import Counter
+from pathlib import Path
+from typing import TypeAlias
 
-from demo.stage import REPO
+from agent.site import SPOOL
+from demo.stage import REPO, wait_until
+
+Batch: TypeAlias = tuple[bytes, int]
+"""Its stream and its sequence."""
 
 RECORDING = REPO / "demo" / "recording" / "washing-machine.csv"
 
@@ -41,6 +49,43 @@ def fast(text: str) -> str:
     """The example policy with batches and windows of a second."""
     text = re.sub(r'age = "[0-9a-z]+"', 'age = "1s"', text)
     return text.replace("window(1m,", "window(1s,")
+
+
+def custody(directory: Path, flow: str = "%") -> Counter[Batch]:
+    """How often each batch of a flow, or of all, is in a backend's custody."""
+    query = "SELECT stream, sequence FROM custody WHERE flow LIKE ?"
+    return Counter(_rows(directory / "custody.db", query, flow))
+
+
+def spooled(state: Path) -> set[Batch]:
+    """Every batch that waits on the gateway's disk, read without the agent."""
+    rows = _rows(
+        state / SPOOL,
+        "SELECT stream.id, batch.id & 0xffffffff FROM batch"
+        " JOIN stream ON stream.number = batch.id >> 32",
+    )
+    return {((stream % 2**64).to_bytes(8, "big"), sequence) for stream, sequence in rows}
+
+
+def _rows(path: Path, query: str, *values: str) -> list[tuple[bytes, int]]:
+    if not path.exists():
+        return []
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return db.execute(query, values).fetchall()
+    finally:
+        db.close()
+
+
+def newer_arrives(state: Path, directory: Path, flow: str) -> None:
+    """Waits until a batch of a flow is stored that was sealed after the call.
+
+    One connection keeps its order: what left the gateway before the call is stored by then.
+    """
+    known = spooled(state) | custody(directory).keys()
+    wait_until(
+        lambda: not custody(directory, flow).keys() <= known, f"a newer batch of {flow} arrives"
+    )
 
 
 class Doorbell:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +12,11 @@ from contextlib import closing, contextmanager
 import pytest
 
 from agent.path import Reason
-from demo.stage import Stage, wait_until
+from agent.uplink.protocol import BACKOFF_MAX_S
+from demo.stage import PATIENCE_S, Stage, wait_until
 from firmware_bridge.evidence import Doubt, Witness
 from tests.journeys.gateway import COLLECTOR, Gateway, delivering
+from tests.journeys.parts import Batch, spooled
 from tests.journeys.test_meter import DEVICE, PROFILE
 from tests.simulators.machine import REPO, UNITS, Machine
 from tests.simulators.meter import rows as meter_rows
@@ -66,7 +67,7 @@ def struck(machine: Machine, unit: str, said: str) -> Iterator[None]:
     wait_until(lambda: machine.restarts(unit) > restarts, f"{unit} is started again")
     machine.until_active(unit)
     assert machine.pid(unit) != pid
-    assert machine.log(unit).count(said) > reports
+    wait_until(lambda: machine.log(unit).count(said) > reports, "the journal has it")
 
 
 def agree_again(gateway: Gateway) -> None:
@@ -78,10 +79,25 @@ def agree_again(gateway: Gateway) -> None:
 
 def nothing_more_of_it(gateway: Gateway) -> None:
     """What the broker had is stored; then the other flow goes on alone."""
-    gateway.more_arrives(OTHER)
+    gateway.newer_arrives(OTHER)
     reached = gateway.stored(FLOW)
-    gateway.more_arrives(OTHER)
+    gateway.newer_arrives(OTHER)
     assert gateway.stored(FLOW) == reached
+
+
+def has_ended(machine: Machine, unit: str) -> bool:
+    """Whether nothing of a unit runs: on its way there it is deactivating, and still writes."""
+    return machine.shows(unit, "ActiveState") in {"inactive", "failed"}
+
+
+def what_waited_is_stored(gateway: Gateway, waiting: set[Batch]) -> None:
+    """Each of some batches arrives, with the next attempt that the uplink makes.
+
+    The broker ended in order, with a snapshot: one that was killed and still knows the session from
+    an older one gets what it had confirmed since after 15 minutes.
+    """
+    patience_s = BACKOFF_MAX_S + PATIENCE_S
+    wait_until(lambda: waiting <= set(gateway.custody()), "what waited is stored", patience_s)
 
 
 def test_neither_starts_before_there_is_a_configuration(machine: Machine) -> None:
@@ -97,7 +113,7 @@ def test_both_run_as_their_users_and_say_that_they_work(gateway: Gateway) -> Non
         assert machine.types("ps", "-o", "euser:20=", "-p", str(machine.pid(unit))) == unit
     modes = machine.types("stat", "-c", "%a %U:%G", "/var/lib/assent", "/var/lib/assent/spool")
     assert modes.splitlines() == ["710 assent-collect:assent", "2770 assent-collect:assent"]
-    assert machine.shows(UPLINK, "StatusText") == "carries"
+    wait_until(lambda: machine.shows(UPLINK, "StatusText") == "carries", "the uplink carries")
 
 
 def test_what_the_appliance_says_is_stored_by_its_recipient(gateway: Gateway) -> None:
@@ -162,7 +178,7 @@ def test_an_owner_that_is_stuck_in_a_write_is_ended_though_its_other_threads_liv
 
 def test_a_kill_of_either_loses_nothing_that_was_in_the_spool(gateway: Gateway) -> None:
     machine = gateway.machine
-    gateway.end("broker-maker", signal.SIGKILL)
+    gateway.end("broker-maker")
     wait_until(lambda: len(gateway.unstored()) >= 5, "batches wait for the broker")
     waiting = gateway.unstored()
     for unit in UNITS:
@@ -170,12 +186,12 @@ def test_a_kill_of_either_loses_nothing_that_was_in_the_spool(gateway: Gateway) 
             machine.types("kill", "-KILL", str(machine.pid(unit)))
     assert waiting <= gateway.unstored()
     gateway.start_broker("maker")
-    wait_until(lambda: waiting <= set(gateway.custody()), "what waited is stored")
+    what_waited_is_stored(gateway, waiting)
     assert set(gateway.custody().values()) == {1}
     # In mid-transfer too.
     with struck(machine, UPLINK, "status=9/KILL"):
         machine.types("kill", "-KILL", str(machine.pid(UPLINK)))
-    wait_until(lambda: not waiting & gateway.spooled(), "the gateway hears that it is stored")
+    wait_until(lambda: not waiting & spooled(gateway.state), "the gateway hears that it is stored")
     gateway.more_arrives(OTHER)
     assert set(gateway.custody().values()) == {1}
 
@@ -214,13 +230,14 @@ def test_a_stop_of_the_target_ends_both_with_success_and_the_uplink_may_start_fi
     machine = gateway.machine
     machine.types("systemctl", "stop", "assent.target")
     for unit in UNITS:
-        wait_until(lambda unit=unit: not machine.is_active(unit), f"{unit} has ended")
+        wait_until(lambda unit=unit: has_ended(machine, unit), f"{unit} has ended")
         assert machine.shows(unit, "Result") == "success"
     for path in (gateway.state / "spool").iterdir():
         path.unlink()
     machine.types("systemctl", "start", UPLINK)
     assert machine.is_active(UPLINK)
-    assert machine.shows(UPLINK, "StatusText") == "waits for the spool"
+    waits = "waits for the spool"
+    wait_until(lambda: machine.shows(UPLINK, "StatusText") == waits, f"the uplink {waits}")
     assert not machine.is_active(COLLECT)
     uplink = machine.pid(UPLINK)
     machine.types("systemctl", "start", "assent.target")
@@ -333,7 +350,7 @@ def test_what_is_read_is_held_until_the_wait_for_a_time_service_has_an_end(
 def test_after_a_boot_without_a_shutdown_both_start_by_themselves_and_what_waited_arrives(
     gateway: Gateway,
 ) -> None:
-    gateway.end("broker-maker", signal.SIGKILL)
+    gateway.end("broker-maker")
     wait_until(lambda: len(gateway.unstored()) >= 4, "batches wait for the broker")
     waiting = gateway.unstored()
     gateway.end("backend-maker")
@@ -343,5 +360,5 @@ def test_after_a_boot_without_a_shutdown_both_start_by_themselves_and_what_waite
         assert gateway.machine.restarts(unit) == 0
     gateway.start_broker("maker")
     gateway.start_backend("maker")
-    wait_until(lambda: waiting <= set(gateway.custody()), "what waited is stored")
+    what_waited_is_stored(gateway, waiting)
     assert set(gateway.custody().values()) == {1}

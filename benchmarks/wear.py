@@ -45,7 +45,7 @@ from agent.keys import Gateway
 from agent.lock import instance_lock
 from agent.pipeline import Pipeline
 from agent.settings import load_settings
-from agent.site import SPOOL, open_site
+from agent.site import JOURNAL, SPOOL, open_site
 from agent.spool import Health, LinkState, Spool
 from assent.backend.directory import Directory
 from assent.envelope import Kind, seal, sign_message
@@ -146,7 +146,7 @@ class Card:
 
 
 class JournalBytes:
-    """What the journal of open batches writes: it alone writes in place by os.pwrite."""
+    """What the journal of open batches writes, by os.pwrite."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -155,7 +155,8 @@ class JournalBytes:
 
     def _counted(self, file: int, data: Buffer, at: int, /) -> int:
         done = self._write(file, data, at)
-        self.written += -(-done // _SECTOR) * _SECTOR
+        if Path(f"/proc/self/fd/{file}").readlink().name == JOURNAL:
+            self.written += -(-done // _SECTOR) * _SECTOR
         return done
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 
 from agent.path import Sealed
+from agent.spool import Spool
 
 FAR = 4_000_000_000_000  # ms; the year 2096
 NOW = 1_800_000_000_000
@@ -41,3 +43,20 @@ def sealed(
 
 def run_of(count: int, **kind: object) -> list[Sealed]:
     return [sealed(sequence, **kind) for sequence in range(count)]  # type: ignore[arg-type]
+
+
+def steps(side: Spool, work: Callable[[], object]) -> int:
+    """What work costs: tens of steps of SQLite's machine, whatever else the computer does."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    side._db.set_progress_handler(tick, 10)
+    try:
+        work()
+    finally:
+        side._db.set_progress_handler(None, 0)
+    return count

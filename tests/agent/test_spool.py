@@ -24,7 +24,7 @@ from assent.errors import SpoolError
 from assent.header import Gap, GapCause
 from assent.messages import RefusalReason, Refused, StreamAck
 from assent.wire import MAX_MESSAGE
-from tests.agent.sealed import FAR, NOW, run_of, sealed
+from tests.agent.sealed import FAR, NOW, run_of, sealed, steps
 
 STREAM = 7
 TARGET = Target("maker", "mqtts://a:1", "0" * 32, "ca", "cert", "key")
@@ -1224,21 +1224,6 @@ def test_no_statement_of_the_daily_path_reads_what_waits_or_sorts(
 
 
 def test_the_cost_does_not_grow_with_what_waits(spool: Spool, carrier: Spool) -> None:
-    """Counts the steps of SQLite's machine, which do not depend on the load of the computer."""
-
-    def steps(side: Spool, work: object) -> int:
-        count = 0
-
-        def tick() -> int:
-            nonlocal count
-            count += 1
-            return 0
-
-        side._db.set_progress_handler(tick, 10)
-        work()  # type: ignore[operator]
-        side._db.set_progress_handler(None, 0)
-        return count
-
     def weight(side: Spool) -> int:
         return sum(one.bytes + one.batches * OVERHEAD for one in side.waiting().values())
 
@@ -1344,3 +1329,10 @@ def test_the_log_of_what_left_keeps_the_newest(spool: Spool, carrier: Spool) -> 
     assert len(spool.sent(10)) == 5
     spool.trim_sent(2)
     assert [entry.digest for entry in spool.sent(10)] == [batches[4].digest, batches[3].digest]
+
+
+def test_a_look_at_a_log_that_is_not_too_long_does_not_read_it(spool: Spool) -> None:
+    row = (NOW, "service", "maker", 1, 1, bytes(32))
+    spool._db.executemany("INSERT INTO sent VALUES (NULL, ?, ?, ?, ?, ?, ?)", [row] * 1_000)
+    assert steps(spool, spool.trim_sent) < 20 < steps(spool, lambda: spool.trim_sent(10))
+    assert len(spool.sent(2_000)) == 10

@@ -12,12 +12,17 @@ import sqlite3
 from typing import Final
 
 from agent.spool.records import Boot
-from agent.spool.schema import STREAM_SHIFT, ids_of
+from agent.spool.schema import LAST_SEQUENCE, STREAM_SHIFT, ids_of
 
 IS_UNRESOLVED: Final = (
     f"(batch.id >> {STREAM_SHIFT} IN (SELECT number FROM held WHERE high IS NULL))"  # noqa: S608 - no input
 )
 """Whether a batch counts from a boot of which nobody knows when it was, as SQL."""
+
+IN_STREAM: Final = (
+    f"batch.id BETWEEN number << {STREAM_SHIFT} AND (number << {STREAM_SHIFT}) + {LAST_SEQUENCE}"
+)
+"""Whether a batch is in the stream whose number stands beside it, as SQL: they lie together."""
 
 
 def begin_stream(db: sqlite3.Connection, lane: int, boot: Boot) -> None:

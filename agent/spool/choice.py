@@ -14,8 +14,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from agent.spool.boots import IS_UNRESOLVED
-from agent.spool.schema import LAST_SEQUENCE, STREAM_SHIFT
+from agent.spool.boots import IN_STREAM, IS_UNRESOLVED
 from assent.header import GapCause
 
 KEPT_BACK: Final = 2
@@ -30,10 +29,9 @@ _HAS_A_TIME: Final = (
     " AND stream NOT IN (SELECT id FROM held WHERE high IS NULL)"
 )
 
-# By the ids of each stream, which lie together: a quarter of the CPU of a look by their lane.
+# By the ids of each stream: a quarter of the CPU of a look by their lane.
 _STREAMS_BEFORE: Final = (
-    "SELECT id FROM stream WHERE lane=?1 AND EXISTS (SELECT 1 FROM batch WHERE batch.id"  # noqa: S608 - no input
-    f" BETWEEN number << {STREAM_SHIFT} AND (number << {STREAM_SHIFT}) + {LAST_SEQUENCE}"
+    f"SELECT id FROM stream WHERE lane=?1 AND EXISTS (SELECT 1 FROM batch WHERE {IN_STREAM}"  # noqa: S608 - no input
     f" AND first<?2 AND NOT {IS_UNRESOLVED})"
 )
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final, TypeAlias
 
-from agent.spool.boots import IS_UNRESOLVED
+from agent.spool.boots import IN_STREAM, IS_UNRESOLVED
 from agent.spool.records import Dropped, Held
 from agent.spool.retention import COLUMNS, Retention, Sums, drop, told
 from agent.spool.schema import STREAM_SHIFT, ids_of
@@ -47,9 +47,8 @@ class HeldStreams(Retention):
         with self._reading() as db:
             rows = db.execute(
                 "SELECT flow, count(*), total(batch.readings), sum(held.high IS NULL) FROM held"  # noqa: S608 - no input
-                " JOIN lane ON lane.id = held.lane"
-                f" JOIN batch ON batch.lane = lane.id AND batch.id >> {STREAM_SHIFT} = number"
-                " GROUP BY flow"
+                " CROSS JOIN lane ON lane.id = held.lane"
+                f" CROSS JOIN batch ON batch.lane = lane.id AND {IN_STREAM} GROUP BY flow"
             ).fetchall()
         return {
             flow: Held(batches, int(readings), unresolved)
@@ -78,8 +77,8 @@ class HeldStreams(Retention):
         with self._writing() as db:
             lasted = dict(
                 db.execute(
-                    "SELECT boot, max(last) FROM held JOIN batch"  # noqa: S608 - no input
-                    f" ON batch.id >> {STREAM_SHIFT} = number WHERE high IS NULL GROUP BY boot"
+                    "SELECT boot, max(last) FROM held CROSS JOIN batch"  # noqa: S608 - no input
+                    f" ON {IN_STREAM} WHERE high IS NULL GROUP BY boot"
                 ).fetchall()
             )
             streams = db.execute(

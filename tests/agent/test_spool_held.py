@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from agent.path import Sealed
-from agent.spool import Boot, LaneState, Spool
+from agent.spool import Boot, Held, LaneState, Spool
 from assent.errors import SpoolError
 from assent.header import GapCause
-from tests.agent.sealed import NOW, sealed
+from tests.agent.sealed import NOW, run_of, sealed, steps
 
 FLOW, HELD, OPEN = "service", 7, 8
 MINUTE, DAY = 60_000, 86_400_000
@@ -138,6 +138,15 @@ def test_what_nobody_judged_is_looked_at_whenever_its_lane_is_opened(spool: Spoo
     spool.resolve(THIS, NOW)
     spool.open_lane(FLOW, "maker", OPEN, None, not_before_ms=yes_ms, boot=Boot(THAT, NOW))
     assert spool.waiting()[FLOW].batches == 1
+
+
+def test_what_has_a_date_costs_what_is_held_nothing(spool: Spool) -> None:
+    spool.open_lane("advice", "maker", OPEN, None)
+    spool.put(run_of(2_000, flow="advice", stream=OPEN, size=20))
+    hold(spool, by_boot(0, 5_000, 9_000))
+    assert steps(spool, spool.held) < 50
+    assert steps(spool, lambda: spool.resolve(THIS, NOW)) < 50
+    assert spool.held()[FLOW] == Held(1, 10, 0)
 
 
 def test_of_a_stream_that_is_covered_in_part_the_rest_goes(spool: Spool) -> None:

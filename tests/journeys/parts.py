@@ -57,13 +57,28 @@ def custody(directory: Path, flow: str = "%") -> Counter[Batch]:
     return Counter(_rows(directory / "custody.db", query, flow))
 
 
+_SPOOLED = (
+    "SELECT stream.id, batch.id & 0xffffffff FROM batch"
+    " JOIN stream ON stream.number = batch.id >> 32"
+)
+
+
 def spooled(state: Path) -> set[Batch]:
     """Every batch that waits on the gateway's disk, read without the agent."""
-    rows = _rows(
-        state / SPOOL,
-        "SELECT stream.id, batch.id & 0xffffffff FROM batch"
-        " JOIN stream ON stream.number = batch.id >> 32",
+    return _batches(state, _SPOOLED)
+
+
+def taken(state: Path, directory: Path, flow: str) -> set[Batch]:
+    """Every batch of a flow that the uplink says it has given to the broker, or that is stored."""
+    query = (
+        f"{_SPOOLED} JOIN lane ON lane.id = batch.lane WHERE lane.flow=?"
+        " AND (attempts > 0 OR batch.id IN (SELECT batch FROM handed))"
     )
+    return _batches(state, query, flow) | custody(directory, flow).keys()
+
+
+def _batches(state: Path, query: str, *values: str) -> set[Batch]:
+    rows = _rows(state / SPOOL, query, *values)
     return {((stream % 2**64).to_bytes(8, "big"), sequence) for stream, sequence in rows}
 
 

@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 import pytest
 
-from assent import durable
 from assent.backend.directory import Directory
 from assent.backend.store import Store
 from assent.cosekey import SealPublicKey
@@ -237,22 +236,14 @@ def _rows(number: int) -> Iterator[tuple[int, float]]:
 def ingest(tmp_path: Path, sites: dict[str, Directory]) -> Iterator[Ingest]:
     if (why := lossy.refusal()) is not None:
         pytest.skip(why)
-    maker = sites["maker"]
-    with lossy.mounted(tmp_path / "disk") as disk:
-        for path in sorted(maker.root.rglob("*")):
-            there = disk.place / path.relative_to(maker.root)
-            if path.is_dir():
-                durable.make_dirs(there)
-            else:
-                durable.write(there, path.read_bytes(), mode=path.stat().st_mode & 0o777)
-        here = Directory.open(disk.place)
-        with (
-            broker_for(maker, tmp_path) as broker,
-            posting(here, broker.port, tmp_path) as post,
-        ):
-            scratch = tmp_path / "scratch"
-            scratch.mkdir()
-            yield Ingest(disk, broker.port, post, public_key(here), scratch)
+    maker, scratch = sites["maker"], tmp_path / "scratch"
+    scratch.mkdir()
+    with (
+        lossy.mounted(maker.root) as disk,
+        broker_for(maker, tmp_path) as broker,
+        posting(maker, broker.port, tmp_path) as post,
+    ):
+        yield Ingest(disk, broker.port, post, public_key(maker), scratch)
 
 
 @pytest.fixture

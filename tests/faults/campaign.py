@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from benchmarks.report import Figure, write
 from demo.stage import REPO, Stage
-from tests.faults import clocks, damage, papers, power, rounds, traced, walks
+from tests.faults import clocks, damage, ingest, papers, power, rounds, traced, walks
 from tests.faults.history import LOOK_MS
 from tests.faults.household import COMMIT_S
 from tests.faults.kinds import BACKEND, KINDS
@@ -33,7 +33,8 @@ from tests.faults.world import World
 from tests.simulators import lossy, steps
 
 RESULT = REPO / "benchmarks" / "results" / "faults.json"
-SORTS = ("mixed", "steps", "errors", "clock", "held", "damage", *walks.WALKED)
+SORTS = ("mixed", "steps", "errors", "clock", "held", "damage", "ingest", *walks.WALKED)
+_DISKS = {"power": "gateway", "papers": "gateway", "ingest": "backend"}
 VICTIMS = ("collect", "uplink", BACKEND)
 _CHAIN = 24  # faults of one world: then it ends, so that a violation is found near its cause
 DEFAULT_S = 5  # the commit interval where agent.toml names none
@@ -76,7 +77,7 @@ def refusals() -> dict[str, str]:
     if (why := steps.refusal()) is not None:
         found |= dict.fromkeys(("steps", "errors", "enrolment"), why)
     if (why := lossy.refusal()) is not None:
-        found |= dict.fromkeys(("power", "papers"), why)
+        found |= dict.fromkeys(_DISKS, why)
     return found
 
 
@@ -88,7 +89,7 @@ def settled(recipients: Stage, root: Path, job: Job) -> Iterator[World]:
         root,
         together=job.together,
         shifts_clock=job.sort in {"clock", "held"},
-        has_disk=job.sort in {"power", "papers"},
+        disk_of=_DISKS.get(job.sort, ""),
     ) as world:
         world.commit_s = job.commit_s
         world.settle()
@@ -120,6 +121,8 @@ def run(job: Job, recipients: Stage, root: Path) -> Outcome:
             case "enrolment":
                 some = [one for one in job.chain if isinstance(one, papers.Paper)]
                 return papers.killed(world, str(job), some)
+            case "ingest":
+                return ingest.ingest(world, str(job), rng, ingest.faults(rng))
             case "damage":
                 return damage.damaged(world, str(job), rng, 8)
             case _:
@@ -201,7 +204,7 @@ def plan(
             for at, chain in enumerate(chains[: _MOST.get(sort)])
         ]
     jobs += [Job("damage", _seed(rng), together=at % 2 == 1) for at in range(4)]
-    jobs += [Job(sort, _seed(rng)) for sort in ("clock", "held") for _ in range(3)]
+    jobs += [Job(sort, _seed(rng)) for sort in ("clock", "held", "ingest") for _ in range(3)]
     jobs = [job for job in jobs if job.sort in sorts]
     rng.shuffle(jobs)
     return jobs

@@ -37,8 +37,12 @@ ROOMS = {
     "spool log": r"^/spool/spool\.db-wal$",
     "ledger": rf"^/{_TEMPORARY}ledger[^/]*$",
     "keys": r"^/keys/",
+    "backend readings": r"^/store\.db$",
+    "backend readings log": r"^/store\.db-wal$",
+    "backend custody": r"^/custody\.db$",
+    "backend custody log": r"^/custody\.db-wal$",
 }
-"""Paths of each durable room, below the state directory."""
+"""Paths of each durable room, below the state directory, or below a backend's."""
 ALL_ROOMS = "|".join(f"(?P<{room.replace(' ', '_')}>{pattern})" for room, pattern in ROOMS.items())
 CODES = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 

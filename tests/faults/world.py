@@ -39,7 +39,8 @@ class World(Programs):
         root: for all files; emptied first.
         together: collect and uplink in one process.
         shifts_clock: the wall clock of the gateway's programs can be set.
-        has_disk: the gateway's state lies on a disk whose power can be cut.
+        disk_of: whose files lie on a disk whose power can be cut: those of the "gateway" (its state),
+            of the maker's "backend", or nobody's.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class World(Programs):
         *,
         together: bool = False,
         shifts_clock: bool = False,
-        has_disk: bool = False,
+        disk_of: str = "",
     ) -> None:
         super().__init__(recipients, root, together=together, shifts_clock=shifts_clock)
         self.proxies: dict[str, Proxy] = {}
-        self.disk = Disk(self.state) if has_disk else None
+        places = {"gateway": self.state, "backend": self.backend_directory(RECIPIENTS[0])}
+        self.disk = Disk(places[disk_of]) if disk_of else None
 
     def __enter__(self) -> Self:
         for recipient in RECIPIENTS:
@@ -80,7 +82,7 @@ class World(Programs):
         if self.timepiece is not None:
             self.timepiece.begin()
         if self.disk is not None:
-            self.disk.mount()
+            self.disk.mount_over()
         super().settle()
 
     def needs_evidence(self) -> None:

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from assent import durable
 from tests.simulators.orders import Order, Overseer
 from tests.simulators.unsynced import Loss, Names, Node
 
@@ -268,6 +269,20 @@ class Disk:
                 raise OSError(errno.EIO, "the disk is not mounted")
             time.sleep(0.01)
 
+    def mount_over(self) -> None:
+        """Mounts it over what lies there, if anything does; all of that is on the disk then."""
+        before = self.place.with_name(f"{self.place.name}.before")
+        if self.place.exists():
+            self.place.rename(before)
+        self.mount()
+        for path in sorted(before.rglob("*")):
+            there, mode = self.place / path.relative_to(before), path.stat().st_mode & 0o777
+            if path.is_dir():
+                durable.make_dirs(there, mode)
+            else:
+                durable.write(there, path.read_bytes(), mode=mode)
+        shutil.rmtree(before, ignore_errors=True)
+
     def order(self, order: Order) -> None:
         """Gives it an order in the place of the last one; it is switched on, if it was off."""
         os.setxattr(self.place, _CALL, json.dumps(order).encode())
@@ -299,9 +314,9 @@ class Disk:
 
 @contextlib.contextmanager
 def mounted(place: Path) -> Iterator[Disk]:
-    """A disk for as long as the block."""
+    """A disk for as long as the block, over what lies there."""
     disk = Disk(place)
-    disk.mount()
+    disk.mount_over()
     try:
         yield disk
     finally:

@@ -287,6 +287,8 @@ def test_sighup_reads_the_files_anew_and_a_bad_agent_toml_changes_nothing(shared
     shared.running.send_signal(signal.SIGHUP)
     wait_until(lambda: shared.status()["policy"]["serial"] == 18, "the newer policy is in force")
     assert all(flow["on"] for flow in shared.status()["flows"])
+    for other in shared.knocking.values():
+        other.wait(30)  # it reads these files, too
     (shared.directory / "agent.toml").write_text("[gateway]\nstat = 3\n")
     shared.running.send_signal(signal.SIGHUP)
     eventually(lambda: "agent.toml is bad, the old one is kept" in shared.log)

@@ -146,7 +146,7 @@ class Pipeline:
         self.site.floor.note(now, self.site.ends())
         self.verdicts = self._verdicts(now)
         if not self._started:
-            self.running.end_refused(self.site, self.verdicts)
+            self.running.end_refused(self.site, self.verdicts, now)
             self.running.purging.all()
         else:
             self.running.follow(self.site, self.verdicts, now)

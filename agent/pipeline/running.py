@@ -78,6 +78,8 @@ class Running(Lanes):
             if isinstance(verdict, Permit | Pending):
                 if lane is not None:
                     self._go_on(lane, verdict, now)
+                elif rows[flow].not_before_ms == permit_of(verdict).not_before_ms:
+                    self._trim(permit_of(verdict), now)  # narrowed; a new yes is told by its lane
             elif site.policy is None or is_pause(verdict):
                 self._pause(flow, rows.get(flow), now)
             elif lane is not None or rows[flow].state is not LaneState.CLOSED or self._waits(flow):
@@ -110,7 +112,7 @@ class Running(Lanes):
             for lane in self._lanes.values()
         )
 
-    def end_refused(self, site: Site, verdicts: Mapping[str, Verdict]) -> None:
+    def end_refused(self, site: Site, verdicts: Mapping[str, Verdict], now: Instant) -> None:
         """Ends what the gate refuses, and opens nothing: for a command while no agent runs.
 
         What a permit no longer covers goes too, before another permit covers it again.
@@ -119,7 +121,7 @@ class Running(Lanes):
         for flow, row in self._spool.lanes().items():
             verdict = verdicts.get(flow)
             if isinstance(verdict, Permit | Pending):
-                self._trim(permit_of(verdict))
+                self._trim(permit_of(verdict), now)
                 continue
             if site.policy is None or is_pause(verdict):
                 continue
@@ -175,9 +177,13 @@ class Running(Lanes):
                     self._drain(lane, Instant(0, 0, trusted=False))
                     self._forget(lane)
 
-    def _trim(self, permit: Permit) -> None:
+    def _trim(self, permit: Permit, now: Instant) -> None:
+        """Deletes of a lane that does not run what its permit no longer covers, to be told."""
         purged = self._spool.trim_lane(
-            permit.flow, basis=basis(permit), not_before_ms=permit.not_before_ms
+            permit.flow,
+            basis=basis(permit),
+            not_before_ms=permit.not_before_ms,
+            since_ms=self.telling.taken_since_ms(permit.flow, dated(now, self._boot)),
         )
         if purged.batches:
             self._outgoing.add_purged(permit.flow, purged)

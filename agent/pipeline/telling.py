@@ -28,7 +28,7 @@ from agent.pipeline.astray import Astray
 from agent.pipeline.hardware import Hardware
 from agent.pipeline.silence import Silence
 from agent.site import Site
-from agent.spool import Spool
+from agent.spool import LaneState, Spool
 from agent.spool.place import ReplacedError
 from agent.spool.voucher import Voucher
 from agent.twin import NAME, Twin
@@ -99,6 +99,8 @@ class Telling:
         since_ms = self._spool.absences().get((flow, GapCause.PURGE))
         ended_ms = site.ledger.ended_before(flow, begin_ms)
         if not is_new:
+            if since_ms is None and row is not None and row.state is LaneState.CLOSED:
+                since_ms = self.taken_since_ms(flow, now)  # shut, and nobody lived to note it
             off = None if since_ms is None else (since_ms, max(since_ms, now.wall_ms))
             return Opening(off)
         known = [ms for ms in (ended_ms, since_ms) if ms is not None and ms <= begin_ms]
@@ -150,6 +152,13 @@ class Telling:
             self._spool.begin_absence(flow, GapCause.PURGE, since_ms)
         except SpoolError as exc:
             log.error("end not noted flow=%s reason=%s", flow, exc.message)
+
+    def taken_since_ms(self, flow: str, now: Instant) -> int:
+        """Since when a flow that nobody runs lacks what is deleted of it now."""
+        waiting = self._spool.waiting().get(flow)
+        stopped_ms = self._spool.absences().get((flow, GapCause.OUTAGE))
+        known = (now.wall_ms, stopped_ms, waiting.oldest_ms if waiting else None)
+        return min(ms for ms in known if ms is not None)
 
     def unsealed(self, flow: str, stream: int, span: tuple[int, int], readings: int) -> None:
         """Declares readings that could not be sealed or stored, now or when the disk takes it."""

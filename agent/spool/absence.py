@@ -11,10 +11,21 @@ Law:
 
 from __future__ import annotations
 
+import sqlite3
+
 from agent.spool.gaps import declare
 from agent.spool.store import Store
 from agent.spool.streams import signed
 from assent.header import GapCause
+
+
+def begin(db: sqlite3.Connection, flow: str, cause: GapCause, since_ms: int) -> None:
+    """Notes that a flow gets nothing from now on, inside a transaction; as `begin_absence`."""
+    db.execute(
+        "INSERT INTO absence VALUES (?, ?, ?)"
+        " ON CONFLICT (flow, cause) DO UPDATE SET since=min(since, excluded.since)",
+        (flow, cause, since_ms),
+    )
 
 
 class Absences(Store):
@@ -32,11 +43,7 @@ class Absences(Store):
             SpoolError: the disk refuses.
         """
         with self._writing() as db:
-            db.execute(
-                "INSERT INTO absence VALUES (?, ?, ?)"
-                " ON CONFLICT (flow, cause) DO UPDATE SET since=min(since, excluded.since)",
-                (flow, cause, since_ms),
-            )
+            begin(db, flow, cause, since_ms)
 
     def tell_absence(
         self, flow: str, cause: GapCause, stream: int, until_ms: int, *, is_over: bool = False

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from agent.spool.absence import begin
 from agent.spool.boots import drop_unjudged
 from agent.spool.choice import keep_back_before, tell_choice
 from agent.spool.erasure import delete_before, empty, empty_in_part, fits
@@ -28,6 +29,7 @@ from agent.spool.schema import forget_damaged
 from agent.spool.store import Store
 from agent.spool.streams import enter_stream, signed, unsigned
 from assent.errors import SpoolError
+from assent.header import GapCause
 
 
 class Lanes(Store):
@@ -88,16 +90,20 @@ class Lanes(Store):
                 tell_choice(db, flow, signed(stream), off)
             return following
 
-    def trim_lane(self, flow: str, *, basis: bytes, not_before_ms: int) -> Purged:
+    def trim_lane(
+        self, flow: str, *, basis: bytes, not_before_ms: int, since_ms: int | None = None
+    ) -> Purged:
         """Deletes what a permit does not cover, and opens nothing; durable when this returns.
 
-        For a command while no agent runs: the lane keeps its state, and a permit that comes and
-        goes before the next start leaves its mark.
+        For a lane that nobody runs: it keeps its state, and a permit that comes and goes before the
+        next start leaves its mark.
 
         Args:
             flow: id of the flow. One without a lane, or closed, stays as it is.
             basis: as in `open_lane`.
             not_before_ms: as in `open_lane`.
+            since_ms: since when, in ms since 1970, that is missing by choice, to be told when the
+                lane is opened; None where nobody is to be told.
 
         Returns:
             What was deleted.
@@ -117,6 +123,8 @@ class Lanes(Store):
                 purged = empty(db, lane, flow)
             else:
                 purged = delete_before(db, lane, not_before_ms)
+            if since_ms is not None and (old_basis != basis or purged.batches):
+                begin(db, flow, GapCause.PURGE, since_ms)
             db.execute("UPDATE lane SET basis=?, not_before=? WHERE id=?", (*wanted, lane))
         self._shrink(at_once=True)
         return purged

@@ -32,8 +32,10 @@ from tests.agent.installed import (
     YES,
     House,
     copied,
+    form,
     full_disk,
     living,
+    replaced,
     values,
 )
 from tests.simulators.clock import START_MS, ManualClock
@@ -194,6 +196,75 @@ def test_a_narrowing_is_told_from_the_oldest_that_it_deleted(agreed: House) -> N
     assert {(gap.first_ms, gap.last_ms) for gap in found} == {
         (whole(oldest_ms), whole(narrowed_ms, up=True))
     }
+
+
+@pytest.mark.clause("C33")
+@pytest.mark.parametrize("how", ["a command", "its form", "its policy"])
+def test_a_narrowing_while_the_gateway_stands_still_is_told_from_the_oldest_that_it_deleted(
+    agreed: House, how: str
+) -> None:
+    """Red where only a lane that runs tells what is taken of it: numbers are missing for ever."""
+    oldest_ms = agreed.spool.waiting()[DIAGNOSIS].oldest_ms
+    assert oldest_ms is not None
+    streams = {agreed.spool.lanes()[DIAGNOSIS].stream}
+    narrower = {DIAGNOSIS: '{ decision = "given", without = ["device.serial"] }'}
+    agreed.close()
+    agreed.clock.advance(HOUR)
+    again = House(agreed.directory, agreed.clock)
+    if how == "a command":
+        again.desk._running = False
+        again.decide(narrower)
+        again.spool.close()
+        again = House(agreed.directory, agreed.clock)
+    elif how == "its form":
+        text = form(narrower, again.clock.now().wall_ms)
+        (again.directory / "consent.toml").write_text(text)
+    else:
+        again.spool.close()
+        again.publish(replaced('"appliance.power" = "round(1)"', '"appliance.power" = "round(10)"'))
+        again = House(agreed.directory, agreed.clock)
+    again.start()
+    try:
+        assert again.waiting(DIAGNOSIS) == 0
+        found = gaps(again, GapCause.PURGE)
+        began_ms = again.clock.now().wall_ms
+        assert {(gap.first_ms, gap.last_ms) for gap in found} == {
+            (whole(oldest_ms), whole(began_ms, up=True))
+        }
+        assert streams < {gap.stream for gap in found}
+        assert again.spool.absences() == {}
+    finally:
+        again.close()
+
+
+def test_a_narrowing_of_a_lane_that_held_nothing_is_told_from_its_stop_on(house: House) -> None:
+    """Red where it starts with the narrowing: the stop is forgotten with all else of the flow."""
+    house.decide(YES)
+    stopped_ms = house.clock.now().wall_ms
+    house.close()
+    house.clock.advance(HOUR)
+    offline = House(house.directory, house.clock)
+    offline.desk._running = False
+    offline.decide({DIAGNOSIS: '{ decision = "given", without = ["device.serial"] }'})
+    offline.spool.close()
+    with living(house.directory, house.clock) as again:
+        assert {gap.first_ms for gap in gaps(again, GapCause.PURGE)} == {whole(stopped_ms)}
+
+
+def test_a_lane_that_was_shut_and_nobody_lived_to_note_it_tells_what_was_taken(
+    agreed: House,
+) -> None:
+    """Red where only what was noted is told: a crash between two writings hides what is missing."""
+    oldest_ms = agreed.spool.waiting()[DIAGNOSIS].oldest_ms
+    assert oldest_ms is not None
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream
+    agreed.spool.close_lane(DIAGNOSIS)
+    agreed.vanish()
+    agreed.clock.advance(HOUR)
+    with living(agreed.directory, agreed.clock) as again:
+        found = gaps(again, GapCause.PURGE)
+        assert stream in {gap.stream for gap in found}
+        assert {gap.first_ms for gap in found} == {whole(oldest_ms)}
 
 
 def test_a_later_start_tells_of_a_choice_no_second_time(agreed: House) -> None:

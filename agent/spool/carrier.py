@@ -145,6 +145,21 @@ class Carrier(Order):
                 [(now_ms, key) for key in batches],
             )
 
+    def postpone(self, ids: Iterable[int], due_ms: int) -> None:
+        """Has messages wait that did not arrive and are in the way; control messages are dropped.
+
+        Args:
+            ids: of leases.
+            due_ms: when they may be leased again, in ms since 1970.
+
+        Raises:
+            SpoolError: the disk refuses; they count as not leased.
+        """
+        done = [key for key in ids if self._leased.pop(key, None) is not None]
+        with self._writing(durable=False) as db:
+            db.executemany("UPDATE batch SET due=? WHERE id=?", [(due_ms, one) for one in done])
+            db.executemany("DELETE FROM control WHERE id=?", [(-one,) for one in done if one < 0])
+
     def set_aside(self, ids: Iterable[int]) -> None:
         """Notes that messages are too large for the broker; control messages are dropped.
 

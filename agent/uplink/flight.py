@@ -10,7 +10,9 @@ Law:
   - what the broker does not take, or nobody would get, is not poured out: one message is tried,
     after waits that grow;
   - a 3.1.1 broker can only hang up on a message it does not want: what was on its way at several
-    such ends is sent alone, and postponed when it was that, so that the others go on.
+    such ends is sent alone, and postponed when it was that, so that the others go on: for 15
+    minutes, doubling to 6 hours. It does not count as delivered, whatever the broker's word is
+    worth otherwise.
 
 Limits: on 3.1.1 a topic that is refused, or that nobody reads, looks like success. The backend's
 acknowledgement covers that: what it did not confirm is sent again.
@@ -26,6 +28,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from agent.spool import Lease, Spool
+from agent.spool.order import RESEND_MAX_MS, RESEND_MS
 from agent.uplink.connection import Connection
 from agent.uplink.events import Confirmed
 from agent.uplink.protocol import BYTES_IN_FLIGHT, WINDOW, Backoff, Pace, Receipt, receipt_of
@@ -97,6 +100,7 @@ class Flight:
         self._hold = Backoff(world.rng)
         self._hold_until = 0.0
         self._struck: Counter[int] = Counter()
+        self._postponed: Counter[int] = Counter()
         self._dry = False
         self._late = Pace(_LATE_PER_S)
         self._again = Pace(_AGAIN_PER_S)
@@ -168,7 +172,8 @@ class Flight:
             self._paced_until = now + _PACE_S  # there may be some that have to wait
         elif not leases:
             self._dry = True
-            self._struck.clear()  # whatever was suspected is gone
+            if not self._flying:
+                self._struck.clear()  # whatever was suspected is gone
         return leases
 
     def _publish(self, connection: Connection, now: float, leases: list[Lease]) -> None:
@@ -255,7 +260,9 @@ class Flight:
                 self._counted["postponed"] += 1
                 del self._struck[key], self._flying[mid]
                 self._bytes -= size
-                self._done.append(key)  # due again in 15 minutes, like what nobody acknowledged
+                self._postponed[key] += 1
+                wait_ms = min(RESEND_MAX_MS, RESEND_MS << min(self._postponed[key] - 1, 8))
+                self._spool.postpone([key], self._world.wall_ms() + wait_ms)
 
     def land(self) -> None:
         """Gives back what is on its way when a connection has ended, and notes that it was."""

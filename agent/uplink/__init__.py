@@ -135,7 +135,7 @@ class Uplink:
 
     def counted(self) -> dict[str, dict[str, int]]:
         """Counts per recipient what was published, delivered, received, set aside."""
-        return {recipient: dict(link.counted) for recipient, link in self._links.items()}
+        return {recipient: dict(link.counted) for recipient, link in list(self._links.items())}
 
     def _serve(self, stop: threading.Event, ear: socket.socket) -> None:
         spool = Spool.open(self._path, create=False)
@@ -256,12 +256,13 @@ class Uplink:
             link.fail("an error of ours; the log has it")
 
     def _close(self, spool: Spool) -> None:
-        links, self._links = self._links, {}
-        for link in links.values():
+        # Each is known until all are closed: `cut` must find one whose turn has not come.
+        for link in self._links.values():
             try:
                 link.close()
             except SpoolError as exc:
                 log.warning("closing recipient=%s why=%r", link.target.recipient, exc.message)
+        self._links = {}
         spool.close()
 
 

@@ -6,8 +6,10 @@ Law:
     it never sends anything again by itself, behind the second gate's back;
   - callbacks only note what happened; `pump` hands it on afterwards, so that no error of ours is
     raised inside paho;
-  - dialling happens in a thread of its own, because name resolution cannot be interrupted; from
-    then on one thread uses the client;
+  - dialling happens in a thread of its own, because name resolution cannot be interrupted; it ends
+    with TLS, and no byte of MQTT leaves before `greet`: a connection that is not wanted any more
+    when the line is there never asks the broker for anything;
+  - while that thread works nothing is pumped, so that what it notes last is not lost;
   - a PUBACK goes out when `acknowledge` is called, not before.
 
 Standards: MQTT 5.0, MQTT 3.1.1.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import ssl
 import struct
@@ -82,19 +85,33 @@ class Connection:
         self._topic = up_topic(target.mailbox)
         self._down = down_topic(target.mailbox)
         self._client = self._make()
+        self._is_greeted = False
         self._abandoned = False
-        self.is_dialling = True
-        """Whether the dialling thread still owns the client."""
+        self._is_dialling = True
+        """Whether the dialling thread still owns the line."""
         self._dialler = threading.Thread(target=self._dial, name="dial", daemon=True)
 
     def dial(self) -> None:
-        """Begins to connect; `pump` tells what came of it."""
+        """Begins to make the line; `pump` tells where there is none, `greet` goes on."""
         self._dialler.start()
 
+    def greet(self) -> None:
+        """Says CONNECT as soon as there is a line, and that once; nothing else calls the broker."""
+        if self._is_dialling or self._is_greeted or not self._client.has_line:
+            return
+        self._is_greeted = True
+        host, port = address(self._target.broker)
+        if self._version is Version.V5:
+            self._client.connect(
+                host, port, self._keepalive_s, clean_start=False, properties=_properties()
+            )
+        else:
+            self._client.connect(host, port, self._keepalive_s)
+        # Until the broker has answered paho would end the connection by itself.
+        self._client.ping_after(_NEVER_S)
+
     def socket(self) -> socket.socket | None:
-        """Gives the socket to wait on, or None while there is none."""
-        if self.is_dialling:
-            return None
+        """Gives the socket to wait on, or None before `greet`."""
         found = self._client.socket()
         return found if isinstance(found, socket.socket) else None
 
@@ -112,11 +129,12 @@ class Connection:
         Returns:
             What happened, in order.
         """
-        if not self.is_dialling:
-            if readable or self.has_unread:
-                self._read()
-            if writable:
-                self._client.loop_write()
+        if self._is_dialling:
+            return []
+        if readable or self.has_unread:
+            self._read()
+        if writable:
+            self._client.loop_write()
         events, self._events = self._events, []
         return events
 
@@ -125,6 +143,15 @@ class Connection:
         """Whether TLS holds bytes that `select` does not see any more."""
         found = self.socket()
         return isinstance(found, ssl.SSLSocket) and found.pending() > 0
+
+    def has_come(self) -> bool:
+        """Says whether something came, or its end, that was not pumped yet."""
+        found = self.socket()
+        if self._events or found is None or self.has_unread:
+            return True
+        with contextlib.suppress(OSError, ValueError):  # closed, which a read tells
+            return bool(select.select([found], [], [], 0)[0])
+        return True
 
     def _read(self) -> None:
         for _ in range(_TURN):
@@ -178,12 +205,10 @@ class Connection:
     def abort(self) -> None:
         """Ends the connection at once; what the kernel still held does not leave any more."""
         self._abandoned = True
-        if self.is_dialling:
-            return  # the dialling thread closes what it makes
-        found = self._client.socket()
-        if found is not None:
-            with contextlib.suppress(OSError):
-                found.close()
+        if self._is_dialling:
+            self._client.give_up()  # the dialling thread closes what it makes
+        else:
+            self._client.close()
 
     def _make(self) -> Client:
         five = self._version is Version.V5
@@ -206,21 +231,14 @@ class Connection:
         try:
             host, port = address(self._target.broker)
             self._client.secure(tls.context(self._target), self._check)
-            if self._version is Version.V5:
-                self._client.connect(
-                    host, port, self._keepalive_s, clean_start=False, properties=_properties()
-                )
-            else:
-                self._client.connect(host, port, self._keepalive_s)
-            # Until the broker has answered paho would end the connection by itself.
-            self._client.ping_after(_NEVER_S)
+            self._client.dial(host, port)
         except (OSError, ValueError, UplinkError) as exc:
             self._events.append(self._undialled(exc))
         except Exception as exc:
             log.exception("dialling failed")
             self._events.append(self._undialled(exc))
         finally:
-            self.is_dialling = False
+            self._is_dialling = False
             if self._abandoned:
                 self.abort()
             self._wake()

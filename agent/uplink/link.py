@@ -4,7 +4,11 @@
 Law:
   - no connection while none is wanted, and none before its time;
   - every connection starts from nothing: what an earlier one had on its way went back to the spool;
-  - version 5 first, 3.1.1 for a broker that does not answer it.
+  - every connection begins with version 5; 3.1.1 is for a broker that does not answer that, and
+    comes first for a day only where it said in words that it does not speak 5;
+  - nothing is sent to a broker that is not wanted any more, not even a CONNECT;
+  - a broker is judged by its silence only where nothing of it lies unread, and it had time to
+    answer: it may be us who stood still.
 """
 
 from __future__ import annotations
@@ -43,6 +47,10 @@ _PATIENCE: Final = 2
 # Seconds we stay for the answer to a control message when no lane is open: a round trip. Whoever
 # watches the broker sees us that much longer after the last no.
 _ANSWER_S: Final = 2.0
+# Seconds after which a broker that does not speak version 5 is asked again whether it does.
+_DAY_S: Final = 86_400.0
+# Seconds between two looks after which it is us who stood still; there should be one a second.
+_STILL_S: Final = 2.0
 _UNANSWERED: Final = "the broker hung up before it answered; has it admitted us?"
 _NO_QOS_1: Final = "the broker confirms no messages: it takes QoS 0 only"
 _STOPPED: Final = "the uplink has stopped"
@@ -77,13 +85,17 @@ class Link:
         self._is_refused = False
         self._backoff = Backoff(world.rng)
         self._version = Version.V5
-        self._proven = False
+        self._proven: set[Version] = set()
+        self._ask_5_s = 0.0
         self._unanswered = 0
+        self._looked_s = world.monotonic()
+        self._is_excused = False
         self._told: tuple[LinkState, str] | None = None
 
     def socket(self) -> socket.socket | None:
         """Gives the socket to wait on, or None."""
-        return None if self._connection is None else self._connection.socket()
+        connection = self._connection  # once: `cut` asks from another thread
+        return None if connection is None else connection.socket()
 
     def wants_write(self) -> bool:
         """Says whether bytes wait for the socket."""
@@ -101,8 +113,10 @@ class Link:
         """Says in how many seconds it has something to do by itself, at most."""
         if self._connection is None:
             wait_s = self._not_before - now if self.target.wanted else math.inf
+        elif self._connection.has_unread:
+            wait_s = 0.0
         else:
-            wait_s = 0.0 if self._connection.has_unread else self._flight.due_s(now)
+            wait_s = self._flight.due_s(now) if self._answered else math.inf
         return max(0.0, wait_s)
 
     def turn(self, *, readable: bool, writable: bool, more: bool) -> None:
@@ -129,17 +143,23 @@ class Link:
                 self._mailbox.retry(self._connection)
             self._flight.send(self._connection, now, more=more)
             self._tell_flow()
+        else:
+            self._connection.greet()
         self._flight.note_if_due(now)
 
     def tick(self) -> None:
         """Looks after what only time brings; to be called about once a second."""
         now = self._world.monotonic()
+        # Once: a machine that is slow for good judges as well.
+        self._is_excused = now - self._looked_s > _STILL_S and not self._is_excused
+        self._looked_s = now
         if self._connection is None:
             self._see_new_certificate(now)
         elif self._connection.socket() is not None:
             self._connection.tick()
             self._mailbox.retry(self._connection)
-            self._lose_patience(self._connection, now)
+            if not self._is_excused and not self._connection.has_come():
+                self._lose_patience(self._connection, now)
 
     def _see_new_certificate(self, now: float) -> None:
         if self._is_refused and self._dialled_with != certificate_state(self.target):
@@ -172,8 +192,8 @@ class Link:
         self._fail(Ended(why, None, dialled=False), self._world.monotonic())
 
     def close(self) -> None:
-        """Ends the connection politely when the uplink stops, and says that it has."""
-        self._leave()
+        """Ends the connection when the uplink stops, and says that it has."""
+        self._part("stopped")
         self._tell(LinkState.IDLE, _STOPPED)
 
     def _is_wanted(self, now: float) -> bool:
@@ -202,22 +222,25 @@ class Link:
         self._connection.dial()
 
     def _finish(self) -> None:
-        if len(self._flight):
-            self.abort("unwanted")
-        else:
-            self._leave()
+        self._part("unwanted")
         self._tell(LinkState.IDLE)
 
-    def _leave(self) -> None:
+    def _part(self, why: str) -> None:
+        """Ends the connection politely, but for one that still holds what nobody confirmed."""
+        if len(self._flight):
+            self.abort(why)
+            return
         if self._connection is not None:
             self._connection.leave()
         self._drop()
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        if self._connection is not None:
+            self._connection.abort()  # before it is forgotten: `cut` looks for it
+        self._connection = None
+        if self._answered and self._world.monotonic() >= self._ask_5_s:
+            self._version = Version.V5
         self._answered = self._deaf = False
-        if connection is not None:
-            connection.abort()
         self._mailbox.forget()
         self._flight.land()
 
@@ -239,8 +262,11 @@ class Link:
                 assert_never(event)
 
     def _connected(self, connection: Connection, event: Answered, now: float) -> None:
+        unsupported = event.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION
+        if not unsupported:
+            self._proven.add(self._version)
+            self._unanswered = 0
         if event.reason != Reason.SUCCESS:
-            unsupported = event.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION
             said = "the broker does not speak this MQTT" if unsupported else "the broker refuses us"
             refused = needs_a_person(event.reason)
             self._fail(Ended(said, event.reason, dialled=True, refused=refused), now)
@@ -248,8 +274,7 @@ class Link:
         if event.maximum_qos == 0:
             self._fail(Ended(_NO_QOS_1, None, dialled=True, refused=True), now)
             return
-        self._answered = self._proven = True
-        self._unanswered = 0
+        self._answered = True
         self._since = now
         room = window(event.receive_maximum)
         largest = largest_message(event.maximum_packet, up_topic(self.target.mailbox))
@@ -272,7 +297,7 @@ class Link:
         wait_s = self._backoff.failed(lived_s, taken_over=taken_over, refused=event.refused)
         self._is_refused = event.refused
         if not self._answered and event.dialled:
-            wait_s = self._change_version(event, wait_s)
+            wait_s = self._change_version(event, now, wait_s)
         wordless = event.hung_up and self._version is Version.V311
         if wordless or event.reason == Reason.PACKET_TOO_LARGE:
             self._flight.suspect()
@@ -286,14 +311,20 @@ class Link:
         log.info("disconnected recipient=%s why=%r wait_s=%.1f", self.target.recipient, why, wait_s)
         self._tell(LinkState.WAITING, why)
 
-    def _change_version(self, event: Ended, wait_s: float) -> float:
-        self._unanswered += 1
+    def _change_version(self, event: Ended, now: float, wait_s: float) -> float:
         refused = event.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION
+        if not refused and (event.refused or event.reason is not None):
+            return wait_s  # it said what is wrong, and that was something else
+        self._unanswered += 1
+        if refused and self._version is Version.V5:
+            self._ask_5_s = now + _DAY_S
+        tried = self._version
         self._version = next_version(
-            self._version, proven=self._proven, refused=refused, failures=self._unanswered
+            tried, proven=tried in self._proven, refused=refused, failures=self._unanswered
         )
-        # It answered, and said what is wrong: no need to wait, once.
-        return 0.0 if refused and self._unanswered == 1 else wait_s
+        # It answered, and said what is wrong, or answered the other before: no need to wait, once.
+        is_known = self._version is not tried and (refused or self._version in self._proven)
+        return 0.0 if is_known and self._unanswered == 1 else wait_s
 
     def _tell_flow(self) -> None:
         if self._flight.taking is not Taking.FREE:

@@ -139,7 +139,8 @@ class Stub:
         client = self._client
         if client is not None:
             with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
+                # The socket's own: that of TLS would forget the session while the thread reads.
+                socket.socket.shutdown(client, socket.SHUT_RDWR)
 
     def promise(self, length: int, sent: int) -> int:
         """Begins a PUBLISH of a length, and sends that much of it; gives how much was taken."""

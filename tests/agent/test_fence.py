@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,13 @@ CLOCK = Clock(trust="system")
 # Of each flow; some seconds of transfer here, so that a no strikes in the middle of it.
 MESSAGES = 300
 SIZE = 30_000
+# Bytes of five small messages, so that there are some of each flow: of a window of twenty eleven are
+# on their way at least, and the tap's kernel takes one or two.
+SMALL = 6_000
+MANY = 5 * SMALL
+
+# Of a connection that its owner has not closed: ESTABLISHED, CLOSE_WAIT (proc(5)).
+_OPEN = {"01", "08"}
 
 # Wears the leash, stands in the middle of a write, and says so.
 HOLDER = """
@@ -102,16 +109,23 @@ class House:
         self.gateway.close()
 
 
-def unsent(port: int) -> dict[int, int]:
-    """Local port to bytes that the kernel still holds for a connection to this port."""
-    held = {}
+def connections() -> Iterator[tuple[int, int, str, int]]:
+    """Local and remote port, state, and bytes that the kernel still holds (proc(5))."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             words = line.split()
-            if int(words[2].rsplit(":", 1)[1], 16) == port:
-                local = int(words[1].rsplit(":", 1)[1], 16)
-                held[local] = int(words[4].split(":")[0], 16)
-    return held
+            local, remote = (int(word.rsplit(":", 1)[1], 16) for word in words[1:3])
+            yield local, remote, words[3], int(words[4].split(":")[0], 16)
+
+
+def unsent(port: int) -> dict[int, int]:
+    """Local port to bytes that the kernel still holds for a connection to this port."""
+    return {local: held for local, remote, _, held in connections() if remote == port}
+
+
+def served(port: int) -> set[int]:
+    """The ports of those who are, for the server on this port, still connected."""
+    return {remote for local, remote, state, _ in connections() if local == port and state in _OPEN}
 
 
 @pytest.fixture
@@ -128,6 +142,16 @@ def nothing_more_of_it(house: House, backend: Subscriber) -> None:
     before = len(backend.came)
     time.sleep(0.5)
     assert len(backend.came) == before
+
+
+def what_it_took_came(broker: Broker, backend: Subscriber, others: Collection[int]) -> None:
+    """Waits until the broker has read all that an uplink left behind, and has passed it on."""
+    eventually(lambda: served(broker.port) <= set(others))
+    count, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.3:
+        if len(backend.came) != count:
+            count, since = len(backend.came), time.monotonic()
+        time.sleep(0.005)
 
 
 @pytest.mark.clause("C28")
@@ -165,7 +189,7 @@ def test_an_uplink_that_is_stopped_is_ended_and_the_next_one_sends_nothing_of_it
     assert time.monotonic() - began < 3.0
     assert unsent(broker.port).keys() == others
     assert program.wait() == -signal.SIGKILL
-    time.sleep(0.3)
+    what_it_took_came(broker, backend, others)
     reached = house.came(backend, "service")
     house.start()
     nothing_more_of_it(house, backend)
@@ -182,7 +206,10 @@ def test_the_twin_stopped_and_let_go_sends_all_of_it(house: House, backend: Subs
 
 
 @pytest.mark.clause("C28")
-def test_an_uplink_that_was_killed_is_not_waited_for(house: House, backend: Subscriber) -> None:
+def test_an_uplink_that_was_killed_is_not_waited_for(
+    house: House, broker: Broker, backend: Subscriber
+) -> None:
+    others = unsent(broker.port).keys()
     program = house.start()
     house.in_mid_transfer(backend)
     program.kill()
@@ -190,7 +217,7 @@ def test_an_uplink_that_was_killed_is_not_waited_for(house: House, backend: Subs
     began = time.monotonic()
     assert house.says_no() is Outcome.ABSENT
     assert time.monotonic() - began < 0.5
-    time.sleep(0.3)
+    what_it_took_came(broker, backend, others)
     reached = house.came(backend, "service")
     house.start()
     nothing_more_of_it(house, backend)
@@ -203,17 +230,20 @@ def test_bytes_that_the_kernel_holds_for_a_stopped_broker_are_dropped(
 ) -> None:
     with Tap(0, broker.port) as tap:
         url = f"mqtts://localhost:{tap.port}"
-        house = House(tmp_path / "large", authority, url, size=6_000)
+        house = House(tmp_path / "large", authority, url, size=SMALL)
 
         def held() -> dict[int, int]:
             return unsent(tap.port)
+
+        def is_full() -> dict[int, int]:
+            found = held()
+            return found if max(found.values(), default=0) > MANY else {}
 
         try:
             house.start()
             eventually(lambda: house.came(backend, "service") > 5)
             tap.hold_after = 0
-            # Ten messages and more; the flows take turns.
-            before = eventually(lambda: max(held().values()) > 60_000 and held())
+            before = eventually(is_full)
             assert house.says_no() is Outcome.ANSWERED
             assert not before.keys() & held().keys()
             told = {one.digest for one in house.spool.sent(2 * MESSAGES, "service")}
@@ -321,6 +351,7 @@ def stopped_in_a_write(house: House, broker: Broker, backend: Subscriber) -> Ite
 def test_a_no_past_a_collecting_side_that_stands_in_a_write_holds_for_the_next_uplink(
     house: House, broker: Broker, backend: Subscriber
 ) -> None:
+    others = unsent(broker.port).keys()
     with stopped_in_a_write(house, broker, backend):
         began = time.monotonic()
         outcome = refuse(house.gateway.path, "service", house.leash, CLOCK)
@@ -328,7 +359,7 @@ def test_a_no_past_a_collecting_side_that_stands_in_a_write_holds_for_the_next_u
         assert outcome is Outcome.ENDED
         assert house.spool.lanes()["service"].state is LaneState.OPEN  # it could not be written
         broker.thaw()
-        time.sleep(0.5)  # what it had taken goes through
+        what_it_took_came(broker, backend, others)
         reached = house.came(backend, "service")
         assert reached < MESSAGES
         house.start()

@@ -242,7 +242,7 @@ def _show(arguments: argparse.Namespace) -> int:
     here = Directory.open(arguments.directory)
     if arguments.what == "data" and not arguments.flow:
         raise UsageError("data are shown flow by flow", hint="add --flow NAME; see: show DIR flows")
-    with contextlib.closing(Store(here.root, writable=False)) as store:
+    with contextlib.closing(Store(here.root, writable=False)) as store, store.ours():
         ages = _published(here)
         if arguments.flow:
             _check_flow(arguments.flow, ages.keys() | store.readings.names())
@@ -263,7 +263,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     here = Directory.open(arguments.directory)
-    with contextlib.closing(Store(here.root, writable=False)) as store:
+    with contextlib.closing(Store(here.root, writable=False)) as store, store.ours():
         _check_flow(arguments.flow, _published(here).keys() | store.readings.names())
         sys.stdout.writelines(FORMATS[arguments.format](store.readings, arguments.flow))
     return 0

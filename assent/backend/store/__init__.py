@@ -38,6 +38,7 @@ from assent.backend.store.files import (
     connect,
     look,
     outwrite,
+    refused,
     transaction,
     unopened,
 )
@@ -225,7 +226,7 @@ class Store:
         try:
             yield
         except sqlite3.Error as exc:
-            raise StoreError(f"the store refused: {exc}") from exc
+            raise refused(exc) from exc
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Custody]:

@@ -22,6 +22,7 @@ from assent.errors import StoreError
 _DAMAGED: Final = "a damaged store is not moved aside: bring back a backup of both files"
 
 _BUSY_S: Final = 10.0  # `admit` holds the lock for milliseconds; a backup may take seconds
+_SPOILT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # SQLite's words for a file or directory that this account may not open or write.
 _CLOSED: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
@@ -103,17 +104,22 @@ def unopened(root: pathlib.Path, error: OSError | sqlite3.Error, *, writable: bo
     if isinstance(error, sqlite3.Error):
         return StoreError(
             f"the store in {root} cannot be opened: {error}",
-            hint=owner_hint(root) if _is_closed(error) else _DAMAGED,
+            hint=owner_hint(root) if _is(error, _CLOSED) else _DAMAGED,
         )
     path = pathlib.Path(error.filename or root)
     doing = "written" if writable else "read"
     return StoreError(f"{path} cannot be {doing}: {error.strerror}", hint=owner_hint(path, error))
 
 
-def _is_closed(error: sqlite3.Error) -> bool:
-    """Says whether this account may not open or write the file."""
+def refused(error: sqlite3.Error) -> StoreError:
+    """Says that a store which is open refuses, and what helps where it is damaged."""
+    hint = _DAMAGED if _is(error, _SPOILT) else None
+    return StoreError(f"the store refused: {error}", hint=hint)
+
+
+def _is(error: sqlite3.Error, kind: tuple[int, ...]) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _CLOSED  # the low byte is the primary code
+    return code is not None and code & 0xFF in kind  # the low byte is the primary code
 
 
 @contextlib.contextmanager

@@ -102,6 +102,8 @@ def unread(damaged_ms: int, spool: Spool, policy: Policy | None) -> list[Missing
 def untold(keeping: Keeping, spool: Spool, policy: Policy | None) -> list[Missing]:
     """Gives what may be missing of lanes that were open, of which no journal tells and no stop.
 
+    One that was paused, and nobody lived to note it, was open too.
+
     A lane that ends in order notes when it stopped. What it put and was not acknowledged waits, so
     that what is lost is no older than that, or than an open batch was at the last acknowledgement.
 
@@ -112,7 +114,7 @@ def untold(keeping: Keeping, spool: Spool, policy: Policy | None) -> list[Missin
     """
     journalled, absences, waiting = keeping.flows, spool.absences(), spool.waiting()
     missing = []
-    for row, stream in _in(spool, {LaneState.OPEN, LaneState.HELD}):
+    for row, stream in _in(spool, {LaneState.OPEN, LaneState.HELD, LaneState.PAUSED}):
         if row.flow in journalled or (row.flow, GapCause.OUTAGE) in absences:
             continue
         one = waiting[row.flow]

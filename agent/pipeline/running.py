@@ -41,7 +41,7 @@ from agent.pipeline.telling import Telling
 from agent.router import Router
 from agent.site import Site
 from agent.spool import Boot, LaneState, LaneView, Purged, Spool
-from assent.envelope import ClockQuality
+from assent.envelope import ClockQuality, GapCause
 from firmware_bridge.sample import Instant
 
 # A key file that could not be read is looked at again this often.
@@ -244,7 +244,10 @@ class Running(Lanes):
 
     def _pause(self, flow: str, row: LaneView | None, now: Instant) -> None:
         # After a crash nothing runs, and nobody has noted yet that it stands still.
-        was_open = row is not None and row.state in {LaneState.OPEN, LaneState.HELD}
+        running = {LaneState.OPEN, LaneState.HELD}
+        if (flow, GapCause.OUTAGE) not in self._spool.absences():
+            running.add(LaneState.PAUSED)
+        was_open = row is not None and row.state in running
         if self._leave(flow, now) or was_open:
             self.telling.stopped(flow, dated(now, self._boot))
             log.info("lane paused flow=%s", flow)

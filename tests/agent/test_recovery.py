@@ -372,6 +372,35 @@ def test_a_flow_that_pauses_from_a_crash_on_declares_all_of_it(agreed: House, lo
         assert all(one[1] >= other[0] for one, other in itertools.pairwise(told))
 
 
+@pytest.mark.parametrize("goes_on", [False, True], ids=["it is over", "it goes on"])
+def test_a_pause_that_nobody_lived_to_note_is_declared(agreed: House, goes_on: bool) -> None:
+    """Red where only an open lane was running: a disk that refused the note hides a pause."""
+    paper = agreed.directory / "consent.toml"
+    agreed.powers(1, 2, 3)
+    agreed.pipeline.flush()
+    agreed.turn(COMMIT)
+    paused = agreed.clock.now().wall_ms
+    agreed.spool.pause_lane(DIAGNOSIS)
+    agreed.vanish()
+    (agreed.directory / "state" / JOURNAL).unlink()  # it does not tell of a lane that was paused
+    if goes_on:
+        paper.write_text("no form")
+    agreed.clock.advance(60 * MINUTE)
+    with living(agreed.directory, agreed.clock) as again:
+        if goes_on:
+            again.turn(60 * MINUTE)
+            paper.unlink()
+            again.reload()
+        told = sorted(
+            (gap.first_ms, gap.last_ms)
+            for gap in again.spool.gaps_for(DIAGNOSIS)
+            if gap.cause in {GapCause.CRASH, GapCause.OUTAGE}
+        )
+        assert told[0][0] <= paused
+        assert max(last for _, last in told) >= again.clock.now().wall_ms
+        assert all(one[1] >= other[0] for one, other in itertools.pairwise(told))
+
+
 def test_the_twin_an_orderly_pause_declares_an_outage_alone(agreed: House) -> None:
     agreed.powers(1, 2, 3)
     (agreed.directory / "consent.toml").write_text("no form")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,17 @@ def test_whoever_asks_a_damaged_store_is_told(
                 assert "bring back a backup of both files" in said
                 told += 1
     assert told >= len(ASKED)
+
+
+def test_a_backend_that_starts_on_a_damaged_store_is_told(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(sqlite3.connect(filled / "custody.db")) as db:
+        found = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'gateways'").fetchone()
+    with (filled / "custody.db").open("r+b") as file:
+        file.seek((found[0] - 1) * PAGE)
+        file.write(b"\xa5" * PAGE)
+    assert main(["run", str(filled), "--broker", "mqtts://localhost:1"]) == 1
+    said = capsys.readouterr().err
+    assert "malformed" in said
+    assert "bring back a backup of both files" in said

@@ -220,7 +220,8 @@ class Subscriber:
         for trouble in published.troubles:
             _log.error("event=policy-not-published error=%r", trouble)
         self._store.publish(published.offers.values())
-        self._mailing.publish(published.newest, self._store.custody.gateways())
+        with self._store.ours():
+            self._mailing.publish(published.newest, self._store.custody.gateways())
         return Desk(self._directory.recipient, self._keys, published.offers, self._gateway)
 
     def _gateway(self, mailbox: str) -> Gateway | None:

@@ -3,7 +3,8 @@
 
 Path: broker → uplink → spool's inbox → **mailroom** → spool, or a policy in force.
 Law:
-  - an acknowledgement deletes what was stored; what is not believed changes nothing and is counted;
+  - an acknowledgement deletes what was stored; what is not believed changes nothing and is counted,
+    and told once an hour at most for each reason: whoever may write to our topic fills no log;
   - a turn reads a part of it, whatever a recipient sends: whoever says a no waits no longer;
   - a fork is told to who owns the lanes: an old copy of this gateway goes on where it was, and the
     numbers of its streams were used up by the one that came before;
@@ -17,7 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.arrival import Arrival, NotKeptError, keep, put_back
 from agent.inbox import Rejected, read_inbound
@@ -34,6 +35,8 @@ _RANGES: Final = 4_096
 # To open a message, or to judge a policy, takes as long as so many ranges.
 _OPENING: Final = 64
 _JUDGING: Final = 512
+# Milliseconds from one word about a reason to the next, which says how many came in between.
+_TELL_MS: Final = 3_600_000
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,13 @@ class _Heard:
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.streams: list[StreamAck] = []
+
+
+class _Told(NamedTuple):
+    """How many of a reason were told, and when, in monotonic milliseconds."""
+
+    total: int
+    at_ms: int
 
 
 class Mailroom:
@@ -61,6 +71,7 @@ class Mailroom:
         """Messages from below that were not believed, by reason."""
         self._spool = spool
         self._forked: set[str] = set()
+        self._told: dict[str, _Told] = {}
 
     def read(
         self, site: Callable[[], Site], now: Instant, on_policy: Callable[[], bool]
@@ -108,6 +119,7 @@ class Mailroom:
                     done.append(inbound.id)
         done += self._acknowledge(acks, now)
         self._spool.drop_inbox(done)
+        self._tell(now)
         forked, self._forked = frozenset(self._forked), set()
         return forked
 
@@ -136,4 +148,11 @@ class Mailroom:
 
     def _reject(self, reason: str) -> None:
         self.rejected[reason] += 1
-        log.warning("message from below refused reason=%s", reason)
+
+    def _tell(self, now: Instant) -> None:
+        for reason, count in self.rejected.items():
+            told = self._told.get(reason)
+            if told is None or (count > told.total and now.mono_ms >= told.at_ms + _TELL_MS):
+                more = count if told is None else count - told.total
+                log.warning("message from below refused reason=%s count=%d", reason, more)
+                self._told[reason] = _Told(count, now.mono_ms)

@@ -1113,7 +1113,33 @@ def test_what_does_not_verify_is_counted_dropped_and_changes_nothing(
     assert sum(waiting.pipeline.rejected.values()) == 5
     assert waiting.pipeline.rejected["bad-signature"] == 1
     assert waiting.pipeline.rejected["stranger"] == 1
-    assert caplog.text.count("message from below refused") == 5
+    told = [one.message for one in caplog.records if "from below" in one.message]
+    assert len(told) == len(waiting.pipeline.rejected)
+    assert "message from below refused reason=bad-signature count=1" in told
+
+
+def test_a_flood_of_what_is_not_believed_is_told_once_an_hour_and_counted(
+    waiting: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Red with a line for each: whoever may write to our topic fills the log."""
+
+    def told() -> list[str]:
+        return [one.message for one in caplog.records if "from below" in one.message]
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(50):
+            waiting.receive("maker", b"garbage")
+            waiting.turn()
+        first = "message from below refused reason=malformed count=1"
+        assert told() == [first]
+        waiting.turn(HOUR)
+        assert told() == [first, "message from below refused reason=malformed count=49"]
+        waiting.turn(HOUR)
+        assert len(told()) == 2
+        waiting.receive("nobody", b"garbage")
+        waiting.turn()
+    assert told()[2:] == ["message from below refused reason=stranger count=1"]
+    assert waiting.pipeline.rejected == {"malformed": 50, "stranger": 1}
 
 
 def test_one_recipient_cannot_acknowledge_the_batches_of_another(waiting: House) -> None:

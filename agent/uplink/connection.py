@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
 import socket
 import ssl
 import struct
@@ -143,15 +142,6 @@ class Connection:
         """Whether TLS holds bytes that `select` does not see any more."""
         found = self.socket()
         return isinstance(found, ssl.SSLSocket) and found.pending() > 0
-
-    def has_come(self) -> bool:
-        """Says whether something came, or its end, that was not pumped yet."""
-        found = self.socket()
-        if self._events or found is None or self.has_unread:
-            return True
-        with contextlib.suppress(OSError, ValueError):  # closed, which a read tells
-            return bool(select.select([found], [], [], 0)[0])
-        return True
 
     def _read(self) -> None:
         for _ in range(_TURN):

@@ -7,8 +7,8 @@ Law:
   - every connection begins with version 5; 3.1.1 is for a broker that does not answer that, and
     comes first for a day only where it said in words that it does not speak 5;
   - nothing is sent to a broker that is not wanted any more, not even a CONNECT;
-  - a broker is judged by its silence only where nothing of it lies unread, and it had time to
-    answer: it may be us who stood still.
+  - a broker is not judged by a silence in which we stood still: what it said may lie unread, and
+    it may not have been asked.
 """
 
 from __future__ import annotations
@@ -94,8 +94,7 @@ class Link:
 
     def socket(self) -> socket.socket | None:
         """Gives the socket to wait on, or None."""
-        connection = self._connection  # once: `cut` asks from another thread
-        return None if connection is None else connection.socket()
+        return None if self._connection is None else self._connection.socket()
 
     def wants_write(self) -> bool:
         """Says whether bytes wait for the socket."""
@@ -158,7 +157,7 @@ class Link:
         elif self._connection.socket() is not None:
             self._connection.tick()
             self._mailbox.retry(self._connection)
-            if not self._is_excused and not self._connection.has_come():
+            if not self._is_excused:
                 self._lose_patience(self._connection, now)
 
     def _see_new_certificate(self, now: float) -> None:

@@ -63,7 +63,7 @@ class Reason(enum.Enum):
     UNSTORABLE = "unstorable"
     """The store does not take it, for what it holds."""
     INTERNAL = "internal"
-    """A mistake of ours; the log has it."""
+    """A mistake of ours; the log or the quarantine has it."""
 
 
 # Which of the wire's words a gateway is told, and whether to send it again. What passes with time

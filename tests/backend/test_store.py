@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +277,47 @@ def test_a_message_that_cannot_be_stored_takes_no_other_with_it(store: Store) ->
     assert position(store) == Position(2)
     assert position(store, 7) is None
     assert len(values(store)) == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("no more files")], ids=repr)
+def test_a_machine_without_means_says_nothing_about_a_batch(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    one = taken(HAND.batch(OURS.public, power(1)))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.readings, "put", raising(error))
+        with pytest.raises(StoreError):
+            store.put([one])
+    assert store.custody.counters() == {}
+    assert put(store, one) == [Verdict.STORED]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "again"),
+    [
+        (OverflowError(), "unstorable", False),
+        (sqlite3.DataError(), "unstorable", False),
+        (sqlite3.IntegrityError(), "internal", True),
+        (AssertionError(), "internal", True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_only_what_a_batch_holds_ends_it_for_its_gateway(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, again: bool
+) -> None:
+    monkeypatch.setattr(store.readings, "put", raising(error))
+    (settled,) = store.put([taken(HAND.batch(OURS.public, power(1)))])
+    assert isinstance(settled.outcome, Rejected)
+    assert settled.outcome.reason.value == reason
+    assert settled.outcome.refused is not None
+    assert settled.outcome.refused.retry is again
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fails(*_: object) -> None:
+        raise error
+
+    return fails
 
 
 def test_a_disk_that_is_full_stores_nothing_and_raises(tmp_path: Path) -> None:

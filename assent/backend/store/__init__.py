@@ -9,8 +9,9 @@ Law:
     else happens. So a batch is in both or in neither, and nothing is stored twice;
   - a batch that counts from a boot is in custody at once, sealed, and in the readings when its
     gateway has told when that boot began (`assent.backend.store.waiting`);
-  - a message that cannot be stored goes to quarantine and takes no other with it; a disk that
-    cannot be written raises, and nothing of the group is stored.
+  - a message that cannot be stored goes to quarantine and takes no other with it, and its gateway
+    gives it up only for what it holds; a disk that cannot be written raises, and nothing of the
+    group is stored.
 
 The two files and who may read them: `assent.backend.store.readings` and `…custody`; why two:
 docs/decisions/0004-two-files-at-the-backend.md.
@@ -27,15 +28,17 @@ import pathlib
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from assent.backend.offers import Offer
 from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
 from assent.backend.store.chains import Chains
 from assent.backend.store.custody import Custody, Kept, Quarantined
 from assent.backend.store.files import (
+    CONTENT,
+    POISON,
     check_both,
     connect,
+    is_outage,
     look,
     outwrite,
     refused,
@@ -48,15 +51,6 @@ from assent.backend.store.waiting import Due, Waiting
 from assent.columns import Table
 from assent.envelope import ClockQuality
 from assent.errors import StoreError
-
-# Trouble with one message; every other error of SQLite is the disk's, and the same message works
-# later. OverflowError: SQLite's integers have 64 bits.
-_POISON: Final = (
-    sqlite3.DataError,
-    sqlite3.IntegrityError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-)
 
 
 class Verdict(enum.Enum):
@@ -156,8 +150,7 @@ class Store:
         try:
             return self._put(group)
         except Exception as exc:
-            outage = isinstance(exc, sqlite3.Error) and not isinstance(exc, _POISON)
-            if outage or all(isinstance(taken.outcome, Rejected) for taken in group):
+            if is_outage(exc) or all(isinstance(taken.outcome, Rejected) for taken in group):
                 raise StoreError(f"the store cannot be written: {exc}") from exc
             if len(group) == 1:
                 return self.put([_unstorable(group[0], exc)])
@@ -200,7 +193,7 @@ class Store:
                 if self.waiting.release(due.reference, *_span(tables)):
                     self.readings.put(bundle)
                     self.custody.count("stored")
-        except _POISON:
+        except POISON:
             return False
         except sqlite3.Error as exc:
             raise StoreError(f"the store cannot be written: {exc}") from exc
@@ -342,9 +335,10 @@ def _span(tables: Sequence[Table]) -> tuple[int, int]:
 
 def _unstorable(taken: Taken, exc: Exception) -> Taken:
     outcome = taken.outcome
+    reason = Reason.UNSTORABLE if isinstance(exc, CONTENT) else Reason.INTERNAL
     detail = f"the store refused it: {type(exc).__name__}"
     if isinstance(outcome, Accepted):
-        rejected = outcome.rejected(Reason.UNSTORABLE, detail)
+        rejected = outcome.rejected(reason, detail)
     else:
-        rejected = Rejected(outcome.mailbox, Reason.UNSTORABLE, detail)
+        rejected = Rejected(outcome.mailbox, reason, detail)
     return dataclasses.replace(taken, outcome=rejected)

@@ -19,6 +19,16 @@ from typing import Final
 from assent.backend.keyfiles import owner_hint
 from assent.errors import StoreError
 
+CONTENT: Final = (
+    OverflowError,  # SQLite's integers have 64 bits
+    ValueError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""Trouble with what one message holds: it will never be another."""
+POISON: Final = (*CONTENT, sqlite3.IntegrityError)
+"""Trouble with one message; of the errors of SQLite every other is the disk's."""
 _DAMAGED: Final = "a damaged store is not moved aside: bring back a backup of both files"
 
 _BUSY_S: Final = 10.0  # `admit` holds the lock for milliseconds; a backup may take seconds
@@ -109,6 +119,12 @@ def unopened(root: pathlib.Path, error: OSError | sqlite3.Error, *, writable: bo
     path = pathlib.Path(error.filename or root)
     doing = "written" if writable else "read"
     return StoreError(f"{path} cannot be {doing}: {error.strerror}", hint=owner_hint(path, error))
+
+
+def is_outage(error: Exception) -> bool:
+    """Says whether disk or machine failed: the same message works later."""
+    means = (sqlite3.Error, MemoryError, OSError)
+    return isinstance(error, means) and not isinstance(error, POISON)
 
 
 def refused(error: sqlite3.Error) -> StoreError:

@@ -62,11 +62,12 @@ class Taking(enum.Enum):
 
 
 class _Flying(NamedTuple):
-    """A lease that was published: which, when, how large."""
+    """A lease that was published: which, when, how large, and whether it is control."""
 
     id: int
     sent_s: float
     size: int
+    is_control: bool
 
 
 class Flight:
@@ -80,12 +81,12 @@ class Flight:
 
     Attributes:
         taking: whether the broker takes messages now.
-        control_sent_s: when control was published last, in monotonic seconds, or None.
+        control_s: when control was published or confirmed last, in monotonic seconds, or None.
     """
 
     def __init__(self, recipient: str, spool: Spool, world: World, counted: Counter[str]) -> None:
         self.taking = Taking.FREE
-        self.control_sent_s: float | None = None
+        self.control_s: float | None = None
         self._recipient = recipient
         self._spool = spool
         self._world = world
@@ -137,8 +138,11 @@ class Flight:
 
     def unconfirmed_s(self, now: float) -> float:
         """Says for how long messages are on their way and none was confirmed, in seconds."""
-        sent_s = min((one.sent_s for one in self._flying.values()), default=now)
-        return now - max(sent_s, self._confirmed_s)
+        return min(self.oldest_s(now), now - self._confirmed_s)
+
+    def oldest_s(self, now: float) -> float:
+        """Says for how long the oldest message is on its way, in seconds."""
+        return now - min((one.sent_s for one in self._flying.values()), default=now)
 
     def send(self, connection: Connection, now: float, *, more: bool) -> None:
         """Publishes what may go now.
@@ -177,16 +181,17 @@ class Flight:
         return leases
 
     def _publish(self, connection: Connection, now: float, leases: list[Lease]) -> None:
-        for place, lease in enumerate(self._without_too_large(leases)):
-            mid = connection.publish(lease.data)
-            if mid is None:
-                self._spool.returned([one.id for one in leases[place:]])
-                return
-            self._flying[mid] = _Flying(lease.id, now, len(lease.data))
-            self._bytes += len(lease.data)
-            self._counted["published"] += 1
-            if lease.flow is None:
-                self.control_sent_s = now
+        left = self._without_too_large(leases)
+        try:
+            while left and (mid := connection.publish(left[0].data)) is not None:
+                lease = left.pop(0)
+                self._flying[mid] = _Flying(lease.id, now, len(lease.data), lease.flow is None)
+                self._bytes += len(lease.data)
+                self._counted["published"] += 1
+                if lease.flow is None:
+                    self.control_s = now
+        finally:
+            self._spool.returned([one.id for one in left])
 
     def _free(self, now: float) -> int:
         if self.taking is not Taking.FREE:
@@ -224,6 +229,8 @@ class Flight:
         key, self._confirmed_s = flown.id, now
         self._bytes -= flown.size
         self._struck.pop(key, None)
+        if flown.is_control:
+            self.control_s = now
         receipt = receipt_of(event.reason)
         if receipt is Receipt.ARRIVED:
             if not self._done:
@@ -253,7 +260,7 @@ class Flight:
 
     def suspect(self) -> None:
         """Notes that the broker hung up on what was on its way."""
-        for mid, (key, _, size) in list(self._flying.items()):
+        for mid, (key, _, size, _) in list(self._flying.items()):
             self._struck[key] += 1
             if self._struck[key] >= _POSTPONE and len(self._flying) == 1:
                 log.warning("postponed recipient=%s why=suspect", self._recipient)

@@ -21,6 +21,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final, assert_never
 
 from agent.spool import Health, LinkState, Spool, Target
+from agent.spool.order import RESEND_MS
 from agent.uplink.connection import Connection
 from agent.uplink.events import Answered, Came, Confirmed, Ended, Event, Subscribed
 from agent.uplink.flight import Flight, Taking
@@ -44,8 +45,11 @@ from assent.wire import MAX_MESSAGE
 
 # Keepalives without a PUBACK while messages are on their way: the broker is there, and not working.
 _PATIENCE: Final = 2
-# Seconds we stay for the answer to a control message when no lane is open: a round trip. Whoever
-# watches the broker sees us that much longer after the last no.
+# Seconds a message is on its way, while others are confirmed, before it is sent again: as long as
+# one waits that a broker took and no backend confirmed.
+_LONGEST_S: Final = RESEND_MS / 1000
+# Seconds we stay for the answer to a control message when no lane is open, from its PUBACK on: a
+# round trip. Whoever watches the broker sees us that much longer after the last no.
 _ANSWER_S: Final = 2.0
 # Seconds after which a broker that does not speak version 5 is asked again whether it does.
 _DAY_S: Final = 86_400.0
@@ -171,6 +175,8 @@ class Link:
             self._fail(Ended(f"the broker {said}", None, dialled=True), now)
         elif self._flight.unconfirmed_s(now) > _PATIENCE * self._keepalive_s:
             self._fail(Ended("the broker confirms nothing", None, dialled=True), now)
+        elif self._flight.oldest_s(now) > _LONGEST_S:
+            self._fail(Ended("the broker leaves a message unconfirmed", None, dialled=True), now)
 
     def abort(self, why: str) -> None:
         """Ends the connection at once; nothing that was on its way leaves any more.
@@ -196,8 +202,8 @@ class Link:
         self._tell(LinkState.IDLE, _STOPPED)
 
     def _is_wanted(self, now: float) -> bool:
-        sent_s = self._flight.control_sent_s
-        return self.target.wanted or (sent_s is not None and now - sent_s < _ANSWER_S)
+        last_s = self._flight.control_s
+        return self.target.wanted or (last_s is not None and now - last_s < _ANSWER_S)
 
     def _begin(self, now: float) -> None:
         if not self.target.wanted:

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from agent.spool import LinkState
+from agent.uplink.connection import Connection
 from agent.uplink.link import Link
 from agent.uplink.world import World
 from tests.agent.carrying import Gateway, Impatient, carrying, payloads, scripted
@@ -297,6 +298,23 @@ def test_a_broker_that_was_never_asked_is_not_called_silent(
         assert stub.ends == []
 
 
+def test_a_machine_that_is_slow_for_good_finds_a_silent_broker_all_the_same(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when every look that comes late is an excuse."""
+    monkeypatch.setattr("agent.uplink.link._STILL_S", 0.0)
+    with (
+        Stub(authority, Script(pings=False)) as stub,
+        by_hand(tmp_path / "g", authority, stub.url, keepalive_s=1) as (gateway, hand),
+    ):
+        hand.turns_until(lambda: gateway.health.state is LinkState.CONNECTED)
+        time.sleep(3.1)
+        hand.link.tick()
+        hand.link.tick()
+        assert gateway.health.state is LinkState.WAITING
+        assert "fallen silent" in gateway.health.detail
+
+
 def test_a_link_that_held_back_sleeps_while_it_waits_for_an_answer(
     tmp_path: Path, authority: Authority
 ) -> None:
@@ -430,3 +448,60 @@ def test_what_the_broker_hung_up_on_is_kept_where_its_puback_would_have_been_eno
             eventually(lambda: gateway.spool.waiting()["service"].batches == 0)
             assert payloads(stub).count(large[0]) == before + 1
             assert all(one.confirmed for one in gateway.spool.sent(9))
+
+
+def test_what_was_leased_and_not_published_is_not_held_for_ever(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when an error of ours in the middle of a window leaves the rest of it leased."""
+    whole, calls = Connection.publish, []
+
+    def broken(self: Connection, data: bytes) -> int | None:
+        calls.append(data)
+        if len(calls) == 4:
+            raise ZeroDivisionError
+        return whole(self, data)
+
+    monkeypatch.setattr(Connection, "publish", broken)
+    with scripted(tmp_path, authority, Script()) as (stub, gateway):
+        sent = gateway.put(10)
+        eventually(lambda: set(sent) <= set(payloads(stub)))
+        eventually(lambda: gateway.counted("delivered") >= 10)
+        assert len(stub.versions) == 2
+
+
+def test_a_message_that_alone_is_never_confirmed_is_sent_again(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when patience begins anew with each of the others: it waits for as long as they come."""
+    monkeypatch.setattr("agent.uplink.link._LONGEST_S", 1.0)
+    script = Script(puback=lambda number: None if number == 1 else 0)
+    with scripted(tmp_path, authority, script) as (stub, gateway):
+        first = gateway.put(1)[0]
+        eventually(lambda: payloads(stub) == [first])
+        gateway.put(5)
+        eventually(lambda: gateway.counted("delivered") == 5)
+        eventually(lambda: payloads(stub).count(first) == 2)
+        eventually(lambda: gateway.counted("delivered") == 6)
+
+
+def test_the_answer_to_control_is_waited_for_from_its_puback_on(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow line: red when the wait begins with the sending, and is over when the PUBACK comes."""
+    monkeypatch.setattr("agent.uplink.link._ANSWER_S", 1.0)
+
+    def slowly(_number: int) -> int:
+        time.sleep(1.5)
+        return 0
+
+    with Stub(authority, Script(puback=slowly)) as stub:
+        gateway = Gateway(tmp_path / "g", authority, stub.url)
+        gateway.spool.put_control("maker", b"request")
+        gateway.start()
+        with contextlib.closing(gateway):
+            eventually(lambda: gateway.counted("delivered"))
+            time.sleep(0.5)
+            stub.send(gateway.mailbox, b"answer", 1)
+            eventually(lambda: gateway.spool.take_inbox(1))
+            gateway.reaches(LinkState.IDLE)

@@ -4,7 +4,8 @@
   - `mixed`: faults of tests/faults/kinds.py at random times, alone or two at once.
 
 Those that need a tracer are in `tests.faults.traced`, those on a disk of our own in
-`tests.faults.power` and `tests.faults.papers`, those of the clock in `tests.faults.clocks`.
+`tests.faults.power`, `tests.faults.papers` and, of a backend, `tests.faults.ingest`, those of the
+clock in `tests.faults.clocks`.
 
 A fault counts when it struck. What a round found wrong carries the round's name and seed.
 """

@@ -51,8 +51,9 @@ class Lanes(Store):
         """Opens the lane of a flow, or goes on in it; durable when this returns.
 
         A lane that was closed, or stood on another basis, is emptied first; of any other lane what
-        begins before `not_before_ms` is deleted. A stream other than the present one ends that:
-        nothing is put into the old one any more, what waits of it still leaves.
+        begins before `not_before_ms` is deleted, both also from the log. A stream other than the
+        present one ends that: nothing is put into the old one any more, what waits of it still
+        leaves.
 
         Args:
             flow: id of the flow.
@@ -75,7 +76,7 @@ class Lanes(Store):
             SpoolError: the stream ended earlier, or belongs to another lane.
         """
         with self._writing(rings=True) as db:
-            lane = _rid_of_the_rest(db, flow, (recipient, basis), not_before_ms)
+            lane, is_rid = _rid_of_the_rest(db, flow, (recipient, basis), not_before_ms)
             db.execute(
                 "UPDATE lane SET recipient=?, state=?, core=?, not_after=?, basis=?, not_before=?"
                 " WHERE id=?",
@@ -88,7 +89,9 @@ class Lanes(Store):
             following = enter_stream(db, lane, flow, signed(stream), boot)
             if off is not None:
                 tell_choice(db, flow, signed(stream), off)
-            return following
+        if is_rid:
+            self._shrink(at_once=True)
+        return following
 
     def trim_lane(
         self, flow: str, *, basis: bytes, not_before_ms: int, since_ms: int | None = None
@@ -272,23 +275,23 @@ class Lanes(Store):
 
 def _rid_of_the_rest(
     db: sqlite3.Connection, flow: str, wanted: tuple[str, bytes], not_before_ms: int
-) -> int:
-    """The lane of a flow, less what may not leave by it any more."""
+) -> tuple[int, bool]:
+    """The lane of a flow, less what may not leave by it any more, and whether anything went."""
     row = db.execute(
         "SELECT id, recipient, state, basis, not_before,"
         " EXISTS (SELECT 1 FROM held WHERE held.lane=lane.id) FROM lane WHERE flow=?",
         (flow,),
     ).fetchone()
     if row is None:
-        return _new_lane(db, flow, wanted[0])
+        return _new_lane(db, flow, wanted[0]), False
     lane, recipient, state, basis, bound_ms, is_held = row
     if state == LaneState.CLOSED or (recipient, basis) != wanted:
         empty(db, lane, flow)
-    elif bound_ms == not_before_ms and not is_held:
+        return lane, True
+    if bound_ms == not_before_ms and not is_held:
         keep_back_before(db, lane, not_before_ms, batches=False)
-    else:
-        delete_before(db, lane, not_before_ms)
-    return int(lane)
+        return lane, False
+    return lane, delete_before(db, lane, not_before_ms).batches > 0
 
 
 def shut(db: sqlite3.Connection, flow: str, state: LaneState) -> None:

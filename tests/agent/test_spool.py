@@ -353,6 +353,24 @@ def test_purged_bytes_are_in_no_file_any_more(spool: Spool, carrier: Spool, path
     assert on_disk(path, CANARY[:24]) == []
 
 
+@pytest.mark.parametrize(
+    ("is_shut", "basis", "begin"),
+    [(True, b"a", NOW), (False, b"b", NOW), (False, b"a", NOW + 9_000)],
+    ids=["a new yes before the purge", "a narrowing", "a later yes"],
+)
+def test_bytes_that_an_opening_deleted_are_in_no_file_any_more(
+    spool: Spool, carrier: Spool, path: Path, is_shut: bool, basis: bytes, begin: int
+) -> None:
+    """Red where the log is cut after a purge alone."""
+    spool.open_lane("service", "maker", STREAM, None, basis=b"a", not_before_ms=NOW)
+    spool.put([sealed(0, data=CANARY)])
+    if is_shut:
+        spool.close_lane("service")
+    assert on_disk(path, CANARY) != []
+    spool.open_lane("service", "maker", 8, None, basis=basis, not_before_ms=begin)
+    assert on_disk(path, CANARY) == []
+
+
 def test_a_reader_in_the_way_delays_the_cut_and_does_not_prevent_it(
     spool: Spool, carrier: Spool, path: Path
 ) -> None:

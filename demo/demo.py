@@ -7,6 +7,7 @@ on the disk. What should hold and does not ends it with exit code 1 and the reas
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
@@ -17,6 +18,8 @@ from typing import Any
 
 from agent.cli.live import is_watched
 from agent.cli.say import table
+from agent.control import ask
+from assent.backend.store import Store
 from assent.errors import AssentError
 from assent.policy.signing import load_policy
 from demo.meter import Meter
@@ -179,13 +182,17 @@ def meter_samples(stage: Stage) -> int:
 
 
 def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
-    """The agent's status and the stores at an instant when all that left had arrived."""
+    """The agent's status and the stores at an instant when all that left had arrived.
+
+    Read here and not by the programs: these take longer to start than a batch is open.
+    """
     seen: tuple[Json, dict[str, dict[str, int]]] = ({}, {})
 
     def all_of_it_arrived() -> bool:
         nonlocal seen
-        seen = stage.status(), {recipient: stored(stage, recipient) for recipient in RECIPIENTS}
-        status, have = seen
+        status = ask(stage.gateway / "state", "status")
+        have = {recipient: counted_in(stage, recipient) for recipient in RECIPIENTS}
+        seen = status, have
         return all(
             have[flow["recipient"]].get(flow["flow"], 0) == flow["sealed"]["readings"]
             for flow in status["flows"]
@@ -193,6 +200,12 @@ def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
 
     wait_until(all_of_it_arrived, "what left is what is stored", patience_s=60.0)
     return seen
+
+
+def counted_in(stage: Stage, recipient: str) -> dict[str, int]:
+    """How many readings of each flow a recipient's store holds, read at once."""
+    with contextlib.closing(Store(stage.backend_directory(recipient), writable=False)) as store:
+        return {flow: count for flow, _, count in store.readings.flows()}
 
 
 def counted(number: int, what: str) -> str:
@@ -243,15 +256,10 @@ def withdraw(stage: Stage) -> None:
         say(f"  {line}")
     say(f"  the whole command took {took_ms:.0f} ms")
     # What the broker already had may still be on its way to the store.
-    time.sleep(1.0)
+    all_before_now_arrives(stage, recipient)
     before = stored(stage, recipient)
-
-    def another_flow_went_on() -> bool:
-        now = stored(stage, recipient)
-        return any(now[flow] > before.get(flow, 0) for flow in now if flow != WITHDRAWN)
-
     time.sleep(_WATCH_S)
-    wait_until(another_flow_went_on, f"another flow to {recipient} goes on")
+    all_before_now_arrives(stage, recipient)
     after = stored(stage, recipient)
     require(
         after[WITHDRAWN] == before[WITHDRAWN],
@@ -262,6 +270,24 @@ def withdraw(stage: Stage) -> None:
     status = {flow["flow"]: flow for flow in stage.status()["flows"]}
     require(not status[WITHDRAWN]["on"], f"{WITHDRAWN} still runs")
     say(f"  {WITHDRAWN}: off, {status[WITHDRAWN]['reason']}")
+
+
+def all_before_now_arrives(stage: Stage, recipient: str) -> None:
+    """Waits until a recipient has stored what another flow seals after this: its line is in order.
+
+    Whatever left for the same recipient before is stored by then.
+    """
+    others = {
+        flow["flow"]: flow["sealed"]["readings"]
+        for flow in stage.status()["flows"]
+        if flow["recipient"] == recipient and flow["flow"] != WITHDRAWN
+    }
+
+    def one_went_on() -> bool:
+        now = stored(stage, recipient)
+        return any(now.get(flow, 0) > count for flow, count in others.items())
+
+    wait_until(one_went_on, f"another flow to {recipient} goes on")
 
 
 def stored(stage: Stage, recipient: str) -> dict[str, int]:

@@ -99,7 +99,7 @@ def cuts(rng: random.Random) -> list[Cut]:
         Cut("store.db-wal", "fsync", rng.randint(2, 6), "torn"),
         Cut("custody.db-wal", "write", rng.randint(4, 24), "drop"),
         Cut("custody.db-wal", "fsync", rng.randint(2, 5), "reorder"),
-        Cut("store.db", "write", rng.randint(1, 4), "drop"),
+        Cut("store.db", "write", rng.randint(1, 2), "drop"),
         Cut("custody.db", "fsync", 1, "reorder"),
     ]
     rng.shuffle(found)

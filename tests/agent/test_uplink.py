@@ -161,11 +161,14 @@ def test_trap_2_nothing_is_published_before_the_broker_has_answered(
     tmp_path: Path, authority: Authority
 ) -> None:
     """Red when `Link.turn` sends without asking `_answered`: the socket takes it all."""
-    with scripted(tmp_path, authority, Script(connack_after_s=0.4)) as (stub, gateway):
+    may_answer = threading.Event()
+    script = Script(before_connack=lambda: may_answer.wait(20))
+    with scripted(tmp_path, authority, script) as (stub, gateway):
         sent = gateway.put(30)
         eventually(lambda: stub.versions)
         time.sleep(0.3)
         assert gateway.counted("published") == 0
+        may_answer.set()
         eventually(lambda: len(payloads(stub)) == 30)
         assert payloads(stub) == sent
         assert stub.packets[0] == 1

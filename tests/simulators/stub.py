@@ -36,6 +36,7 @@ class Script:
         refusal: how it refuses version 5, or None: it speaks it.
         connack_reason: its answer to CONNECT.
         connack_after_s: seconds before it answers.
+        before_connack: called before it answers; may wait.
         receive_maximum: announced, or None.
         maximum_packet: announced, or None.
         puback: the reason for each PUBLISH by number, or None: no answer.
@@ -50,6 +51,7 @@ class Script:
     refusal: Refusal | None = None
     connack_reason: int = 0
     connack_after_s: float = 0.0
+    before_connack: Callable[[], object] = lambda: None
     receive_maximum: int | None = None
     maximum_packet: int | None = None
     puback: Callable[[int], int | None] = lambda _number: 0
@@ -228,6 +230,7 @@ class Stub:
         self.versions.append(level)
         script = self.script
         time.sleep(script.connack_after_s)
+        script.before_connack()
         if level == 5 and script.refusal is not None:
             if script.refusal is Refusal.CONNACK_5:
                 self._write(0x20, b"\0\x84\0")

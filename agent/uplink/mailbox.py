@@ -43,6 +43,7 @@ class Mailbox:
         self._world = world
         self._counted = counted
         self._waiting: list[Came] = []
+        self._refusal: str | None = None
 
     def take(self, connection: Connection, came: Came) -> None:
         """Takes a message that came.
@@ -78,8 +79,13 @@ class Mailbox:
         try:
             stored = self._spool.receive(self._recipient, came.data, self._world.wall_ms())
         except SpoolError as exc:
-            log.warning("inbox recipient=%s why=%r", self._recipient, exc.message)
+            if exc.message != self._refusal:  # it is tried again every second
+                log.warning("inbox refused recipient=%s why=%r", self._recipient, exc.message)
+            self._refusal = exc.message
             return False
+        if self._refusal is not None:
+            log.info("inbox takes again recipient=%s", self._recipient)
+            self._refusal = None
         if stored:
             self._counted["received"] += 1
             connection.acknowledge(came)

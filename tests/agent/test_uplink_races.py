@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.spool import LinkState
+from agent.spool import LinkState, Spool
 from agent.uplink.connection import Connection
 from agent.uplink.link import Link
 from agent.uplink.world import World
+from assent.errors import SpoolError
 from tests.agent.carrying import Gateway, Impatient, carrying, payloads, scripted
 from tests.agent.sealed import run_of
 from tests.simulators.certificates import Authority
@@ -505,3 +506,32 @@ def test_the_answer_to_control_is_waited_for_from_its_puback_on(
             stub.send(gateway.mailbox, b"answer", 1)
             eventually(lambda: gateway.spool.take_inbox(1))
             gateway.reaches(LinkState.IDLE)
+
+
+def test_an_inbox_that_the_disk_refuses_is_told_once_and_once_that_it_takes_again(
+    tmp_path: Path,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Red with a line for each look: a disk that is full for a day fills the journal, too."""
+
+    def full(*_: object) -> bool:
+        raise SpoolError("the disk is full")
+
+    caplog.set_level("INFO")
+    with scripted(tmp_path, authority, Script()) as (stub, gateway):
+        gateway.reaches(LinkState.CONNECTED)
+        with monkeypatch.context() as patch:
+            patch.setattr(Spool, "receive", full)
+            stub.send(gateway.mailbox, b"answer", 1)
+            eventually(lambda: gateway.counted("inbound held"))
+            for _ in range(3):
+                gateway.put(1)
+                eventually(lambda: gateway.counted("delivered") == len(gateway.sent))
+        eventually(lambda: stub.pubacks == [1])
+    told = [one.message for one in caplog.records if one.message.startswith("inbox")]
+    assert told == [
+        "inbox refused recipient=maker why='the disk is full'",
+        "inbox takes again recipient=maker",
+    ]

@@ -103,7 +103,7 @@ class Mailroom:
                     heard.streams += streams
                     room -= sum(len(one.ranges) + len(one.refused) for one in streams)
                 case Arrival() as arrival:
-                    done += self._acknowledge(acks, now)
+                    self._acknowledge(acks, now)
                     self._take_policy(site().settings.state, arrival, on_policy)
                     done.append(inbound.id)
                     room -= _JUDGING
@@ -117,23 +117,19 @@ class Mailroom:
                     room -= _JUDGING
                 case None:
                     done.append(inbound.id)
-        done += self._acknowledge(acks, now)
+        self._acknowledge(acks, now)
         self._spool.drop_inbox(done)
         self._tell(now)
         forked, self._forked = frozenset(self._forked), set()
         return forked
 
-    def _acknowledge(self, acks: dict[str, _Heard], now: Instant) -> list[int]:
-        """Ids of the messages that are done: what is too much for a turn is read again."""
-        finished = []
+    def _acknowledge(self, acks: dict[str, _Heard], now: Instant) -> None:
+        """Does what was said; what is too much for a turn stays, and is read again."""
         while acks:
             recipient, heard = acks.popitem()
-            done = self._spool.acknowledge(recipient, heard.streams, now.wall_ms)
+            done = self._spool.acknowledge(recipient, heard.streams, now.wall_ms, heard.ids)
             log.info("acknowledged recipient=%s batches=%d", recipient, done.batches)
             self._forked |= done.forked
-            if not done.more:
-                finished += heard.ids
-        return finished
 
     def _take_policy(self, state: Path, arrival: Arrival, on_policy: Callable[[], bool]) -> None:
         try:

@@ -95,11 +95,12 @@ class Queue(Retention):
         self._expires(min(batch.expires_ms for batch in batches))
 
     def acknowledge(
-        self, recipient: str, acks: Iterable[StreamAck], now_ms: int = 0
+        self, recipient: str, acks: Iterable[StreamAck], now_ms: int = 0, read: Sequence[int] = ()
     ) -> Acknowledged:
         """Deletes what the backend has stored, or gave up on; durable when this returns.
 
-        Of very much a part: where `Acknowledged.more` says so, the same is to be said again.
+        Of very much a part: where `Acknowledged.more` says so, the same is to be said again, and
+        the messages that said it stay.
         A batch that is refused with retry stays and is sent again when it is due. Streams of other
         recipients, and unknown ones, are counted and change nothing.
 
@@ -107,6 +108,7 @@ class Queue(Retention):
             recipient: whose signature was verified.
             acks: what it says of each stream.
             now_ms: wall time for `last_acknowledged_ms`; 0 leaves that as it is.
+            read: ids of the inbound messages that said so, which go with what they are about.
 
         Returns:
             What was deleted.
@@ -114,7 +116,7 @@ class Queue(Retention):
         Raises:
             SpoolError: the disk refuses; nothing was deleted.
         """
-        with self._writing() as db:
+        with self._writing(rings=bool(read)) as db:
             settlement = _Settlement(db, now_ms)
             for ack in acks:
                 row = db.execute(
@@ -124,8 +126,11 @@ class Queue(Retention):
                     (signed(ack.stream), recipient),
                 ).fetchone()
                 settlement.stream(row, ack)
+            told = settlement.told()
+            if not told.more:
+                db.executemany("DELETE FROM inbox WHERE id=?", [(one,) for one in read])
         self._shrink()
-        return settlement.told()
+        return told
 
     def waiting(self) -> dict[str, Waiting]:
         """Counts what waits; the cost grows with flows and streams, not with batches.

@@ -889,6 +889,21 @@ def test_the_log_is_written_over_before_it_outgrows_its_place(spool: Spool, path
     assert 900_000 < most < 1_200_000
 
 
+def test_what_told_of_batches_goes_with_them(spool: Spool, carrier: Spool) -> None:
+    """Red where a message goes before all that it says is done."""
+    spool.open_lane("service", "maker", STREAM, None)
+    spool.put([sealed(sequence, size=60) for sequence in range(PART + 1)])
+    for text in (b"of ours", b"another"):
+        assert carrier.receive("maker", text, NOW)
+    ours, other = spool.take_inbox(9)
+    ack = StreamAck(STREAM, PART + 1)
+    assert spool.acknowledge("maker", [ack], NOW, [ours.id]).more
+    assert spool.take_inbox(9) == [ours, other]  # it is to be said again
+    assert not spool.acknowledge("maker", [ack], NOW, [ours.id]).more
+    assert spool.take_inbox(9) == [other]
+    assert spool.waiting()["service"].batches == 0
+
+
 def test_the_file_shrinks_after_a_drain(spool: Spool, path: Path) -> None:
     """Red without `auto_vacuum` or without the vacuum after a drain."""
     spool.open_lane("service", "maker", STREAM, None)

@@ -899,7 +899,9 @@ def test_what_told_of_batches_goes_with_them(spool: Spool, carrier: Spool) -> No
     ack = StreamAck(STREAM, PART + 1)
     assert spool.acknowledge("maker", [ack], NOW, [ours.id]).more
     assert spool.take_inbox(9) == [ours, other]  # it is to be said again
+    rang(carrier)
     assert not spool.acknowledge("maker", [ack], NOW, [ours.id]).more
+    assert rang(carrier)  # there is room in the inbox
     assert spool.take_inbox(9) == [other]
     assert spool.waiting()["service"].batches == 0
 

@@ -69,17 +69,26 @@ class Control:
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops listening and removes the socket; requests under way are finished."""
+    def close(self) -> None:
+        """Stops listening; a request that is under way can still be answered."""
         if self._listener is None:
             return
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._listener = None
+
+    def stop(self) -> None:
+        """Stops listening, waits for the answer to a request under way, removes the socket.
+
+        Whoever answers must be able to do so meanwhile: the owner calls `close` before its last
+        acts, and this after them.
+        """
+        self.close()
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
-        self._path.unlink(missing_ok=True)
-        self._listener = None
+            self._thread = None
+            self._path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
         assert self._listener is not None

@@ -152,8 +152,9 @@ class Collecting:
         return before != self._trusted
 
     def _end(self, beside: threading.Thread | None) -> None:
+        self._control.close()
+        self._pipeline.stop()  # which does what was asked for by then
         self._control.stop()
-        self._pipeline.stop()
         if beside is not None:
             self._spool.bell.ring()  # else it looks up within a second
             beside.join()

@@ -318,6 +318,28 @@ def test_a_sigterm_closes_the_open_batch_into_the_spool_and_exits_with_0_soon(
         agent.status()
 
 
+def test_a_stop_does_not_wait_for_a_question_that_waits_for_it(agent: Agent) -> None:
+    """Red when the last acts come after the wait for their answers: five seconds, and no answer."""
+    process = agent.start("collect", WATCHDOG_USEC="200000")
+    agent.reads()
+    eventually(lambda: agent.listen().count("WATCHDOG=1") >= 3)
+    with contextlib.closing(sqlite3.connect(agent.spool, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # the owner does not get to either of the two meanwhile
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: agent.is_silent_for(0.4))
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(agent.state / FILE_NAME))
+            asking.sendall(b'{"verb": "status"}\n')
+            process.terminate()
+            time.sleep(0.3)
+            other.execute("ROLLBACK")
+            began = time.monotonic()
+            assert b'"ok": true' in asking.recv(65_536)
+    assert process.wait(20) == 0
+    took = time.monotonic() - began
+    assert took < 3, f"took {took:.2f} s"
+
+
 def test_the_twin_a_kill_loses_the_open_batch_and_nothing_that_was_spooled(agent: Agent) -> None:
     process = agent.start()
     agent.reads()

@@ -78,11 +78,24 @@ def _damage(world: World, way: str, rng: random.Random) -> bool:
             file.truncate(0)
         elif way == "cut short":
             file.truncate(rng.randrange(1, size))
-        else:
-            page = rng.randrange(1, size // _PAGE) if way == "a page overwritten" else 0
-            file.seek(page * _PAGE)
-            file.write(rng.randbytes(_PAGE if page else _HEAD))
+        elif way == "head overwritten":
+            file.write(rng.randbytes(_HEAD))
+    if way == "a page overwritten":
+        return _overwrite_a_page(path, rng)
     return way != "emptied" and _is_broken(path)
+
+
+def _overwrite_a_page(path: Path, rng: random.Random) -> bool:
+    """Overwrites a page that matters; one that is free keeps nothing, and nobody could find it."""
+    whole = path.read_bytes()
+    pages = list(range(1, len(whole) // _PAGE))
+    rng.shuffle(pages)
+    for page in pages:
+        at = page * _PAGE
+        path.write_bytes(whole[:at] + rng.randbytes(_PAGE) + whole[at + _PAGE :])
+        if _is_broken(path):
+            return True
+    return False
 
 
 def _is_broken(path: Path) -> bool:

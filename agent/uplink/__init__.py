@@ -257,13 +257,15 @@ class Uplink:
 
     def _close(self, spool: Spool) -> None:
         # Each is known until all are closed: `cut` must find one whose turn has not come.
-        for link in self._links.values():
-            try:
-                link.close()
-            except SpoolError as exc:
-                log.warning("closing recipient=%s why=%r", link.target.recipient, exc.message)
-        self._links = {}
-        spool.close()
+        try:
+            for link in self._links.values():
+                try:
+                    link.close()
+                except SpoolError as exc:
+                    log.warning("closing recipient=%s why=%r", link.target.recipient, exc.message)
+        finally:
+            self._links = {}
+            spool.close()
 
 
 def _same(target: Target, link: Link) -> bool:

@@ -535,3 +535,38 @@ def test_an_inbox_that_the_disk_refuses_is_told_once_and_once_that_it_takes_agai
         "inbox refused recipient=maker why='the disk is full'",
         "inbox takes again recipient=maker",
     ]
+
+
+def test_a_link_that_fails_while_it_is_closed_is_not_taken_up_again(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when it stays known: it leases by a spool that nobody asks any more what must stop."""
+    struck: list[str] = []
+    kept, ended = Spool.delivered, Link.close
+
+    def full(self: Spool, *args: object) -> None:
+        if not struck:
+            struck.append("delivered")
+            raise SpoolError("the disk is full")
+        kept(self, *args)  # type: ignore[arg-type]
+
+    def broken(self: Link) -> None:
+        ended(self)
+        if len(struck) == 1:
+            struck.append("close")
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(Spool, "delivered", full)
+    monkeypatch.setattr(Link, "close", broken)
+    with scripted(tmp_path, authority, Script()) as (stub, gateway):
+        gateway.spool.open_lane("advice", "maker", 99, None)  # the link stays wanted
+        gateway.put(3)
+        eventually(lambda: len(struck) == 2)
+        eventually(lambda: gateway.counted("delivered") >= 3)
+        stub.script.puback = lambda _: None
+        withdrawn = gateway.put(3)
+        eventually(lambda: set(withdrawn) <= set(payloads(stub)))
+        before, connections = len(stub.ends), len(stub.versions)
+        gateway.spool.close_lane("service")
+        eventually(lambda: stub.ends[before:] == ["reset"], 3)
+        eventually(lambda: len(stub.versions) > connections)  # or the stub's handshake is cut

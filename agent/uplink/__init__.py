@@ -12,7 +12,8 @@ Law:
     waited out.
 
 Security: it sees sealed bytes, reads no key but its TLS keys, and hands inbound bytes on unread.
-Limits: one thread for all targets; dialling has a short one of its own.
+Limits: one thread for all targets; dialling has a short one of its own, which is not waited for:
+it makes the line and says nothing on it.
 """
 
 from __future__ import annotations

@@ -44,6 +44,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def kept_port() -> tuple[int, int]:
+    """A port of the loopback that stays ours: the kernel gives it to nobody else meanwhile.
+
+    Whoever listens there sets SO_REUSEADDR, as every server does (socket(7)).
+
+    Returns:
+        The port, and what keeps it until `os.close`.
+    """
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        return int(keeper.getsockname()[1]), keeper.detach()
+
+
 def wait_until(claim: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
     """Waits until a claim holds.
 
@@ -71,7 +85,9 @@ class Stage:
         self.root = root
         self.gateway = root / "gateway"
         self.published = root / "published"
-        self.ports = {recipient: free_port() for recipient in RECIPIENTS}
+        kept = {recipient: kept_port() for recipient in RECIPIENTS}
+        self.ports = {recipient: port for recipient, (port, _) in kept.items()}
+        self._keepers = [keeper for _, keeper in kept.values()]
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self._classical = classical
 
@@ -288,6 +304,8 @@ class Stage:
         """Ends everything this stage started, newest first."""
         for name in reversed(list(self.programs)):
             self.end(name)
+        while self._keepers:
+            os.close(self._keepers.pop())
 
     def log(self, name: str) -> str:
         """What a program said on stderr and stdout."""

@@ -26,8 +26,9 @@ from assent.backend.cli import main
 from assent.errors import MalformedError, UsageError
 from assent.messages import new_mailbox
 from assent.wire import MAX_MESSAGE
+from demo.stage import free_port
 from tests.agent.carrying import carrying
-from tests.simulators.broker import Broker, free_port, mosquitto, running
+from tests.simulators.broker import Broker, mosquitto, running
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
 from tests.simulators.subscriber import Subscriber, end, listening

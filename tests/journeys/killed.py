@@ -49,7 +49,7 @@ from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.subscriber import Subscriber
 from assent.backend.subscriber.connection import Broker as Address
 from assent.errors import AssentError
-from demo.stage import Stage, StageError, free_port, wait_until
+from demo.stage import Stage, StageError, kept_port, wait_until
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Device, Instant, Sample
 from tests.agent.installed import NOBODY
@@ -310,8 +310,8 @@ class Point:
 
     def _serve(self) -> None:
         """A broker with a tap before it, and the backend."""
-        port = free_port()
-        world = _Brokered(self.household.stage, self.root, port)
+        world = _Brokered(self.household.stage, self.root)
+        port = world.ports[RECIPIENT]
         self._ends.callback(world.close)
         world.start_broker(RECIPIENT)
         self.tap = self._ends.enter_context(Tap(self.household.stage.ports[RECIPIENT], port))
@@ -569,9 +569,10 @@ class Outcome:
 class _Brokered(Stage):
     """A broker of another stage's recipient, in a place and on a port of its own."""
 
-    def __init__(self, stage: Stage, root: Path, port: int) -> None:
+    def __init__(self, stage: Stage, root: Path) -> None:
         self.root = root
-        self.ports = {RECIPIENT: port}
+        port, keeper = kept_port()
+        self.ports, self._keepers = {RECIPIENT: port}, [keeper]
         self.programs = {}
         self._from = stage
 

@@ -17,7 +17,7 @@ import pytest
 
 from agent.pipeline import timekeeper
 from assent.backend.authority import Authority, Pair
-from demo.stage import Stage, _program, free_port
+from demo.stage import Stage, _program, kept_port
 from firmware_bridge.sample import Sample
 from tests.journeys.boots import POWER, WASHER, Machine, booted, settled, stored
 
@@ -50,7 +50,8 @@ def opens(stage: Stage) -> None:
     future = authority.issue_server(["127.0.0.1", "localhost"], next_month)
     (tls / "broker.pem").write_bytes(future.certificate)
     (tls / "broker.key").write_bytes(future.key)
-    door = free_port()
+    door, keeper = kept_port()
+    stage._keepers.append(keeper)
     start = stage._start
 
     def with_another_door(name: str, words: list[str]) -> None:

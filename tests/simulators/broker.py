@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from assent.backend import broker as configuration
+from demo.stage import kept_port
 from tests.simulators.certificates import Authority
 
 PATIENCE_S = 10.0
@@ -30,13 +31,6 @@ def mosquitto() -> str:
     if found is None:
         pytest.skip("mosquitto is not installed")
     return found
-
-
-def free_port() -> int:
-    """Gives a port of the loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Broker:
@@ -60,7 +54,7 @@ class Broker:
         server_names: tuple[str, ...] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port, self._keeper = kept_port()
         self.log = directory / "log"
         server = authority.server(*server_names)
         self._conf = configuration.render(
@@ -145,3 +139,4 @@ def running(directory: Path, authority: Authority, **options: object) -> Iterato
         yield broker
     finally:
         broker.stop()
+        os.close(broker._keeper)

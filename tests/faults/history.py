@@ -52,6 +52,7 @@ class Life:
         told_ms: when it was told to stop; 0 where it was not.
         ended_ms: when it ended.
         polite: whether it stopped because it was told to.
+        starved_ms: for how long it had no processor in the time before its end that counts.
         least: how many it has read at least, when it ended politely.
         explains: causes of gaps that the faults of this life explain.
         end: what ended it, for a person.
@@ -65,6 +66,7 @@ class Life:
     told_ms: int = 0
     ended_ms: int = 0
     polite: bool = False
+    starved_ms: int = 0
     least: int = 0
     explains: frozenset[int] = frozenset()
     end: str = ""
@@ -115,6 +117,10 @@ class History:
         """So much of a life a crash may take."""
         return self.commit_ms + LOOK_MS
 
+    def bound_of(self, life: Life) -> int:
+        """The same of a life that had to do without a processor for a while before its end."""
+        return self.bound_ms + life.starved_ms
+
     def reads_from(self, life: Life) -> int:
         """Since when a life that answered has read at the latest."""
         return life.answered_ms + LATE_MS
@@ -150,7 +156,9 @@ class History:
         for life in self.lives:
             until = self._at_work_after(life.ended_ms) if life.ended_ms else math.inf
             if cause == CRASH and life.is_dead:
-                kept_ms = life.ended_ms - self.bound_ms if life.is_kept else life.began_ms - OPEN_MS
+                kept_ms = (
+                    life.ended_ms - self.bound_of(life) if life.is_kept else life.began_ms - OPEN_MS
+                )
                 found.append((kept_ms - EDGE_MS, until))
             if cause == OUTAGE and life.polite:
                 found.append((life.told_ms - EDGE_MS, until))

@@ -244,10 +244,10 @@ def _ends(held: Sequence[Sequence[int]], times: _Times, history: History, found:
         since = times.of(numbers[-1]) if numbers else history.reads_from(life)
         loss = int(life.ended_ms - since)
         found.longest_loss_ms = max(found.longest_loss_ms, loss)
-        if loss > history.bound_ms:
-            found.lost += (loss - history.bound_ms) // STEP_MS
+        if loss > (bound_ms := history.bound_of(life)):
+            found.lost += (loss - bound_ms) // STEP_MS
             found.complain(
-                f"life {at}: its end took {loss / 1000:.1f} s, more than {history.bound_ms / 1000} s"
+                f"life {at}: its end took {loss / 1000:.1f} s, more than {bound_ms / 1000} s"
                 f" ({life.end or 'killed'})"
             )
 

@@ -23,7 +23,7 @@ from agent.control import ask
 from assent.errors import AssentError
 from demo.stage import RECIPIENTS, REPO, Stage, StageError, wait_until
 from tests.faults.deaths import Deaths
-from tests.faults.history import SPAN, STEP_MS, Life
+from tests.faults.history import LOOK_MS, SPAN, STEP_MS, Life
 from tests.faults.household import Household
 from tests.faults.timepiece import Timepiece
 
@@ -153,6 +153,8 @@ class Programs(Household):
             program.wait()
             raise StageError(f"{name} did not end: {self.log(name)[-800:]}") from None
         if name == "collect":
+            within_ms = 2 * (self.commit_s * 1_000 + LOOK_MS)
+            self.lives[-1].starved_ms = self._deaths.starved_ms(program, within_ms)
             self._end_life(
                 self._deaths.of(program), polite=code == 0 and self.lives[-1].told_ms > 0
             )

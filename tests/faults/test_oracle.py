@@ -165,6 +165,13 @@ def test_a_crash_that_takes_forty_seconds_is_found_behind_a_gap_of_forty_seconds
     assert found.longest_loss_ms == pytest.approx(40_100, abs=2 * STEP_MS)
 
 
+def test_a_crash_may_take_more_of_what_had_no_processor_and_no_more_than_that() -> None:
+    """Its commit was due, and nobody let it run; the last stored number is 3 s before the end."""
+    late = [killed(starved_ms=ms, ended_ms=START_MS + 5_980) for ms in (0, 900, 1_100)]
+    found = [judged(same, CRASHED, lives=(life, second())) for life in late]
+    assert [one.lost > 0 for one in found] == [True, True, False]
+
+
 def test_a_life_of_which_nothing_is_stored_took_too_much() -> None:
     dead = (killed(began_ms=START_MS - 90_000, answered_ms=START_MS - 89_000), second())
     found = judged(without(*range(150)), gap(CRASH, -1_000, SECOND_MS), lives=dead)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -56,3 +57,40 @@ def test_an_end_is_known_however_late_one_asks() -> None:
     assert before_ms <= ended_ms <= after_ms
     wait_until(lambda: time.time() * 1000 > after_ms + 50, "time passes")
     assert deaths.of(program) == ended_ms
+
+
+AT_WORK = """
+import os, sys, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(flush=True)
+sys.stdin.readline()
+end = time.monotonic() + 0.8
+while time.monotonic() < end:
+    pass
+"""
+ASLEEP = AT_WORK.replace("pass", "time.sleep(0.8)")
+
+
+@pytest.mark.parametrize("code", [AT_WORK, ASLEEP], ids=["at work", "asleep"])
+def test_for_how_long_a_program_had_no_processor_is_known(code: str) -> None:
+    """Beside three that are at work, all on one processor; who sleeps needs none."""
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel does not count it")
+    deaths, pipe = Deaths(), subprocess.PIPE
+    with contextlib.ExitStack() as ends:
+        programs = [
+            ends.enter_context(
+                subprocess.Popen([sys.executable, "-c", one], stdin=pipe, stdout=pipe)
+            )
+            for one in (code, *3 * [AT_WORK])
+        ]
+        for program in programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == b"\n"
+        deaths.watch(programs[0])
+        for program in programs:
+            assert program.stdin is not None
+            program.stdin.close()
+    starved = deaths.starved_ms(programs[0], 600)
+    print(f"{starved} ms")
+    assert (starved > 200) == (code == AT_WORK)

@@ -10,7 +10,9 @@ promise is for everything else.
 
 The ways: `direct` is the journal's own (O_DIRECT, fdatasync, blocks that were written before);
 `dsync` O_DSYNC instead of the sync; `page` through the page cache; `mmap` with msync; `unwritten`
-into blocks that are only allocated; `append` to a file that grows. All of them run side by side.
+into blocks that are only allocated; `append` to a file that grows. Four more tell what the log is
+written for: `noatime` opens with O_NOATIME, `unsynced` asks for no sync, `fsync` for one that
+covers the times, and `lazytime` is the first on a card that is mounted so. All run side by side.
 
 Needs root, mkfs.ext4 and loop devices; says so and measures nothing elsewhere.
 """
@@ -31,6 +33,7 @@ from benchmarks.report import Figure, write
 from benchmarks.wear import Card, is_possible, written
 
 WAYS = ("direct", "dsync", "page", "mmap", "unwritten", "append")
+WHYS = ("noatime", "unsynced", "fsync", "lazytime")
 EVERY_S = (1, 5, 30)
 """Of the first way; the others write every five."""
 _FILE = 2 << 20
@@ -61,13 +64,15 @@ def keep(path: Path, way: str, at: int) -> None:
             pages[at : at + _SECTOR] = os.urandom(_SECTOR)
             pages.flush(at, _PAGE)
         return
-    how = {"direct": os.O_DIRECT, "unwritten": os.O_DIRECT, "append": os.O_APPEND}
-    how["dsync"] = os.O_DIRECT | os.O_DSYNC
-    descriptor = os.open(path, os.O_WRONLY | how.get(way, 0))
+    how = {"page": 0, "append": os.O_APPEND, "dsync": os.O_DIRECT | os.O_DSYNC}
+    how["noatime"] = os.O_DIRECT | os.O_NOATIME
+    descriptor = os.open(path, os.O_WRONLY | how.get(way, os.O_DIRECT))
     with mmap.mmap(-1, _SECTOR) as data:  # begins at a page
         data[:] = os.urandom(_SECTOR)
         os.pwrite(descriptor, data, at)
-    if way != "dsync":
+    if way == "fsync":
+        os.fsync(descriptor)
+    elif way not in {"dsync", "unsynced"}:
         os.fdatasync(descriptor)
     os.close(descriptor)
 
@@ -75,7 +80,7 @@ def keep(path: Path, way: str, at: int) -> None:
 def one(way: str, every_s: int, seconds: int) -> Figure:
     """One row."""
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
-        card = Card(Path(place), "noatime")
+        card = Card(Path(place), "noatime,lazytime" if way == "lazytime" else "noatime")
         stack.callback(card.close)
         path = card.mount / "file"
         make(path, way)
@@ -103,7 +108,7 @@ def main() -> int:
     if not is_possible():
         sys.stderr.write("sector: needs root, mkfs.ext4 and loop devices; nothing was measured\n")
         return 0
-    rows = [(WAYS[0], every_s) for every_s in EVERY_S] + [(way, 5) for way in WAYS[1:]]
+    rows = [(WAYS[0], every_s) for every_s in EVERY_S] + [(way, 5) for way in (*WAYS[1:], *WHYS)]
     with concurrent.futures.ThreadPoolExecutor(len(rows)) as pool:
         write(list(pool.map(lambda row: one(row[0], row[1], seconds), rows)))
     return 0

@@ -401,6 +401,7 @@ def test_a_full_inbox_leaves_the_rest_with_the_broker_until_there_is_room(
     for number in range(INBOX_MESSAGES + 5):
         stub.send(gateway.mailbox, b"%d" % number, number + 1)
     eventually(lambda: gateway.counted("inbound held") == 5)
+    eventually(lambda: len(stub.pubacks) >= INBOX_MESSAGES)
     assert len(stub.pubacks) == INBOX_MESSAGES
     first = gateway.spool.take_inbox(INBOX_MESSAGES)
     gateway.spool.drop_inbox([one.id for one in first])

@@ -50,6 +50,7 @@ def status_of(
     devices: Iterable[Health],
     delivered: Mapping[str, frozenset[str]],
     is_running: bool,
+    is_carried: bool,
     running_lanes: Running,
     rejected: Mapping[str, int],
     grounds: str,
@@ -92,9 +93,7 @@ def status_of(
             )
             for health in devices
         ],
-        "uplinks": [_uplink(name, health) for name, health in sorted(spool.health().items())]
-        if is_running
-        else [],
+        "uplinks": _uplinks(spool, verdicts, is_carried=is_carried) if is_running else [],
         "rejected": dict(rejected),
     }
 
@@ -319,6 +318,18 @@ def _device(health: Health, held: Json, now: Instant) -> Json:
         "samples": health.samples,
         "held_back": held,
     }
+
+
+def _uplinks(spool: Spool, verdicts: Mapping[str, Verdict], *, is_carried: bool) -> list[Json]:
+    said = spool.health()
+    if is_carried:
+        return [_uplink(name, health) for name, health in sorted(said.items())]
+    # What was said last is not true any more, and the first one may not have come yet.
+    awaited = {one.recipient for one in verdicts.values() if isinstance(one, Permit)}
+    return [
+        {"recipient": name, "state": "gone", "detail": "no uplink runs", "since": None}
+        for name in sorted(awaited | said.keys())
+    ]
 
 
 def _uplink(recipient: str, health: LinkHealth) -> Json:

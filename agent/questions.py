@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ import msgspec
 
 from agent.account import consent_of, history_of, sent_of, status_of
 from agent.explain import explain
+from agent.fence import Carrier
 from agent.pipeline import Pipeline
 from agent.preview import Preview, preview
 from agent.site import trouble_on_disk
 from agent.spool.log import KEPT
+from assent.errors import SpoolError
 
 Json = dict[str, Any]
 
@@ -72,7 +75,15 @@ def status_told(pipeline: Pipeline, *, is_running: bool) -> Json:
         devices=pipeline.health(),
         delivered=pipeline.delivered(),
         is_running=is_running,
+        is_carried=_is_carried(pipeline.carrier),
         running_lanes=pipeline.running,
         rejected=pipeline.rejected,
         grounds=pipeline.clock.grounds(),
     )
+
+
+def _is_carried(carrier: Carrier | None) -> bool:
+    """Whether an uplink runs, as far as anybody knows."""
+    with contextlib.suppress(SpoolError):
+        return carrier is None or carrier.is_there()
+    return True

@@ -161,5 +161,9 @@ def _uplinks(status: Json) -> Iterator[Check]:
             told += f" ({uplink['detail']})"
         if uplink["state"] in {"connected", "idle"}:
             yield good(subject, told)
+        elif uplink["state"] == "gone":
+            yield odd(
+                subject, told, "no uplink runs; start assent-uplink, its log says why it ended"
+            )
         else:
             yield odd(subject, told, "it tries again by itself; check network and broker")

@@ -90,7 +90,7 @@ class Pipeline:
         self._watch = Watch()
         self._started = False
         self._is_decided = False
-        self._carrier = carrier
+        self.carrier = carrier
         self._answered = 0
         self._look_again_ms = 0
         self._trouble: str | None = None
@@ -255,13 +255,13 @@ class Pipeline:
         def close() -> None:
             self.spool.close_lane(flow)
 
-        unhindered(self.spool, self._carrier, close)
+        unhindered(self.spool, self.carrier, close)
 
     def _pass_fence(self) -> Outcome:
         self._answered = self.spool.fence()
-        if self._carrier is None and not self._started:
+        if self.carrier is None and not self._started:
             return Outcome.ABSENT
-        return pass_fence(self.spool, self._carrier, self.clock)
+        return pass_fence(self.spool, self.carrier, self.clock)
 
     def _open_door(self, timeout_s: float) -> None:
         with contextlib.suppress(queue.Empty):

@@ -177,17 +177,43 @@ def test_a_device_is_told_with_its_state_and_the_age_of_its_last_sample(house: H
     assert (device["samples"], device["age_s"]) == (0, None)
 
 
-def test_uplinks_are_told_while_the_agent_runs(house: House) -> None:
-    assert house.desk.status()["uplinks"] == []
-    house.connect("maker")
-    assert house.desk.status()["uplinks"] == [
-        {
+class Beside:
+    """An uplink that runs, or has gone."""
+
+    def __init__(self) -> None:
+        self.runs = True
+
+    def is_there(self) -> bool:
+        return self.runs
+
+    def cut(self) -> bool:
+        return True
+
+
+def test_uplinks_are_told_while_one_runs_and_what_they_said_is_not_believed_after(
+    installed: Path, tmp_path: Path
+) -> None:
+    uplink = Beside()
+    with living(copied(installed, tmp_path / "gateway"), carrier=uplink) as house:
+        assert house.desk.status()["uplinks"] == []
+        house.connect("maker")
+        said = {
             "recipient": "maker",
             "state": "connected",
             "detail": "",
             "since": instant(house.clock.now().wall_ms),
         }
-    ]
+        assert house.desk.status()["uplinks"] == [said]
+        uplink.runs = False
+        gone = {"state": "gone", "detail": "no uplink runs", "since": None}
+        assert house.desk.status()["uplinks"] == [said | gone]
+
+
+def test_an_uplink_that_was_never_started_is_missed_where_something_may_leave(house: House) -> None:
+    assert house.desk.status()["uplinks"] == []
+    house.decide(YES)
+    found = {one["recipient"]: one["state"] for one in house.desk.status()["uplinks"]}
+    assert found == {"maker": "gone", "energy-advice": "gone"}
 
 
 @pytest.mark.parametrize(

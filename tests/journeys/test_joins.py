@@ -39,11 +39,13 @@ from tests.journeys.joins import (
 
 HOUSEHOLDS, EACH = 6, 2
 APPLIANCES = HOUSEHOLDS * EACH
-# Chance gives 0.08, a household found 0.5; a household is found by chance once in six, and more
-# than 14 of 24 times less than once in a million runs.
+# Chance gives 0.08, a household found 0.5. Which of its two appliances was read first shows where a
+# batch ends between them: that alone gives 0.17, and goes beyond the bound in one village of thirty.
 BOUND = 0.3
 
 Name = tuple[str, int]
+Shares = dict[tuple[str, str], float]
+"""What part of the appliances is matched, by what two groups differ in and by key."""
 
 
 def lived(root: Path, recorded: Sequence[Sequence[float]] = ()) -> dict[Name, Group]:
@@ -79,7 +81,7 @@ def kind_of(one: Name, other: Name) -> str:
     return "flows"
 
 
-def found(groups: dict[Name, Group], *names: str) -> dict[tuple[str, str], float]:
+def found(groups: dict[Name, Group], *names: str) -> Shares:
     """What part of the appliances each key matches, between flows, recipients and epochs."""
     hits: dict[tuple[str, str], float] = defaultdict(float)
     trials: dict[tuple[str, str], int] = defaultdict(int)
@@ -88,6 +90,15 @@ def found(groups: dict[Name, Group], *names: str) -> dict[tuple[str, str], float
             hits[kind_of(one, other), key] += count
             trials[kind_of(one, other), key] += APPLIANCES
     return {name: hits[name] / trials[name] for name in hits}
+
+
+def told(groups: dict[Name, Group], root: Path, recorded: Sequence[Sequence[float]] = ()) -> Shares:
+    """What goes beyond the bound, and does so in a second village too, which chance does not."""
+    shares = {name: share for name, share in found(groups).items() if share >= BOUND}
+    if shares:
+        again = found(lived(root, recorded))
+        shares = {name: share for name, share in shares.items() if again[name] >= BOUND}
+    return shares
 
 
 def test_the_recording_is_whole(groups: dict[Name, Group]) -> None:
@@ -104,12 +115,12 @@ def test_the_recording_is_whole(groups: dict[Name, Group]) -> None:
 @pytest.mark.clause("C10")
 @pytest.mark.clause("C15")
 def test_nothing_in_the_stores_joins_two_flows_two_recipients_or_two_epochs(
-    groups: dict[Name, Group],
+    groups: dict[Name, Group], tmp_path: Path
 ) -> None:
     shares = found(groups)
     assert {kind for kind, _ in shares} == {"flows", "recipients", "epochs", "flows and epochs"}
     assert len(shares) > 4 * 40
-    assert {name: share for name, share in shares.items() if share >= BOUND} == {}
+    assert told(groups, tmp_path) == {}
 
 
 MEASURED = ("number", "sums", "extremes", "continuation")
@@ -125,11 +136,10 @@ def test_with_recorded_rooms_nothing_but_what_was_measured_joins(
     # Nine rooms' temperatures and three of their humidities: (date, meter, lights, T1, RH1, …).
     columns = [*range(3, 21, 2), 4, 6, 8]
     rooms = [[float(row[column]) for row in rows] for column in columns]
-    shares = found(lived(tmp_path, rooms))
-    told = {name: share for name, share in shares.items() if share >= BOUND}
-    assert {key for _, key in told if not any(word in key for word in MEASURED)} == set()
+    shares = told(lived(tmp_path / "one", rooms), tmp_path / "another", rooms)
+    assert {key for _, key in shares if not any(word in key for word in MEASURED)} == set()
     # The twin: what was measured does, and README says so.
-    assert told["recipients", "time_ms and number"] >= BOUND
+    assert shares["recipients", "time_ms and number"] >= BOUND
 
 
 # The twins: each plants one thing that the real path keeps away, and the search finds it.

@@ -12,7 +12,7 @@ Law:
   - the first write of a life, one that does not fit, and one after a refusal make the file anew
     (`assent/durable.py`): on what the cache says of a half that was never synced nothing is built.
 
-A new file that takes the old one's name costs ext4 66 kB of device writes, a page in place five
+A new file that takes the old one's name costs ext4 66 kB of device writes, a page in place a tenth
 (benchmarks/wear.py). A file of one line, as an earlier version wrote it, is read as it stands.
 
 Security: the file is private to its user. The digest finds decay, not malice.

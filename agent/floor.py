@@ -11,8 +11,8 @@ Law:
   - it is on the disk before an end that somebody waits for takes effect, after a jump of the clock,
     and every ten minutes, in place (`agent/halves.py`): what a crash can take from it reaches over
     no end;
-  - a floor that is lost is taken from the newest instants that a trusted clock left elsewhere: the
-    ledger's and the spool's.
+  - a floor that is lost, or that lost a half which may have been the newer one, is raised to the
+    newest instants that a trusted clock left elsewhere: the ledger's and the spool's.
 
 Security: whoever can write the file can lower the floor, and set the clock back.
 Limits: a clock that was trusted while it was ahead leaves a floor that is ahead: what ends before
@@ -83,8 +83,8 @@ class Floor:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no file says where it is: then `raise_to` is to be told what else is known."""
-        return self._kept is None
+        """Whether no file says for certain where it is: then `raise_to` is told what is known."""
+        return self._kept is None or self._file.is_torn
 
     @property
     def kept(self) -> Mark | None:

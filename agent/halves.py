@@ -9,6 +9,7 @@ Law:
     newest there was before it returns, and the new one afterwards;
   - of the halves that are byte for byte what is written here, the newer is read; a torn one is
     passed over, and where neither is left, the file is damaged and nothing of it is believed;
+  - nobody knows whether the power tore a half, or it decayed and was the newest: `is_torn` tells;
   - the first write of a life, one that does not fit, and one after a refusal make the file anew
     (`assent/durable.py`): on what the cache says of a half that was never synced nothing is built.
 
@@ -51,9 +52,13 @@ class Halves:
 
     Args:
         path: the file; made with the first write.
+
+    Attributes:
+        is_torn: what was read last is of one half, because the other is not as it was written.
     """
 
     def __init__(self, path: Path) -> None:
+        self.is_torn = False
         self._path = path
         self._is_ours = False
         """Whether this life made the file, and every write since came to an end."""
@@ -67,6 +72,7 @@ class Halves:
         """
         data = durable.read(self._path, 2 * MAX_BYTES)
         halves = _halves(data)
+        self.is_torn = len(halves) == 1
         if halves:
             return halves[_newest(halves)].told
         told = _parsed(data)  # of two lines together it is none

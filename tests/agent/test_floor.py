@@ -304,6 +304,28 @@ def test_a_floor_that_is_lost_is_known_from_elsewhere(
 
 
 @pytest.mark.clause("C28")
+@pytest.mark.parametrize("decays", [True, False], ids=["its newest half decays", "it is sound"])
+def test_a_floor_of_which_the_older_half_is_left_is_known_from_elsewhere(
+    house: House, clock: ManualClock, decays: bool
+) -> None:
+    """Red where the older half is believed alone: what has ended goes on."""
+    clock.advance(END_MS - START_MS)
+    assert reason(house) == Reason.EXPIRED.value
+    house.vanish()  # an orderly end may write both halves
+    path = house.directory / "state" / FLOOR
+    if decays:
+        sound = path.read_bytes()
+        assert Floor.open(path, at(0, 0, trusted=False)).at(0) >= END_MS
+        half = len(sound) // 2
+        path.write_bytes(sound[: half + 40] + b"\0" + sound[half + 41 :])
+        assert Floor.open(path, at(0, 0, trusted=False)).at(0) < END_MS
+    after = House(house.directory, ManualClock(END_MS - HOUR, mono_ms=10)).start()
+    assert reason(after) == Reason.EXPIRED.value
+    assert after.site.floor.past_ms(at(0, 10, trusted=False)) >= END_MS
+    after.close()
+
+
+@pytest.mark.clause("C28")
 def test_the_second_gate_is_told_the_floor(house: House, clock: ManualClock) -> None:
     house.bring({"appliance.fault": "door-lock", POWER: 5})
     house.pipeline.flush()

@@ -5,22 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from agent.spool import LinkState
 from agent.spool.order import RECALL_MS
-from agent.uplink.link import Link
 from agent.uplink.protocol import WINDOW
-from agent.uplink.world import World
 from assent.messages import StreamAck
-from tests.agent.carrying import Gateway, Impatient, carrying, payloads, scripted
+from tests.agent.carrying import Gateway, carrying, payloads, scripted
 from tests.simulators.broker import running
 from tests.simulators.certificates import DAY, Authority
 from tests.simulators.conditions import eventually
@@ -338,45 +333,3 @@ def test_a_certificate_that_was_refused_is_tried_again_at_once_when_another_lies
                 assert proxy.accepted == 0
         finally:
             gateway.close()
-
-
-def test_a_refusal_that_comes_between_a_turn_and_a_tick_keeps_its_own_name(
-    tmp_path: Path, authority: Authority
-) -> None:
-    """A dial that failed and was not yet noted looked like a broker that never said a word: red
-    then, with "does not answer", and the broker that spoke 5 was spoken to in 3.1.1."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = int(closed.getsockname()[1])
-    woken = threading.Event()
-    gateway = Gateway(tmp_path / "g", authority, f"mqtts://localhost:{port}")
-    with contextlib.closing(gateway):
-        gateway.open_lane()
-        link = Link(
-            msgspec.structs.replace(gateway.target, wanted=True),
-            gateway.spool,
-            World(
-                wall_ms=lambda: time.time_ns() // 1_000_000,
-                past_ms=lambda: 0,
-                boot_ms=lambda: time.monotonic_ns() // 1_000_000,
-                monotonic=time.monotonic,
-                rng=Impatient(),
-                keepalive_s=60,
-                wake=woken.set,
-            ),
-        )
-        link.turn(readable=False, writable=False, more=False)
-        assert woken.wait(10)
-        link.tick()
-        link.turn(readable=False, writable=False, more=False)
-        assert "refuses connections" in gateway.health.detail
-
-        listener = socket.create_server(("127.0.0.1", port))
-        with Stub(authority, listener=listener) as stub:
-
-            def connected() -> bool:
-                link.turn(readable=True, writable=True, more=False)
-                return bool(stub.versions)
-
-            eventually(connected)
-            link.close()
-            assert stub.versions == [5]

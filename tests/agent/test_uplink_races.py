@@ -21,6 +21,7 @@ from agent.uplink.connection import Connection
 from agent.uplink.link import Link
 from agent.uplink.world import World
 from assent.errors import SpoolError
+from demo.stage import kept_port
 from tests.agent.carrying import Gateway, Impatient, carrying, payloads, scripted
 from tests.agent.sealed import run_of
 from tests.simulators.certificates import Authority
@@ -92,12 +93,6 @@ def by_hand(
             yield gateway, hand
 
 
-def closed_port() -> int:
-    """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 # --- dialling ------------------------------------------------------------------------------------
 
 
@@ -113,8 +108,12 @@ def test_a_turn_in_the_middle_of_a_failing_dial_loses_nothing_of_it(
             assert go_on.wait(10)
         return time.time_ns() // 1_000_000
 
-    url = f"mqtts://localhost:{closed_port()}"
-    with by_hand(tmp_path / "g", authority, url, wall_ms=wall_ms) as (gateway, hand):
+    port, keeper = kept_port()  # nobody listens there
+    url = f"mqtts://localhost:{port}"
+    with (
+        socket.socket(fileno=keeper),
+        by_hand(tmp_path / "g", authority, url, wall_ms=wall_ms) as (gateway, hand),
+    ):
         hand.turn()
         assert speaking.wait(10)
         hand.turn()
@@ -168,15 +167,21 @@ class Doorman:
 
 
 @pytest.mark.clause("C01")
+@pytest.mark.parametrize("asked", [False, True], ids=["nothing asked", "control has just left"])
 @pytest.mark.parametrize("withdrawn", [True, False], ids=["withdrawn", "the twin: not withdrawn"])
 def test_a_flow_withdrawn_while_the_broker_is_dialled_calls_nobody(
-    tmp_path: Path, authority: Authority, withdrawn: bool
+    tmp_path: Path, authority: Authority, withdrawn: bool, asked: bool
 ) -> None:
-    """Red when CONNECT follows the handshake in the dialling thread: it leaves after the no."""
+    """Red when CONNECT follows the handshake in the dialling thread: it leaves after the no.
+
+    And when an answer is waited for that a connection which has ended cannot bring any more.
+    """
     with (
         Doorman(authority) as door,
         by_hand(tmp_path / "g", authority, door.url) as (_, hand),
     ):
+        if asked:
+            hand.link._flight.control_s = time.monotonic()  # by the connection before this one
         hand.turn()
         assert door.accepted.wait(10)
         if withdrawn:
@@ -256,6 +261,28 @@ def test_a_cut_reaches_a_connection_whose_turn_to_be_closed_has_not_come(
 
 
 # --- judged too early ----------------------------------------------------------------------------
+
+
+def test_a_refusal_that_comes_between_a_turn_and_a_tick_keeps_its_own_name(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """A dial that failed and was not yet noted looked like a broker that never said a word: red
+    then, with "does not answer", and the broker that spoke 5 was spoken to in 3.1.1."""
+    port, keeper = kept_port()
+    url = f"mqtts://localhost:{port}"
+    with (
+        socket.socket(fileno=keeper),
+        by_hand(tmp_path / "g", authority, url) as (gateway, hand),
+    ):
+        hand.turn()
+        assert hand.woken.wait(10)
+        hand.link.tick()
+        hand.turn()
+        assert "refuses connections" in gateway.health.detail
+        with Stub(authority, listener=socket.create_server(("127.0.0.1", port))) as stub:
+            hand.turns_until(lambda: stub.versions)
+            hand.link.close()
+            assert stub.versions == [5]
 
 
 def test_a_broker_whose_answer_lies_unread_is_not_called_silent(

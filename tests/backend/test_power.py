@@ -12,6 +12,7 @@ import dataclasses
 import os
 import queue
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -88,7 +89,7 @@ class Cut(NamedTuple):
 
     def order(self, seed: int) -> Order:
         """What the disk is told."""
-        pattern = rf"^/{self.file.replace('.', chr(92) + '.')}$"
+        pattern = rf"^/{re.escape(self.file)}$"
         return Order(pattern, "cut", self.call, self.number, way=self.way, seed=seed)
 
 

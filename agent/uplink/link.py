@@ -202,7 +202,7 @@ class Link:
         self._tell(LinkState.IDLE, _STOPPED)
 
     def _is_wanted(self, now: float) -> bool:
-        last_s = self._flight.control_s
+        last_s = self._flight.control_s if self._answered else None
         return self.target.wanted or (last_s is not None and now - last_s < _ANSWER_S)
 
     def _begin(self, now: float) -> None:

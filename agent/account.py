@@ -324,7 +324,7 @@ def _uplinks(spool: Spool, verdicts: Mapping[str, Verdict], *, is_carried: bool)
     said = spool.health()
     if is_carried:
         return [_uplink(name, health) for name, health in sorted(said.items())]
-    # What was said last is not true any more, and the first one may not have come yet.
+    # What one said last is not true any more; one that never ran has said nothing.
     awaited = {one.recipient for one in verdicts.values() if isinstance(one, Permit)}
     return [
         {"recipient": name, "state": "gone", "detail": "no uplink runs", "since": None}

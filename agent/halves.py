@@ -75,7 +75,7 @@ class Halves:
         self.is_torn = len(halves) == 1
         if halves:
             return halves[_newest(halves)].told
-        told = _parsed(data)  # of two lines together it is none
+        told = _parsed(data)  # two halves are no JSON: the error of damage
         if not data.endswith(b"\n") or (isinstance(told, dict) and "generation" in told):
             raise ValueError("neither half is as it was written")
         return told

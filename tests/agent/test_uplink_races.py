@@ -167,15 +167,21 @@ class Doorman:
 
 
 @pytest.mark.clause("C01")
+@pytest.mark.parametrize("asked", [False, True], ids=["nothing asked", "control has just left"])
 @pytest.mark.parametrize("withdrawn", [True, False], ids=["withdrawn", "the twin: not withdrawn"])
 def test_a_flow_withdrawn_while_the_broker_is_dialled_calls_nobody(
-    tmp_path: Path, authority: Authority, withdrawn: bool
+    tmp_path: Path, authority: Authority, withdrawn: bool, asked: bool
 ) -> None:
-    """Red when CONNECT follows the handshake in the dialling thread: it leaves after the no."""
+    """Red when CONNECT follows the handshake in the dialling thread: it leaves after the no.
+
+    And when an answer is waited for that a connection which has ended cannot bring any more.
+    """
     with (
         Doorman(authority) as door,
         by_hand(tmp_path / "g", authority, door.url) as (_, hand),
     ):
+        if asked:
+            hand.link._flight.control_s = time.monotonic()  # by the connection before this one
         hand.turn()
         assert door.accepted.wait(10)
         if withdrawn:

@@ -59,7 +59,7 @@ class Floor:
     Args:
         file: its file.
         mark: what it rests on.
-        kept: what the file says, or None where it is lost or was never written.
+        kept: what the file says for certain, or None where it is lost or was never written.
     """
 
     def __init__(self, file: Halves, mark: Mark, kept: Mark | None) -> None:
@@ -79,16 +79,16 @@ class Floor:
         file = Halves(path)
         kept = _read(file)
         at_ms = kept.later(now.mono_ms) if kept else 0
-        return cls(file, Mark(at_ms, now.mono_ms), kept)
+        return cls(file, Mark(at_ms, now.mono_ms), None if file.is_torn else kept)
 
     @property
     def is_lost(self) -> bool:
         """Whether no file says for certain where it is: then `raise_to` is told what is known."""
-        return self._kept is None or self._file.is_torn
+        return self._kept is None
 
     @property
     def kept(self) -> Mark | None:
-        """What the file says."""
+        """What the file says for certain."""
         return self._kept
 
     def at(self, mono_ms: int) -> int:

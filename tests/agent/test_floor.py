@@ -322,6 +322,7 @@ def test_a_floor_of_which_the_older_half_is_left_is_known_from_elsewhere(
     after = House(house.directory, ManualClock(END_MS - HOUR, mono_ms=10)).start()
     assert reason(after) == Reason.EXPIRED.value
     assert after.site.floor.past_ms(at(0, 10, trusted=False)) >= END_MS
+    assert after.spool.floor_ms(10) >= END_MS
     after.close()
 
 

@@ -156,14 +156,13 @@ def _certificates(status: Json) -> Iterator[Check]:
 def _uplinks(status: Json) -> Iterator[Check]:
     for uplink in status["uplinks"]:
         subject = f"uplink {uplink['recipient']}"
+        if uplink["state"] == "gone":
+            yield odd(subject, uplink["detail"], "start it; its log says why the last one ended")
+            continue
         told = f"{uplink['state']} since {uplink['since']}"
         if uplink["detail"]:
             told += f" ({uplink['detail']})"
         if uplink["state"] in {"connected", "idle"}:
             yield good(subject, told)
-        elif uplink["state"] == "gone":
-            yield odd(
-                subject, told, "no uplink runs; start assent-uplink, its log says why it ended"
-            )
         else:
             yield odd(subject, told, "it tries again by itself; check network and broker")

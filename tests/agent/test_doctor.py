@@ -123,6 +123,13 @@ def test_a_device_is_told_with_a_reason_that_names_nothing_private(
     assert ("see: assent status" in found["device 1"].help) is needs_status
 
 
+def test_an_uplink_that_does_not_run_is_to_be_started(house: House) -> None:
+    house.decide(YES)
+    found = checks(house)["uplink maker"]
+    assert (found.health, found.told) == (Health.ODD, "no uplink runs")
+    assert found.help == "start it; its log says why the last one ended"
+
+
 def test_both_ways_to_a_clock_and_the_way_back_to_a_policy_are_told(house: House) -> None:
     house.decide(YES)
     status = house.desk.status()

@@ -78,7 +78,8 @@ class Running(Lanes):
             if isinstance(verdict, Permit | Pending):
                 if lane is not None:
                     self._go_on(lane, verdict, now)
-                elif rows[flow].not_before_ms == permit_of(verdict).not_before_ms:
+                is_same_yes = rows[flow].not_before_ms == permit_of(verdict).not_before_ms
+                if flow not in self._lanes and is_same_yes:
                     self._trim(permit_of(verdict), now)  # narrowed; a new yes is told by its lane
             elif site.policy is None or is_pause(verdict):
                 self._pause(flow, rows.get(flow), now)

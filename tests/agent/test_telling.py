@@ -251,6 +251,36 @@ def test_a_narrowing_of_a_lane_that_held_nothing_is_told_from_its_stop_on(house:
         assert {gap.first_ms for gap in gaps(again, GapCause.PURGE)} == {whole(stopped_ms)}
 
 
+@pytest.mark.clause("C33")
+def test_a_narrowing_that_comes_with_the_time_is_told_from_the_oldest_that_it_deleted(
+    agreed: House,
+) -> None:
+    """Red where a lane that was held until then tells nothing: its numbers are missing for ever."""
+    oldest_ms = agreed.spool.waiting()[DIAGNOSIS].oldest_ms
+    assert oldest_ms is not None
+    streams = {agreed.spool.lanes()[DIAGNOSIS].stream}
+    agreed.close()
+    narrower = {DIAGNOSIS: '{ decision = "given", without = ["device.serial"] }'}
+    text = form(narrower, agreed.clock.now().wall_ms)
+    (agreed.directory / "consent.toml").write_text(text)
+    clock = ManualClock(0, mono_ms=SECOND, trusted=False, boot_id="another")
+    with living(agreed.directory, clock) as again:
+        again.powers(7, 8)
+        again.pipeline.flush()
+        streams.add(again.spool.lanes()[DIAGNOSIS].stream)
+        clock.step(START_MS + 3 * HOUR)
+        clock.trusted = True
+        again.reload()
+        assert again.waiting(DIAGNOSIS) == 0
+        found = gaps(again, GapCause.PURGE)
+        began_ms = clock.now().wall_ms
+        assert {(gap.first_ms, gap.last_ms) for gap in found} == {
+            (whole(oldest_ms), whole(began_ms, up=True))
+        }
+        assert streams < {gap.stream for gap in found}
+        assert again.spool.absences() == {}
+
+
 def test_a_lane_that_was_shut_and_nobody_lived_to_note_it_tells_what_was_taken(
     agreed: House,
 ) -> None:

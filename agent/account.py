@@ -15,7 +15,7 @@ import msgspec
 
 from agent.ledger import Ledger
 from agent.notices import notices_of
-from agent.path import Pending, Permit, Reason, Refusal, Verdict
+from agent.path import Pending, Permit, Reason, Refusal, Verdict, permit_of
 from agent.pipeline.running import Running
 from agent.pipeline.tally import Tally
 from agent.reasons import held_back
@@ -325,7 +325,11 @@ def _uplinks(spool: Spool, verdicts: Mapping[str, Verdict], *, is_carried: bool)
     if is_carried:
         return [_uplink(name, health) for name, health in sorted(said.items())]
     # What one said last is not true any more; one that never ran has said nothing.
-    awaited = {one.recipient for one in verdicts.values() if isinstance(one, Permit)}
+    awaited = {
+        permit_of(verdict).recipient
+        for verdict in verdicts.values()
+        if isinstance(verdict, Permit | Pending)
+    }
     return [
         {"recipient": name, "state": "gone", "detail": "no uplink runs", "since": None}
         for name in sorted(awaited | said.keys())

@@ -98,7 +98,8 @@ class Link:
 
     def socket(self) -> socket.socket | None:
         """Gives the socket to wait on, or None."""
-        return None if self._connection is None else self._connection.socket()
+        connection = self._connection  # `cut` asks from another thread
+        return None if connection is None else connection.socket()
 
     def wants_write(self) -> bool:
         """Says whether bytes wait for the socket."""

@@ -206,9 +206,6 @@ def _run(arguments: argparse.Namespace) -> int:
     host, port = address(arguments.broker)
     ca = arguments.ca or here.tls("ca.pem")
     broker = Broker(host, port, ca, here.tls("backend.pem"), here.tls("backend.key"))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
     with _alone(here.root), contextlib.closing(Store(here.root)) as store:
         subscriber = Subscriber(here, store, broker)
         if not subscriber.offers:
@@ -216,8 +213,24 @@ def _run(arguments: argparse.Namespace) -> int:
                 f"no policy in {here.root / 'policies'} is published for {here.recipient}",
                 hint="put policy.toml and policy.toml.cose there: without terms nothing is stored",
             )
-        subscriber.run(stop, lambda: _talk(f"subscribed at {broker}"))
+        subscriber.run(ended_by_signal(), lambda: _talk(f"subscribed at {broker}"))
     return 0
+
+
+def ended_by_signal() -> threading.Event:
+    """Gives what SIGTERM and SIGINT set from now on; called before any thread is made.
+
+    A thread waits for them: a handler may meet the lock of the event that it wants to set.
+    """
+    stop, signals = threading.Event(), {signal.SIGTERM, signal.SIGINT}
+
+    def hear() -> None:
+        signal.sigwait(signals)
+        stop.set()
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    threading.Thread(target=hear, name="signals", daemon=True).start()
+    return stop
 
 
 @contextlib.contextmanager

@@ -603,6 +603,20 @@ def test_a_stop_while_there_is_no_broker_is_heeded(
     assert process.wait(5) == 0
 
 
+def test_a_stop_that_comes_while_it_is_asked_for_is_heeded() -> None:
+    """Red with a handler that sets the event: it waits for a lock that its own thread holds."""
+    code = (
+        "import os, signal\n"
+        "from assent.backend.cli import ended_by_signal\n"
+        "stop = ended_by_signal()\n"
+        "with stop._cond:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    assert not stop.is_set()\n"
+        "assert stop.wait(10)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
 def test_a_broker_that_is_away_is_named_once_and_not_at_every_try(
     sites: Sites,
     broker: Broker,

@@ -377,8 +377,7 @@ def test_a_reader_in_the_way_delays_the_cut_and_does_not_prevent_it(
     spool.open_lane("service", "maker", STREAM, None)
     spool.put([sealed(0, data=CANARY)])
     spool.expire(NOW)
-    spool._db.execute("PRAGMA busy_timeout=50")
-    with carrier._reading() as db:
+    with carrier._reading() as db, spool.patience(50):
         db.execute("SELECT * FROM lane").fetchall()
         spool.purge("service")
         assert on_disk(path, CANARY) != []

@@ -2,8 +2,7 @@
 """What every program of ours has: signals, readiness, a watchdog that only turns feed.
 
 Law:
-  - SIGTERM and SIGINT set `stop`, SIGHUP sets `reload`; a thread waits for them, because a handler
-    runs in the middle of what its thread does, and an event's lock may be held there;
+  - SIGTERM and SIGINT set `stop`, SIGHUP sets `reload`, in a thread (`assent/signals.py`);
   - WATCHDOG=1 is told from `turned` only, so that a program whose work stands still is ended by its
     manager, however alive its other threads are.
 """
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.notify import is_managed, notify, watchdog_interval_s
+from assent.signals import hear
 
 # A manager waits 90 s for a start before it ends it itself.
 _LINGER_S: Final = 60.0
@@ -48,15 +48,12 @@ class Life:
         Args:
             wake: wakes the work after a signal; called by a thread of its own.
         """
-        # Threads inherit the mask: only the one below gets these signals (signal(7)).
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        threading.Thread(target=self._hear, args=(wake,), name="signals", daemon=True).start()
 
-    def _hear(self, wake: Callable[[], None]) -> None:
-        while True:
-            number = signal.sigwait(_SIGNALS)
+        def obey(number: int) -> None:
             (self.reload if number == signal.SIGHUP else self.stop).set()
             wake()
+
+        hear(_SIGNALS, obey)
 
     def patience_s(self, longest_s: float) -> float:
         """How long a turn may wait, so that the watchdog is fed in time.

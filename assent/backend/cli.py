@@ -47,6 +47,7 @@ from assent.errors import (
     WireError,
 )
 from assent.nearest import nearest
+from assent.signals import hear
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -218,18 +219,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def ended_by_signal() -> threading.Event:
-    """Gives what SIGTERM and SIGINT set from now on; called before any thread is made.
-
-    A thread waits for them: a handler may meet the lock of the event that it wants to set.
-    """
-    stop, signals = threading.Event(), {signal.SIGTERM, signal.SIGINT}
-
-    def hear() -> None:
-        signal.sigwait(signals)
-        stop.set()
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    threading.Thread(target=hear, name="signals", daemon=True).start()
+    """Gives what SIGTERM and SIGINT set from now on; called before any thread is made."""
+    stop = threading.Event()
+    hear({signal.SIGTERM, signal.SIGINT}, lambda _number: stop.set())
     return stop
 
 

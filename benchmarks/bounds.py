@@ -34,7 +34,8 @@ from benchmarks.household import Household, keep_compiled
 from benchmarks.mix import Load, Look, Mix
 from benchmarks.report import Figure, write
 from benchmarks.week import came_too, declared, rows
-from demo.stage import free_port, wait_until
+from demo.ports import free_port
+from demo.stage import wait_until
 
 FLOWS = 3
 BATCH = 100

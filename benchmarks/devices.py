@@ -29,7 +29,8 @@ from agent.spool import Spool
 from benchmarks.household import keep_compiled
 from benchmarks.modbus import REGISTERS, cpu_s, policy_of, profile
 from benchmarks.report import Figure, write
-from demo.stage import Stage, free_port, wait_until
+from demo.ports import free_port
+from demo.stage import Stage, wait_until
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Sample
 

@@ -22,6 +22,7 @@ from typing import Any
 from assent.backend.broker import render
 from assent.cosekey import file_thumbprint, thumbprint_text
 from assent.policy.signing import fill_thumbprints
+from demo.ports import kept_port
 
 REPO = Path(__file__).resolve().parents[1]
 RECIPIENTS = ("maker", "energy-advice")
@@ -35,27 +36,6 @@ Json = dict[str, Any]
 
 class StageError(Exception):
     """Something that the stage was asked to do did not happen."""
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def kept_port() -> tuple[int, int]:
-    """A port of the loopback that stays ours: the kernel gives it to nobody else meanwhile.
-
-    Whoever listens there sets SO_REUSEADDR, as every server does (socket(7)).
-
-    Returns:
-        The port, and what keeps it until `os.close`.
-    """
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(("127.0.0.1", 0))
-        return int(keeper.getsockname()[1]), keeper.detach()
 
 
 def wait_until(claim: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:

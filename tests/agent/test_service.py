@@ -26,7 +26,8 @@ from agent.service.life import Life
 from agent.settings import load_settings
 from agent.site import SPOOL
 from agent.spool import Spool
-from demo.stage import free_port, wait_until
+from demo.ports import free_port
+from demo.stage import wait_until
 from tests.agent.installed import (
     ADVICE,
     CORE,

@@ -21,7 +21,7 @@ from agent.uplink.connection import Connection
 from agent.uplink.link import Link
 from agent.uplink.world import World
 from assent.errors import SpoolError
-from demo.stage import kept_port
+from demo.ports import kept_port
 from tests.agent.carrying import Gateway, Impatient, carrying, payloads, scripted
 from tests.agent.sealed import run_of
 from tests.simulators.certificates import Authority
@@ -399,8 +399,9 @@ def test_a_broker_that_said_no_to_version_5_is_not_asked_again_the_same_day(
     with scripted(tmp_path, authority, Script(refusal=Refusal.CONNACK_3)) as (stub, gateway):
         gateway.reaches(LinkState.CONNECTED)
         stub.hang_up()
-        eventually(lambda: stub.versions == [5, 4, 4])
+        eventually(lambda: len(stub.versions) >= 3)
         gateway.reaches(LinkState.CONNECTED)
+        assert stub.versions == [5, 4, 4]
     monkeypatch.setattr("agent.uplink.link._DAY_S", 0.0)
     (tmp_path / "later").mkdir()
     with scripted(tmp_path / "later", authority, Script(refusal=Refusal.CONNACK_3)) as (stub, _):
@@ -408,7 +409,8 @@ def test_a_broker_that_said_no_to_version_5_is_not_asked_again_the_same_day(
         stub.script = Script()
         eventually(lambda: stub._client)
         stub.hang_up()
-        eventually(lambda: stub.versions == [5, 4, 5])
+        eventually(lambda: len(stub.versions) >= 3)
+        assert stub.versions == [5, 4, 5]
 
 
 def test_a_broker_that_refuses_us_in_version_5_speaks_it(
@@ -509,8 +511,8 @@ def test_a_message_that_alone_is_never_confirmed_is_sent_again(
         eventually(lambda: payloads(stub) == [first])
         gateway.put(5)
         eventually(lambda: gateway.counted("delivered") == 5)
-        eventually(lambda: payloads(stub).count(first) == 2)
         eventually(lambda: gateway.counted("delivered") == 6)
+        assert payloads(stub).count(first) == 2
 
 
 def test_the_answer_to_control_is_waited_for_from_its_puback_on(
@@ -531,8 +533,10 @@ def test_the_answer_to_control_is_waited_for_from_its_puback_on(
             eventually(lambda: gateway.counted("delivered"))
             time.sleep(0.5)
             stub.send(gateway.mailbox, b"answer", 1)
-            eventually(lambda: gateway.spool.take_inbox(1))
+            (taken,) = eventually(lambda: gateway.spool.take_inbox(1))
+            assert taken.data == b"answer"
             gateway.reaches(LinkState.IDLE)
+            assert len(stub.versions) == 1
 
 
 def test_an_inbox_that_the_disk_refuses_is_told_once_and_once_that_it_takes_again(
@@ -595,5 +599,6 @@ def test_a_link_that_fails_while_it_is_closed_is_not_taken_up_again(
         eventually(lambda: set(withdrawn) <= set(payloads(stub)))
         before, connections = len(stub.ends), len(stub.versions)
         gateway.spool.close_lane("service")
-        eventually(lambda: stub.ends[before:] == ["reset"], 3)
+        eventually(lambda: stub.ends[before:], 3)
+        assert stub.ends[before:] == ["reset"]
         eventually(lambda: len(stub.versions) > connections)  # or the stub's handshake is cut

@@ -26,7 +26,7 @@ from assent.backend.cli import main
 from assent.errors import MalformedError, UsageError
 from assent.messages import new_mailbox
 from assent.wire import MAX_MESSAGE
-from demo.stage import free_port
+from demo.ports import free_port
 from tests.agent.carrying import carrying
 from tests.simulators.broker import Broker, mosquitto, running
 from tests.simulators.certificates import Authority

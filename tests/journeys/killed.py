@@ -49,7 +49,8 @@ from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.subscriber import Subscriber
 from assent.backend.subscriber.connection import Broker as Address
 from assent.errors import AssentError
-from demo.stage import Stage, StageError, kept_port, wait_until
+from demo.ports import kept_port
+from demo.stage import Stage, StageError, wait_until
 from firmware_bridge.clock import Clock
 from firmware_bridge.sample import Device, Instant, Sample
 from tests.agent.installed import NOBODY

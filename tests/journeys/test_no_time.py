@@ -17,7 +17,8 @@ import pytest
 
 from agent.pipeline import timekeeper
 from assent.backend.authority import Authority, Pair
-from demo.stage import Stage, _program, kept_port
+from demo.ports import kept_port
+from demo.stage import Stage, _program
 from firmware_bridge.sample import Sample
 from tests.journeys.boots import POWER, WASHER, Machine, booted, settled, stored
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from assent.backend import broker as configuration
-from demo.stage import kept_port
+from demo.ports import kept_port
 from tests.simulators.certificates import Authority
 
 PATIENCE_S = 10.0

@@ -47,13 +47,18 @@ def test_nothing_is_lost_to_a_power_cut_or_a_damaged_spool(
         damage.strike(world, outcome, "a page overwritten", rng)
         outcome.recovers(world, "the damage", list(FLOWS))
         holds(outcome.close(world))
+    assert outcome.struck.total() >= len(LIVES) + len(PAPERS) + 1
 
 
 def test_nothing_is_lost_to_a_clock_that_is_set(recipients: Stage, tmp_path: Path) -> None:
     with world_for("clock", recipients, tmp_path) as world:
-        holds(clocks.clock(world, "clock", random.Random(SEED), 3))
+        outcome = clocks.clock(world, "clock", random.Random(SEED), 3)
+    holds(outcome)
+    assert outcome.struck.total() >= 3
 
 
 def test_nothing_is_lost_to_a_start_without_the_time(recipients: Stage, tmp_path: Path) -> None:
     with world_for("held", recipients, tmp_path) as world:
-        holds(clocks.held(world, "held", random.Random(SEED), 3, often=0))
+        outcome = clocks.held(world, "held", random.Random(SEED), 3, often=0)
+    holds(outcome)
+    assert outcome.struck.total() >= 3

@@ -713,12 +713,13 @@ class LawMachine(RuleBasedStateMachine):
 
     def put(self, paper: Paper, *, as_file: bool, kill: int | None) -> None:
         only_no = not any(line.yes for line in paper.lines.values())
-        before, was_broken = self.open_lanes(), self.is_broken()
+        was_broken = self.is_broken()
         if as_file or self.house is None:
+            before = self.open_lanes_of_the_policy()
             self.lay_paper(paper)
             self.reload(kill)
         else:
-            was_broken = False
+            before, was_broken = self.open_lanes(), False
             self.apply(paper, kill)
         if (only_no or not paper.readable) and not was_broken:
             self.nothing_was_added(before)
@@ -790,7 +791,7 @@ class LawMachine(RuleBasedStateMachine):
         self.texts[whole.number] = "\n".join([head, *rows]) + "\n"
         self.texts[half.number] = "\n".join([head, *rows[:upto]]) + "\n"
         self.papers += [whole, half]
-        before = self.open_lanes()
+        before = self.open_lanes_of_the_policy()
         self.lay_paper(half)
         self.reload_once(kill)
         self.nothing_was_added(before)
@@ -806,7 +807,7 @@ class LawMachine(RuleBasedStateMachine):
 
     @rule(kill=kills)
     def delete_the_form(self, kill: int | None) -> None:
-        before, was_broken = self.open_lanes(), self.is_broken()
+        before, was_broken = self.open_lanes_of_the_policy(), self.is_broken()
         self.lay_paper(None)
         self.reload(kill)
         if not was_broken:
@@ -829,6 +830,15 @@ class LawMachine(RuleBasedStateMachine):
             return set(FLOWS)
         lanes = self.house.spool.lanes()
         return {flow for flow, lane in lanes.items() if lane.state is LaneState.OPEN}
+
+    def open_lanes_of_the_policy(self) -> set[str]:
+        """What is open, and what the policy that lies there opens once it is read, form or not."""
+        if self.house is None:
+            return self.open_lanes()
+        read = copy.deepcopy(self.oracle)
+        read.tell_time()
+        read.read_policy(self.lying)
+        return self.open_lanes() | read.open_flows()
 
     def held_lanes(self) -> set[str]:
         lanes = self.home.spool.lanes()
@@ -1452,6 +1462,22 @@ def test_half_a_form_says_no_more_than_the_whole(machine: LawMachine, upto: int)
     newest = machine.oracle.newest(DIAGNOSIS)
     assert newest is not None
     assert (newest.without, newest.until_ms) == ((HEAT,), now // DAY * DAY + DAY)
+
+
+@pytest.mark.parametrize("no", [None, Line(yes=False)])
+def test_a_policy_that_was_mended_is_read_with_the_form_that_goes_or_says_no(
+    machine: LawMachine, no: Line | None
+) -> None:
+    machine.spoil_the_policy("a stranger's", None)
+    assert machine.open_lanes() == set()
+    machine.publish_a_policy("nothing", None, None, lazy=True)
+    if no is None:
+        machine.delete_the_form(None)
+    else:
+        paper = Paper(1, f"v{machine.serial}", OWNER, machine.now_ms, {DIAGNOSIS: no})
+        machine.put(paper, as_file=True, kill=None)
+    machine.the_law_holds()
+    assert machine.open_lanes() == {SERVICE, ADVICE} | ({DIAGNOSIS} if no is None else set())
 
 
 def test_a_yes_has_ended_when_its_end_is_now(machine: LawMachine) -> None:

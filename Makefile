@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CWT := .venv-cwt
 
 .DEFAULT_GOAL := help
-.PHONY: bounds completion practice wheel help demo test check bench fmt fuzz kills faults law models setup broker units strace fuse systemd-root vectors matrix pins profiles clean
+.PHONY: bounds completion practice wheel help demo test check bench fmt fuzz kills faults law models properties setup broker units strace fuse systemd-root vectors matrix pins profiles clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,11 +44,15 @@ faults: broker strace fuse $(VENV)/ready ## break everything at random for an ho
 
 fuzz: $(VENV)/ready ## feed each decoder a million broken inputs, and keep what came of it
 	@$(BIN)/python -m benchmarks.fuzz
+
 law: $(VENV)/ready ## hold the law against a second reading of it, for long, and keep the result
 	@$(BIN)/python -m tests.agent.law_long
 
 models: $(VENV)/ready ## let spool and journal live and die against their models for ten minutes, and keep the result
 	@$(BIN)/python -m tests.agent.models_long
+
+properties: setup ## try every property test with choices of its own for ten minutes, and keep the result
+	@$(BIN)/python -m tests.properties_long
 
 fmt: $(VENV)/ready ## let the formatter decide
 	@$(BIN)/ruff check --fix-only --quiet .

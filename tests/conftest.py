@@ -4,6 +4,9 @@
 The recordings are too large for the repository and some have terms of their own, so they lie in
 `../shared/data` of a developer's machine. Elsewhere the tests that need them are skipped with that
 reason; where the directory is, a skipped one is a failure, so that no test goes quiet by itself.
+
+One commit gets one verdict: the property tests make the same choices each time, and others where
+`--hypothesis-seed` names a seed, as `make law` and `make properties` do.
 """
 
 from __future__ import annotations
@@ -14,11 +17,18 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How fast a machine is says nothing about a property, and CI's are shared.
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("house")
-
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """How fast a machine is says nothing about a property, and CI's are shared."""
+    settings.register_profile(
+        "house",
+        deadline=None,
+        derandomize=config.getoption("--hypothesis-seed") is None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def decide(
     now_ms: int,
     clock_trusted: bool,
     floor_ms: int,
-    shut: Mapping[str, str] | None = None,
+    shut: Mapping[str, str],
 ) -> dict[str, Verdict]:
     """Judges every flow of the policy.
 
@@ -123,7 +123,7 @@ def decide(
         ledger,
         form_broken,
         admitted,
-        shut or {},
+        shut,
         clock_trusted,
         now_ms,
         past_ms,

@@ -223,6 +223,7 @@ def verdicts(of: Policy, *, accepted: bool) -> dict[str, Verdict]:
         ledger,
         form_broken=False,
         admitted=frozenset(of.recipients),
+        shut={},
         now_ms=NOON,
         clock_trusted=True,
         floor_ms=0,

@@ -66,6 +66,7 @@ def judged(
     circumstances: dict[str, Any] = {
         "form_broken": False,
         "admitted": EVERYBODY,
+        "shut": {},
         "now_ms": NOON,
         "clock_trusted": True,
         "floor_ms": 0,

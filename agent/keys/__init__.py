@@ -138,6 +138,7 @@ class Keys:
 
         The file is removed, then the wrapping key is changed: a copy of the file opens with
         nothing that the store still holds. Takes a write for every secret there is.
+        Nothing in the agent calls it before there is a verb that erases (policy C26).
 
         Args:
             recipient: id of the recipient.

@@ -30,7 +30,7 @@ from agent.ledger import Ledger
 from agent.lock import BusyError, instance_lock
 from agent.offline import at_the_desk
 from agent.settings import Settings, load_settings
-from agent.site import LEDGER, POLICY, SIGNATURE, make_state, open_site_by
+from agent.site import LEDGER, POLICY, SIGNATURE, make_state, open_site
 from assent import durable
 from assent.cosekey import VerifyingKey, decode_verifying_key, thumbprint_text
 from assent.enrolment import (
@@ -124,7 +124,7 @@ def _take_admission(settings: Settings, data: bytes) -> list[str]:
         return [str(line) for line in ask(settings.state, "admission", data=text)["told"]]
     with _alone(settings.state, _WAIT):
         clock = Clock(trust=settings.trust)
-        site = open_site_by(settings, clock)
+        site = open_site(settings, clock)
         return take(site, data, clock.now())
 
 

@@ -15,7 +15,7 @@ from agent.lock import instance_lock
 from agent.meanwhile import hear_refusals
 from agent.pipeline import Pipeline
 from agent.settings import Settings
-from agent.site import SPOOL, make_state, open_site_by
+from agent.site import SPOOL, make_state, open_site
 from agent.spool import Spool
 from firmware_bridge.clock import Clock
 
@@ -31,7 +31,7 @@ def at_the_desk(settings: Settings) -> Iterator[Desk]:
     make_state(settings.state)
     with instance_lock(settings.state):
         clock = Clock(trust=settings.trust)
-        site = open_site_by(settings, clock)
+        site = open_site(settings, clock)
         with contextlib.closing(Spool.open(settings.state / SPOOL)) as spool:
             pipeline = Pipeline(site, spool, clock, Leash(spool.path))
             desk = Desk(pipeline, running=False)

@@ -171,17 +171,16 @@ class Site(msgspec.Struct, frozen=True):
         )
 
 
-def open_site(settings: Settings, now: Instant) -> Site:
+def open_site(settings: Settings, clock: Clock) -> Site:
     """Opens everything below a state directory; the caller holds the instance lock.
+
+    Args:
+        settings: what agent.toml says.
+        clock: is told the floor before it decides anything: a hardware clock vouches by it only.
 
     Raises:
         KeyStoreError: secrets cannot be read; nothing may run.
     """
-    return with_policy(_open_stores(settings, now), now)
-
-
-def open_site_by(settings: Settings, clock: Clock) -> Site:
-    """The same by a clock that is told the floor before it is asked whether it is trusted."""
     site = _open_stores(settings, clock.now())
     clock.stand_on(site.floor.at)
     return with_policy(site, clock.now())

@@ -85,7 +85,7 @@ def simulate(config: Path) -> dict[str, tuple[int, int, int]]:
     settings = load_settings(config)
     clock = DayClock(time.time_ns() // 1_000_000)
     start_ms = clock.at_ms
-    site = open_site(settings, clock.now())
+    site = open_site(settings, clock)
     with contextlib.closing(Spool.open(settings.state / SPOOL)) as spool:
         pipeline = Pipeline(site, spool, clock)
         pipeline.start()

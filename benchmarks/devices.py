@@ -140,7 +140,7 @@ def latency(place: Path) -> Figure:
     with household(place, 1, "50ms", head + _CLOCK_FIELDS) as stage:
         settings, clock = load_settings(stage.gateway), Clock(trust="system")
         with instance_lock(settings.state), contextlib.ExitStack() as stack:
-            site = open_site(settings, clock.now())
+            site = open_site(settings, clock)
             spool = stack.enter_context(contextlib.closing(Spool.open(settings.state / SPOOL)))
             pipeline = Pipeline(site, spool, clock)
             took_ms: list[float] = []

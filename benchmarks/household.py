@@ -158,7 +158,7 @@ def _fill(config: Path, readings: int) -> dict[str, str]:
     settings = load_settings(config)
     clock = Clock(trust="system")
     with instance_lock(settings.state), contextlib.ExitStack() as stack:
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         spool = stack.enter_context(contextlib.closing(Spool.open(settings.state / SPOOL)))
         pipeline = Pipeline(site, spool, clock)
         pipeline.start()

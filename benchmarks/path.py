@@ -101,7 +101,7 @@ def carry(config: Path, readings: int) -> dict[str, float]:
     calibrated = calibration()
     clock = Clock(trust="system")
     with instance_lock(settings.state), contextlib.ExitStack() as stack:
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         spool = stack.enter_context(contextlib.closing(Spool.open(settings.state / SPOOL)))
         pipeline = Pipeline(site, spool, clock)
         stop = threading.Event()

@@ -65,7 +65,7 @@ def crash(config: Path, batches: int) -> None:
     settings = load_settings(config)
     clock = Clock(trust="system")
     with instance_lock(settings.state):
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         spool = Spool.open(settings.state / SPOOL)
         first = Pipeline(site, spool, clock)
         first.start()
@@ -90,7 +90,7 @@ def recover(config: Path) -> None:
     settings = load_settings(config)
     clock = Clock(trust="system")
     with instance_lock(settings.state):
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         at_s.append(time.monotonic())
         spool = Spool.open(settings.state / SPOOL)
         at_s.append(time.monotonic())

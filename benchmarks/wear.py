@@ -254,7 +254,7 @@ def live(gateway: Path, backend: Path, pace: Pace) -> dict[str, int]:
     begun_ms = (time.time_ns() // 1_000_000_000 + 2) * 1000
     clock = SpanClock(begun_ms)
     with instance_lock(settings.state), contextlib.ExitStack() as stack:
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         path = settings.state / SPOOL
         spool = stack.enter_context(contextlib.closing(Spool.open(path)))
         pipeline = Pipeline(site, spool, clock)

@@ -124,7 +124,7 @@ def live_through(config: Path, seconds: int) -> dict[str, Any]:
     start_ms = clock.at_ms = _next_second(clock.at_ms)  # not before the yes
     path = settings.state / SPOOL
     with instance_lock(settings.state), contextlib.ExitStack() as stack:
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         spool = stack.enter_context(contextlib.closing(Spool.open(path)))
         pipeline = Pipeline(site, spool, clock)
         pipeline.start()

@@ -32,7 +32,7 @@ from agent.meanwhile import hear_refusals
 from agent.pipeline import Pipeline
 from agent.service.life import Life
 from agent.settings import Settings, load_settings
-from agent.site import SPOOL, make_state, open_site_by
+from agent.site import SPOOL, make_state, open_site
 from agent.spool import Spool
 from assent.errors import AssentError, ControlError, KeyStoreError
 from firmware_bridge.clock import Clock
@@ -100,7 +100,7 @@ class Collecting:
     def __init__(self, settings: Settings, life: Life, carrier: Carrier) -> None:
         self._life = life
         clock = Clock(trust=settings.trust)
-        site = open_site_by(settings, clock)
+        site = open_site(settings, clock)
         self._spool = Spool.open(settings.state / SPOOL)
         self._trusted = clock.now().trusted
         self._pipeline = Pipeline(site, self._spool, clock, carrier)

@@ -297,7 +297,7 @@ class House:
         self.clock = clock
         settings = load_settings(directory)
         self.path = settings.state / SPOOL
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         self.spool = Spool.open(self.path)
         self.pipeline = Pipeline(site, self.spool, clock, carrier)
         self.desk = Desk(self.pipeline, running=True)

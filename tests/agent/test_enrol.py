@@ -46,7 +46,8 @@ from tests.agent.installed import (
 )
 from tests.simulators.clock import START_MS, ManualClock
 
-NOW = ManualClock().now()
+CLOCK = ManualClock()
+NOW = CLOCK.now()
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def blank(tmp_path: Path) -> Path:
 
 
 def site_of(directory: Path) -> Site:
-    return open_site(load_settings(directory), NOW)
+    return open_site(load_settings(directory), CLOCK)
 
 
 def contents(directory: Path) -> dict[str, bytes]:

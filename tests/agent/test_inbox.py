@@ -37,7 +37,7 @@ ACK = Acknowledgement(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     directory = install(tmp_path_factory.mktemp("installed") / "gateway")
-    return open_site(load_settings(directory), ManualClock().now())
+    return open_site(load_settings(directory), ManualClock())
 
 
 def inbound(data: bytes, recipient: str = "maker") -> Inbound:

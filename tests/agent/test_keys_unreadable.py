@@ -253,7 +253,7 @@ def test_without_wrapping_or_ledger_key_nothing_runs_and_every_command_says_why(
     DAMAGES[damage](gateway / "state" / "keys" / name)
     kept = {p: p.read_bytes() for p in (gateway / "state").rglob("*.key")}
     with pytest.raises(KeyStoreError):
-        open_site(load_settings(gateway), ManualClock().now())
+        open_site(load_settings(gateway), ManualClock())
     for verb in ("status", "doctor"):
         assert main([verb, "--config", str(gateway)]) != 0
         printed = capsys.readouterr()

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from agent.cli.main import main
@@ -45,7 +44,7 @@ def gateway(installed: Path, tmp_path: Path) -> Path:
 
 
 def opened(directory: Path) -> Site:
-    return open_site(load_settings(directory), CLOCK.now())
+    return open_site(load_settings(directory), CLOCK)
 
 
 def lay(directory: Path, text: bytes, signature: bytes) -> None:
@@ -65,10 +64,9 @@ def test_a_signed_policy_is_in_force_and_remembered(gateway: Path) -> None:
 def test_a_lost_ledger_hears_the_time_from_a_trusted_clock_only(gateway: Path) -> None:
     (gateway / "state" / "ledger.json").write_bytes(b"torn")
     settings, now = load_settings(gateway), CLOCK.now()
-    wrong = msgspec.structs.replace(now, wall_ms=3_000, trusted=False)
-    site = open_site(settings, wrong)
+    site = open_site(settings, ManualClock(3_000, trusted=False))
     assert not site.ledger.is_dated
-    site = with_policy(site, msgspec.structs.replace(now, trusted=True))
+    site = with_policy(site, now)
     assert site.ledger.is_dated
     assert site.ledger.unknown_since_ms == now.wall_ms
 

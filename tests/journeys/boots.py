@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.desk import Desk
 from agent.pipeline import Pipeline
 from agent.settings import load_settings
-from agent.site import SPOOL, open_site_by
+from agent.site import SPOOL, open_site
 from agent.spool import Spool
 from agent.spool.voucher import Voucher
 from agent.uplink import Uplink
@@ -54,7 +54,7 @@ class Gateway:
     def __init__(self, directory: Path, clock: Machine) -> None:
         self.clock = clock
         settings = load_settings(directory)
-        site = open_site_by(settings, self.clock)
+        site = open_site(settings, self.clock)
         self.spool = Spool.open(settings.state / SPOOL)
         self.pipeline = Pipeline(site, self.spool, self.clock, NOBODY)
         self.desk = Desk(self.pipeline, running=True)

@@ -165,7 +165,7 @@ class Household:
         """Has the real path take known readings and seal them into the spool."""
         settings = load_settings(self.stage.gateway)
         clock = Clock(trust="system")
-        site = open_site(settings, clock.now())
+        site = open_site(settings, clock)
         gateway, washer = Device("gateway", "gateway"), Device("washer", "washing-machine")
         with contextlib.closing(Spool.open(settings.state / SPOOL)) as spool:
             pipeline = Pipeline(site, spool, clock, NOBODY)
@@ -683,8 +683,8 @@ class Expiry:
 
     def prepare(self, point: Point) -> None:
         settings = load_settings(point.gateway)
-        now = Clock(trust="system").now()
-        site = open_site(settings, now)
+        clock = Clock(trust="system")
+        site, now = open_site(settings, clock), clock.now()
         ledger: Ledger = site.ledger
         newest = ledger.newest(ENDED)
         assert newest is not None

@@ -252,10 +252,7 @@ class Pipeline:
         }
 
     def _close_row(self, flow: str) -> None:
-        def close() -> None:
-            self.spool.close_lane(flow)
-
-        unhindered(self.spool, self.carrier, close)
+        unhindered(self.spool, self.carrier, lambda: self.spool.close_lane(flow))
 
     def _pass_fence(self) -> Outcome:
         self._answered = self.spool.fence()
@@ -330,6 +327,7 @@ class Pipeline:
             self.spool.expire_held(self.clock.boot_id, now.mono_ms)
         elif not running.reckoning.is_in_doubt(now):
             self.spool.expire(now.wall_ms)
+        running.telling.pay()
         self._mailroom.timekeeper.look(self.site, self.verdicts, now)
         self._see_to_spool(now)
         if now.trusted:

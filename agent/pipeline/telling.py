@@ -214,6 +214,7 @@ class Telling:
         Raises:
             ReplacedError: another spool lies there.
         """
+        self.pay()
         for flow in lanes:
             self.stopped(flow, now)
         try:

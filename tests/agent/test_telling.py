@@ -33,8 +33,8 @@ from tests.agent.installed import (
     House,
     copied,
     form,
-    full_disk,
     living,
+    read_only,
     replaced,
     values,
 )
@@ -585,7 +585,7 @@ def test_what_could_not_be_sealed_is_declared_with_its_readings(
 def test_what_the_disk_refused_until_its_stream_ended_is_declared_when_it_takes_it(
     agreed: House,
 ) -> None:
-    with full_disk(agreed.spool):
+    with read_only(agreed.spool):
         agreed.bring(*[{FAULT: "leak"}] * 8)
         lost = sum(
             one.sealed.readings
@@ -597,7 +597,8 @@ def test_what_the_disk_refused_until_its_stream_ended_is_declared_when_it_takes_
         assert stream is not None
         agreed.pipeline.running._outgoing.forget(DIAGNOSIS, stream)
         agreed.pipeline.running._outgoing.enter(stream, 0)
-    agreed.pipeline.running.telling.pay()
+        assert gaps(agreed, GapCause.UNSEALED) == []
+    agreed.turn()
     (gap,) = gaps(agreed, GapCause.UNSEALED)
     assert gap.readings == lost
 

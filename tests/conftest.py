@@ -19,6 +19,22 @@ from hypothesis import HealthCheck, settings
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
+# A file that begins last is waited for by itself. Seconds on two cores, rounded; the rest is short.
+LONG_S = {
+    "journeys/test_demo.py": 80,
+    "journeys/test_two_processes.py": 80,
+    "journeys/test_delivery.py": 70,
+    "faults/test_power_and_clock.py": 60,
+    "journeys/test_egress.py": 50,
+    "agent/test_fence.py": 45,
+    "journeys/test_meter.py": 40,
+    "journeys/test_kill_points.py": 40,
+    "faults/test_faults.py": 35,
+    "journeys/test_policy_comes_down.py": 30,
+    "journeys/test_keep_until.py": 30,
+    "agent/test_uplink_broker.py": 30,
+}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """How fast a machine is says nothing about a property, and CI's are shared."""
@@ -29,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("house")
+    # Left to itself, xdist begins with the files of most tests: the few long ones then come last.
+    config.option.loadscopereorder = False
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +58,13 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Journeys first: they wait most, and a long one that begins last is waited for by itself."""
-    items.sort(key=lambda item: "/journeys/" not in item.path.as_posix())
+    """The longest files first, then the other journeys, which wait most."""
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.as_posix().rpartition("/tests/")[2]
+        return -LONG_S.get(name, 0), not name.startswith(("journeys/", "faults/"))
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(wrapper=True)

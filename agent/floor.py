@@ -21,8 +21,6 @@ it has ended, and status says so (docs/decisions/0011). One owner, under the ins
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -139,7 +137,7 @@ class Floor:
 
     def _keep(self) -> bool:
         try:
-            self._file.write(_told(self._mark))
+            self._file.write(msgspec.structs.asdict(self._mark))
         except OSError as exc:
             if exc.strerror != self._refusal:
                 log.error("floor of time not written, tried again reason=%s", exc.strerror)
@@ -151,25 +149,11 @@ class Floor:
 
 def _read(file: Halves) -> Mark | None:
     try:
-        told = file.read()
+        return msgspec.convert(file.read(), Mark)
     except FileNotFoundError:
-        return None
+        pass
     except OSError as exc:
         log.error("floor of time not read reason=%s", exc.strerror)
-        return None
-    except ValueError:
-        told = None
-    match told:
-        case {"at_ms": int(at_ms), "boot_ms": int(boot_ms)}:
-            mark = Mark(at_ms, boot_ms)
-            if told == _told(mark):
-                return mark
-    log.error("floor of time is damaged")
+    except ValueError:  # msgspec's too
+        log.error("floor of time is damaged")
     return None
-
-
-def _told(mark: Mark) -> dict[str, object]:
-    # With a digest of its own: a file that an earlier version wrote whole has no other.
-    told = msgspec.structs.asdict(mark)
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
-    return {**told, "sha256": digest}

@@ -14,7 +14,7 @@ Law:
     (`assent/durable.py`): on what the cache says of a half that was never synced nothing is built.
 
 A new file that takes the old one's name costs ext4 66 kB of device writes, a page in place a tenth
-(benchmarks/wear.py). A file of one line, as an earlier version wrote it, is read as it stands.
+(benchmarks/wear.py).
 
 Security: the file is private to its user. The digest finds decay, not malice.
 Limits: one owner, under the instance lock; documents of at most MAX_BYTES.
@@ -44,7 +44,7 @@ class _Half(NamedTuple):
     """What a sound half says."""
 
     generation: int
-    told: object
+    told: dict[str, object]
 
 
 class Halves:
@@ -63,22 +63,18 @@ class Halves:
         self._is_ours = False
         """Whether this life made the file, and every write since came to an end."""
 
-    def read(self) -> object:
+    def read(self) -> Mapping[str, object]:
         """Tells what was written last, as JSON has it.
 
         Raises:
             OSError: there is no file, or the disk refuses.
             ValueError: it is damaged.
         """
-        data = durable.read(self._path, 2 * MAX_BYTES)
-        halves = _halves(data)
+        halves = _halves(durable.read(self._path, 2 * MAX_BYTES))
         self.is_torn = len(halves) == 1
-        if halves:
-            return halves[_newest(halves)].told
-        told = _parsed(data)  # two halves are no JSON: the error of damage
-        if not data.endswith(b"\n") or (isinstance(told, dict) and "generation" in told):
+        if not halves:
             raise ValueError("neither half is as it was written")
-        return told
+        return halves[_newest(halves)].told
 
     def write(self, told: Mapping[str, object]) -> None:
         """Writes a document; durable when this returns.
@@ -141,21 +137,13 @@ def _halves(data: bytes) -> dict[int, _Half]:
 
 def _half(data: bytes) -> _Half | None:
     try:
-        match _parsed(data):
+        match json.loads(data):
             case {"generation": int(generation), "told": dict(told)}:
                 if data == _filled(_line(generation, told), len(data)):
                     return _Half(generation, told)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     return None
-
-
-def _parsed(data: bytes) -> object:
-    try:
-        parsed: object = json.loads(data)
-    except RecursionError as exc:
-        raise ValueError("nested too deeply") from exc
-    return parsed
 
 
 def _line(generation: int, told: Mapping[str, object]) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.floor import KEEP_EVERY_MS, Floor
+from agent.halves import MAX_BYTES, Halves
 from agent.path import Reason
 from agent.site import FLOOR, LEDGER
 from assent import durable
@@ -104,12 +105,11 @@ def test_it_is_written_at_once(
         b"",
         b"{",
         b"{}\n",
-        b"[" * 100_000 + b"\n",
-        b'{"at_ms": 1, "boot_ms": 1, "sha256": ""}\n',
+        b"[" * 2 * MAX_BYTES,
         b'{"at_ms": 1, "boot_ms": 1}\n',
         b"\xff" * 200_000,
     ],
-    ids=["empty", "cut", "nothing", "deep", "another digest", "no digest", "large"],
+    ids=["empty", "cut", "nothing", "deep", "no half", "large"],
 )
 def test_a_damaged_file_counts_as_lost(path: Path, data: bytes) -> None:
     Floor.open(path, NOW).note(NOW)
@@ -122,6 +122,20 @@ def test_a_damaged_file_counts_as_lost(path: Path, data: bytes) -> None:
     assert floor.past_ms(NOW) == START_MS + DAY
     assert floor.note(NOW)
     assert Floor.open(path, NOW).past_ms(NOW) == START_MS + DAY
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"at_ms": 1}, {"at_ms": "1", "boot_ms": 1}, {"at_ms": True, "boot_ms": 1}],
+    ids=repr,
+)
+def test_a_sound_file_that_tells_no_instant_counts_as_lost(
+    path: Path, told: dict[str, object]
+) -> None:
+    Halves(path).write({"at_ms": 1, "boot_ms": 1})
+    assert not Floor.open(path, NOW).is_lost  # the twin
+    Halves(path).write(told)
+    assert Floor.open(path, NOW).is_lost
 
 
 def test_a_disk_that_refuses_is_told_once_and_the_floor_stands_all_the_same(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import stat
@@ -15,7 +14,6 @@ import pytest
 
 from agent.floor import KEEP_EVERY_MS, Floor
 from agent.halves import MAX_BYTES, Halves
-from assent import durable
 from firmware_bridge.sample import Instant
 from tests.simulators.noted_disk import NotedDisk
 
@@ -213,13 +211,6 @@ def test_over_an_older_copy_that_was_laid_there_the_new_one_counts(path: Path) -
     assert number(path) == 9
 
 
-def test_a_file_that_an_earlier_version_wrote_whole_is_read(path: Path) -> None:
-    durable.write(path, json.dumps(document(5)).encode() + b"\n")
-    assert number(path) == 5
-    Halves(path).write(document(6))
-    assert number(path) == 6
-
-
 @pytest.mark.clause("C28")
 def test_a_torn_floor_is_the_one_before_and_is_asked_for_elsewhere(path: Path) -> None:
     floor = Floor.open(path, Instant(1_000_000, 0, trusted=True))
@@ -237,13 +228,3 @@ def test_a_torn_floor_is_the_one_before_and_is_asked_for_elsewhere(path: Path) -
     assert left.kept is None  # else the second gate would be told of it
     path.write_bytes(bytes(2 * PAGE))
     assert Floor.open(path, unknown).is_lost
-
-
-def test_a_floor_that_an_earlier_version_wrote_whole_is_read(path: Path) -> None:
-    now = Instant(1_000_000, 5, trusted=True)
-    Floor.open(path, now).note(now)
-    told = Halves(path).read()
-    durable.write(path, json.dumps(told, sort_keys=True).encode() + b"\n")
-    assert Floor.open(path, now).kept is not None
-    durable.write(path, json.dumps(told).replace("1000000", "1000001").encode() + b"\n")
-    assert Floor.open(path, now).is_lost

@@ -24,6 +24,7 @@ from assent.errors import SpoolError
 from demo.ports import kept_port
 from tests.agent.carrying import Gateway, Impatient, carrying, payloads, scripted
 from tests.agent.sealed import run_of
+from tests.agent.test_fence import connections
 from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
 from tests.simulators.stub import Refusal, Script, Stub
@@ -350,12 +351,14 @@ def test_a_link_that_held_back_sleeps_while_it_waits_for_an_answer(
     with scripted(tmp_path, authority, Script(puback=lambda _: 0x10)) as (stub, gateway):
         gateway.put(1)
         gateway.reaches(LinkState.HOLDING)
-        stub.script = Script(connack_after_s=2.0)
+        may_answer = threading.Event()
+        stub.script = Script(before_connack=lambda: may_answer.wait(20))
         stub.hang_up()
         eventually(lambda: len(stub.versions) == 2)
         began = time.process_time()
         time.sleep(1.0)
         took_s = time.process_time() - began
+        may_answer.set()
         assert len(stub.versions) == 2
         assert took_s < 0.1, took_s
         gateway.reaches(LinkState.CONNECTED)
@@ -385,12 +388,13 @@ def test_a_broker_that_only_hangs_up_on_version_5_is_reached_by_the_other_each_t
     five attempts."""
     with scripted(tmp_path, authority, Script(refusal=Refusal.HANG_UP)) as (stub, gateway):
         for times in (1, 2, 3):
+            # What it says meanwhile may be gone before anybody looks.
+            eventually(lambda times=times: len(stub.versions) >= 2 * times)  # type: ignore[misc]
             gateway.reaches(LinkState.CONNECTED)
             sent = gateway.put(1)
             eventually(lambda expected=sent[0]: expected in payloads(stub))  # type: ignore[misc]
             assert stub.versions == times * [5, 4]
             stub.hang_up()
-            gateway.reaches(LinkState.WAITING)
 
 
 def test_a_broker_that_said_no_to_version_5_is_not_asked_again_the_same_day(
@@ -424,6 +428,11 @@ def test_a_broker_that_refuses_us_in_version_5_speaks_it(
         assert set(stub.versions) == {5}
 
 
+def is_open(port: int) -> bool:
+    """Whether the other side of a connection to this port has not ended it: 01 is ESTABLISHED."""
+    return any(remote == port and state == "01" for _, remote, state, _ in connections())
+
+
 def test_a_certificate_that_is_refused_says_nothing_of_the_version(
     tmp_path: Path, authority: Authority
 ) -> None:
@@ -440,7 +449,7 @@ def test_a_certificate_that_is_refused_says_nothing_of_the_version(
             path.write_bytes(other.read_bytes())
         hand.turn()
         assert hand.woken.wait(10)
-        time.sleep(0.2)  # the alert is here, and the end after it
+        eventually(lambda: not is_open(stub.port))  # the alert is here, and the end after it
         hand.turns_until(lambda: gateway.health.state is LinkState.WAITING)
         assert "does not take our certificate" in gateway.health.detail
         for path, data in zip(mine, good, strict=True):
@@ -510,7 +519,7 @@ def test_a_message_that_alone_is_never_confirmed_is_sent_again(
         first = gateway.put(1)[0]
         eventually(lambda: payloads(stub) == [first])
         gateway.put(5)
-        eventually(lambda: gateway.counted("delivered") == 5)
+        eventually(lambda: gateway.counted("delivered") >= 5)
         eventually(lambda: gateway.counted("delivered") == 6)
         assert payloads(stub).count(first) == 2
 
@@ -519,10 +528,10 @@ def test_the_answer_to_control_is_waited_for_from_its_puback_on(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow line: red when the wait begins with the sending, and is over when the PUBACK comes."""
-    monkeypatch.setattr("agent.uplink.link._ANSWER_S", 1.0)
+    monkeypatch.setattr("agent.uplink.link._ANSWER_S", 2.0)
 
     def slowly(_number: int) -> int:
-        time.sleep(1.5)
+        time.sleep(2.3)
         return 0
 
     with Stub(authority, Script(puback=slowly)) as stub:
@@ -531,10 +540,11 @@ def test_the_answer_to_control_is_waited_for_from_its_puback_on(
         gateway.start()
         with contextlib.closing(gateway):
             eventually(lambda: gateway.counted("delivered"))
-            time.sleep(0.5)
+            time.sleep(0.3)
             stub.send(gateway.mailbox, b"answer", 1)
             (taken,) = eventually(lambda: gateway.spool.take_inbox(1))
             assert taken.data == b"answer"
+            monkeypatch.setattr("agent.uplink.link._ANSWER_S", 0.0)
             gateway.reaches(LinkState.IDLE)
             assert len(stub.versions) == 1
 
@@ -599,6 +609,6 @@ def test_a_link_that_fails_while_it_is_closed_is_not_taken_up_again(
         eventually(lambda: set(withdrawn) <= set(payloads(stub)))
         before, connections = len(stub.ends), len(stub.versions)
         gateway.spool.close_lane("service")
-        eventually(lambda: stub.ends[before:], 3)
+        eventually(lambda: stub.ends[before:])
         assert stub.ends[before:] == ["reset"]
         eventually(lambda: len(stub.versions) > connections)  # or the stub's handshake is cut

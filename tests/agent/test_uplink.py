@@ -27,8 +27,6 @@ from tests.simulators.certificates import Authority
 from tests.simulators.conditions import eventually
 from tests.simulators.stub import Refusal, Script, Stub
 
-PUBLISH, PUBACK, DISCONNECT = 3, 4, 14
-
 
 @pytest.fixture
 def stub(authority: Authority) -> Iterator[Stub]:
@@ -111,7 +109,8 @@ def test_it_connects_only_while_a_lane_is_open_or_control_waits_that_was_asked_f
         if comes:
             eventually(lambda: door.came)
         else:
-            gateway.reaches(LinkState.IDLE)
+            eventually(lambda: "maker" in gateway.spool.health())  # it has looked
+            assert gateway.health.state is LinkState.IDLE
             time.sleep(0.5)  # five looks at the spool: nothing may come of them
             assert door.came == 0
     finally:
@@ -523,13 +522,15 @@ def test_a_broker_that_confirms_nothing_is_left(tmp_path: Path, authority: Autho
 
 
 def test_a_broker_that_never_answers_is_left(tmp_path: Path, authority: Authority) -> None:
-    with scripted(tmp_path, authority, Script(connack_after_s=4.5), keepalive_s=1) as (
-        stub,
-        gateway,
-    ):
+    may_end = threading.Event()
+    script = Script(before_connack=lambda: may_end.wait(30))
+    with scripted(tmp_path, authority, script, keepalive_s=1) as (stub, gateway):
         gateway.put(1)
-        gateway.reaches(LinkState.WAITING, "does not answer")
-        assert stub.published == []
+        try:
+            gateway.reaches(LinkState.WAITING, "does not answer")
+            assert stub.published == []
+        finally:
+            may_end.set()
 
 
 def test_one_broker_that_hangs_does_not_stop_another(

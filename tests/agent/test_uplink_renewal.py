@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from agent.spool import LinkState
 from assent import durable
@@ -100,10 +100,11 @@ def test_a_certificate_that_is_over_is_named_with_what_to_do(
     gateway: Gateway, authority: Authority, broker: Broker
 ) -> None:
     """The twin is a stranger's certificate, which is refused and not over (test_uplink_broker)."""
-    put(pair_of(gateway), authority.client(gateway.mailbox, -DAY / 24))
+    over = authority.client(gateway.mailbox, -DAY / 24)
+    put(pair_of(gateway), over)
     broker.stop()
     broker.start()
-    ended = dt.datetime.now(dt.UTC) - DAY / 24
+    ended = x509.load_pem_x509_certificate(over.certificate.read_bytes()).not_valid_after_utc
     said = f"our certificate ended on {ended:%Y-%m-%d}: assent enrol --renew maker"
     gateway.reaches(LinkState.WAITING, said)
     put(pair_of(gateway), authority.client(gateway.mailbox))

@@ -66,7 +66,9 @@ class Control:
         self._path.chmod(0o600)
         listener.listen(_BACKLOG)
         self._listener = listener
-        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(listener,), name="control", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -90,9 +92,7 @@ class Control:
             self._thread = None
             self._path.unlink(missing_ok=True)
 
-    def _serve(self) -> None:
-        assert self._listener is not None
-        listener = self._listener
+    def _serve(self, listener: socket.socket) -> None:
         while True:
             try:
                 connection, _ = listener.accept()

@@ -179,3 +179,28 @@ def test_another_user_is_not_answered(tmp_path_factory: pytest.TempPathFactory) 
         assert ask(state, "hello")
     finally:
         control.stop()
+
+
+def test_one_that_is_stopped_before_its_thread_has_begun_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when the thread looks for the listener only once it runs: a signal may come first."""
+    may_run, failed = threading.Event(), []
+
+    class Late(threading.Thread):
+        def run(self) -> None:
+            assert may_run.wait(10)
+            try:
+                super().run()
+            except AssertionError as exc:
+                failed.append(exc)
+
+    control = Control(tmp_path, answer)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Late)
+        control.start()
+    control.close()
+    may_run.set()
+    control.stop()
+    assert failed == []
+    assert not (tmp_path / FILE_NAME).exists()

@@ -64,15 +64,14 @@ class Router:
         """Names the attributes that any running lane wants; a source of none of them stays shut."""
         return frozenset[str]().union(*[lane.wanted for lane in self._lanes])
 
-    def route(self, samples: Sequence[Sample], now_ms: int | None = None) -> list[Lane]:
+    def route(self, samples: Sequence[Sample]) -> list[Lane]:
         """Routes samples to the lanes that want something of them.
 
         Args:
             samples: in the order they came.
-            now_ms: now, as the lanes count; None takes the last instant taken of the samples.
 
         Returns:
-            The lanes that are now due.
+            The lanes that are due, as of the last instant taken of the samples.
         """
         known = self._by_id.get
         by_boot = self._by_boot
@@ -95,8 +94,7 @@ class Router:
                 continue
             for take in route.takes:
                 take(ms, values)
-        now = latest if now_ms is None else now_ms
-        return [lane for lane in self._lanes if lane.due(now)]
+        return [lane for lane in self._lanes if lane.due(latest)]
 
     def _learn(self, device: Device, names: tuple[str, ...]) -> _Route:
         if len(self._by_id) >= MAX_SHAPES:

@@ -45,7 +45,7 @@ def look_for_devices(
     settings: Settings,
     wanted: Iterable[str],
     units: Iterable[int],
-    progress: Progress = lambda _port, _line, _unit: None,
+    progress: Progress,
 ) -> Iterator[Found | Passed]:
     """Searches ports for units that answer.
 

@@ -48,14 +48,13 @@ def _cut(line: str, width: int) -> str:
     return line if len(plain) <= width else plain[:width]
 
 
-def sparkline(values: Sequence[float], width: int = 24) -> str:
-    """A small plot of the newest values, from their lowest to their highest.
+def sparkline(values: Sequence[float]) -> str:
+    """A small plot of the newest 24 values, from their lowest to their highest.
 
     Args:
         values: finite numbers, the newest last.
-        width: how many of them are shown.
     """
-    shown = values[-width:]
+    shown = values[-24:]
     if not shown:
         return ""
     low, high = min(shown), max(shown)

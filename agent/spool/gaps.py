@@ -42,7 +42,6 @@ class Gaps(Store):
         first_ms: int,
         last_ms: int,
         readings: int,
-        numbers: tuple[int, int] = (0, 0),
     ) -> None:
         """Declares that readings of a flow are missing; durable when this returns.
 
@@ -53,13 +52,12 @@ class Gaps(Store):
             first_ms: start of the time they are missing in.
             last_ms: end of it.
             readings: how many are missing, 0 when nobody knows.
-            numbers: the first sequence that will not come, and the one after the last.
 
         Raises:
             SpoolError: the disk refuses.
         """
         with self._writing() as db:
-            declare(db, (flow, signed(stream), cause), (first_ms, last_ms), readings, numbers)
+            declare(db, (flow, signed(stream), cause), (first_ms, last_ms), readings)
 
     def gaps_for(self, flow: str) -> tuple[Gap, ...]:
         """Gives the gaps the next batch of a flow carries; pass them on to `put`.

@@ -94,7 +94,7 @@ class Lanes(Store):
         return following
 
     def trim_lane(
-        self, flow: str, *, basis: bytes, not_before_ms: int, since_ms: int | None = None
+        self, flow: str, *, basis: bytes, not_before_ms: int, since_ms: int | None
     ) -> Purged:
         """Deletes what a permit does not cover, and opens nothing; durable when this returns.
 

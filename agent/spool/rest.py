@@ -46,7 +46,7 @@ class Resting(Carrier):
 
     _rest: _Rest | None = None
 
-    def at_rest(self, now_ms: int, *, boot_ms: int = 0) -> bool:
+    def at_rest(self, now_ms: int, *, boot_ms: int) -> bool:
         """Says whether nothing is to be done; cheap. To be called after `changed`.
 
         Args:

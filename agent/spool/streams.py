@@ -51,7 +51,7 @@ def unsigned(stored: int) -> int:
 
 
 def enter_stream(
-    db: sqlite3.Connection, lane: int, flow: str, stream: int, boot: Boot | None = None
+    db: sqlite3.Connection, lane: int, flow: str, stream: int, boot: Boot | None
 ) -> int:
     """Makes a stream the present one of its lane, or goes on in it; the one before it ends.
 
@@ -60,7 +60,7 @@ def enter_stream(
         lane: row of the lane.
         flow: id of its flow.
         stream: id of the stream, signed.
-        boot: from which it counts, while nobody knows the time.
+        boot: from which it counts, while nobody knows the time; else None.
 
     Returns:
         The sequence the next batch must have.

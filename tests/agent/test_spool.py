@@ -242,7 +242,7 @@ def test_what_was_put_from_before_the_yes_is_gone_when_its_lane_is_opened_again(
     spool.put(batches[:4])
     spool.put(batches[4:])
     if by == "trim_lane":
-        assert spool.trim_lane("service", **yes).batches == 2
+        assert spool.trim_lane("service", **yes, since_ms=None).batches == 2
     else:
         spool.open_lane("service", "maker", 8, None, **yes)
     assert data_of(carrier.lease("maker", 10, NOW)) == [one.data for one in batches[2:]]
@@ -283,16 +283,21 @@ def test_a_permit_that_came_and_went_while_nothing_ran_leaves_its_mark(
     """Red without `trim_lane`: narrowed and widened again, and the wider batches leave."""
     spool.open_lane("service", "maker", STREAM, None, basis=b"wide", not_before_ms=NOW)
     spool.put(run_of(5))
-    assert spool.trim_lane("service", basis=basis, not_before_ms=start).batches == 5 - left
-    assert spool.trim_lane("service", basis=b"wide", not_before_ms=NOW).batches == 0
+    assert (
+        spool.trim_lane("service", basis=basis, not_before_ms=start, since_ms=None).batches
+        == 5 - left
+    )
+    assert spool.trim_lane("service", basis=b"wide", not_before_ms=NOW, since_ms=None).batches == 0
     spool.open_lane("service", "maker", 8, None, basis=b"wide", not_before_ms=NOW)
     assert len(carrier.lease("maker", 10, NOW)) == left
 
 
 def test_a_closed_lane_is_not_trimmed_into_another(spool: Spool) -> None:
     spool.close_lane("service")
-    assert spool.trim_lane("service", basis=b"wide", not_before_ms=NOW).batches == 0
-    assert spool.trim_lane("unheard-of", basis=b"wide", not_before_ms=NOW).batches == 0
+    assert spool.trim_lane("service", basis=b"wide", not_before_ms=NOW, since_ms=None).batches == 0
+    assert (
+        spool.trim_lane("unheard-of", basis=b"wide", not_before_ms=NOW, since_ms=None).batches == 0
+    )
     assert spool.lanes()["service"].state is LaneState.CLOSED
 
 

@@ -48,9 +48,9 @@ def house(installed: Path, tmp_path: Path) -> Iterator[House]:
         yield house
 
 
-def loses_the_time(house: House, wall_ms: int = 0) -> None:
+def loses_the_time(house: House) -> None:
     """From now on the clock stands at 1970 and is not trusted."""
-    house.clock.step(wall_ms - house.clock.now().wall_ms)
+    house.clock.step(-house.clock.now().wall_ms)
     house.clock.trusted = False
     house.turn()
 
@@ -61,10 +61,10 @@ def finds_the_time(house: House, wall_ms: int) -> None:
     house.turn()
 
 
-def boots_again(house: House, boot_id: str, *, mono_ms: int = 20 * SECOND) -> House:
+def boots_again(house: House, boot_id: str) -> House:
     """The power was away: another boot, whose clock stands at 1970."""
     house.close()
-    clock = ManualClock(0, mono_ms=mono_ms, trusted=False, boot_id=boot_id)
+    clock = ManualClock(0, mono_ms=20 * SECOND, trusted=False, boot_id=boot_id)
     return House(house.directory, clock).start()
 
 

@@ -86,8 +86,8 @@ HEADER = BatchHeader(
 both_suites = pytest.mark.parametrize("key", [CLASSICAL, HYBRID], ids=["HPKE-4", "HPKE-9"])
 
 
-def sealed_batch(key: SealPrivateKey = CLASSICAL, header: BatchHeader = HEADER) -> bytes:
-    return seal(sign_batch(header, PAYLOAD, GATEWAY, MAILBOX), key.public, MAILBOX)
+def sealed_batch(key: SealPrivateKey = CLASSICAL) -> bytes:
+    return seal(sign_batch(HEADER, PAYLOAD, GATEWAY, MAILBOX), key.public, MAILBOX)
 
 
 def open_it(data: bytes, key: SealPrivateKey = CLASSICAL, **others: Any) -> Opened:

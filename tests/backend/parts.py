@@ -7,7 +7,6 @@ import dataclasses
 import datetime as dt
 import functools
 import pathlib
-import secrets
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -292,7 +291,3 @@ def site(root: pathlib.Path) -> dict[str, Directory]:
         public = made["maker"].key("policy.pub.cose").read_bytes()
         one.key("policy.pub.cose").write_bytes(public)
     return made
-
-
-def stream_id() -> int:
-    return secrets.randbits(64)

@@ -76,18 +76,11 @@ def reckon(world: World) -> dict[str, Counter[str]]:
     return found
 
 
-def chain(
-    counted: dict[str, Counter[str]],
-    rng: random.Random,
-    *,
-    cuts: bool = True,
-    refusals: bool = True,
-) -> list[Paper]:
+def chain(counted: dict[str, Counter[str]], rng: random.Random) -> list[Paper]:
     """Every fault at every step of every command, in an order that chance gives."""
     found = []
     for verb, counts in counted.items():
-        faults = power.faults(counts, ROOMS, rng) if cuts else []
-        faults += power.refusals(counts, ROOMS, rng) if refusals else []
+        faults = power.faults(counts, ROOMS, rng) + power.refusals(counts, ROOMS, rng)
         found += [Paper(verb, fault) for fault in faults]
     rng.shuffle(found)
     return found

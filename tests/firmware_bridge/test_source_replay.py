@@ -46,16 +46,14 @@ type = "text"
 )
 
 
-def config_of(
-    path: Path, profile: Profile | str, speed: float = 1.0, every: str = "1s"
-) -> SourceConfig:
+def config_of(path: Path, profile: Profile | str, speed: float = 1.0) -> SourceConfig:
     parsed = parse_profile(profile) if isinstance(profile, str) else profile
     return SourceConfig(
         device_id="plug",
         kind="plug",
         port=str(path),
         profile=parsed,
-        every=Duration.parse(every),
+        every=Duration.parse("1s"),
         speed=speed,
     )
 
@@ -66,10 +64,9 @@ def playing(
     profile: Profile | str = PLUG,
     speed: float = 1.0,
     clock: ManualClock | None = None,
-    every: str = "1s",
 ) -> Iterator[Source]:
     source = registry.make(
-        "replay", config_of(path, profile, speed, every), clock or ManualClock(flowing=True)
+        "replay", config_of(path, profile, speed), clock or ManualClock(flowing=True)
     )
     source.open()
     yield source

@@ -196,9 +196,9 @@ def payload() -> bytes:
     return columns.encode(TABLES)
 
 
-def signed_batch(header: envelope.BatchHeader = HEADER) -> bytes:
+def signed_batch() -> bytes:
     """The batch all of these are about."""
-    return envelope.sign_batch(header, payload(), SIGNERS["gateway"], MAILBOX)
+    return envelope.sign_batch(HEADER, payload(), SIGNERS["gateway"], MAILBOX)
 
 
 def positive(old: dict[str, Vector]) -> list[Vector]:

@@ -297,15 +297,15 @@ def test_sighup_reads_the_files_anew_and_a_bad_agent_toml_changes_nothing(shared
     assert len(shared.status()["devices"]) == 1
 
 
-@pytest.mark.parametrize("program", ["run", "collect"])
-def test_a_sigterm_closes_the_open_batch_into_the_spool_and_exits_with_0_soon(
-    agent: Agent, program: str
+@pytest.mark.parametrize(("program", "told"), [("run", signal.SIGINT), ("collect", signal.SIGTERM)])
+def test_a_signal_to_end_closes_the_open_batch_into_the_spool_and_exits_with_0_soon(
+    agent: Agent, program: str, told: signal.Signals
 ) -> None:
     process = agent.start(program, WATCHDOG_USEC="200000", WATCHDOG_PID="1")
     agent.reads()
     assert agent.flow(DIAGNOSIS)["waiting"]["batches"] == 0
     began = time.monotonic()
-    process.terminate()
+    process.send_signal(told)
     assert process.wait(20) == 0
     took = time.monotonic() - began
     assert took < 3, f"took {took:.2f} s"
@@ -552,8 +552,6 @@ def test_a_second_instance_exits_with_3_and_the_first_goes_on(shared: Agent) -> 
     assert shared.log.count("another assent works in") == 2
     assert "another uplink carries from this spool" in shared.log
     assert shared.status()["running"] is True
-    shared.running.send_signal(signal.SIGINT)
-    assert shared.running.wait(20) == 0
 
 
 def test_a_signal_wakes_the_work() -> None:

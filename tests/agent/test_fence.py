@@ -109,23 +109,26 @@ class House:
         self.gateway.close()
 
 
-def connections() -> Iterator[tuple[int, int, str, int]]:
-    """Local and remote port, state, and bytes that the kernel still holds (proc(5))."""
+def connections() -> Iterator[tuple[int, int, str, int, int]]:
+    """Local and remote port, state, and bytes not yet sent and not yet read (proc(5))."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             words = line.split()
             local, remote = (int(word.rsplit(":", 1)[1], 16) for word in words[1:3])
-            yield local, remote, words[3], int(words[4].split(":")[0], 16)
+            held, waits = (int(word, 16) for word in words[4].split(":"))
+            yield local, remote, words[3], held, waits
 
 
 def unsent(port: int) -> dict[int, int]:
     """Local port to bytes that the kernel still holds for a connection to this port."""
-    return {local: held for local, remote, _, held in connections() if remote == port}
+    return {local: held for local, remote, _, held, _ in connections() if remote == port}
 
 
 def served(port: int) -> set[int]:
     """The ports of those who are, for the server on this port, still connected."""
-    return {remote for local, remote, state, _ in connections() if local == port and state in _OPEN}
+    return {
+        remote for local, remote, state, *_ in connections() if local == port and state in _OPEN
+    }
 
 
 @pytest.fixture

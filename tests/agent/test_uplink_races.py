@@ -430,7 +430,7 @@ def test_a_broker_that_refuses_us_in_version_5_speaks_it(
 
 def is_open(port: int) -> bool:
     """Whether the other side of a connection to this port has not ended it: 01 is ESTABLISHED."""
-    return any(remote == port and state == "01" for _, remote, state, _ in connections())
+    return any(remote == port and state == "01" for _, remote, state, *_ in connections())
 
 
 def test_a_certificate_that_is_refused_says_nothing_of_the_version(

@@ -197,6 +197,37 @@ def test_days_are_cut_at_midnight_and_count_readings_once() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("cause", "numbers"),
+    [
+        (GapCause.QUOTA, (1, 2)),
+        (GapCause.UNSEALED, (1, 1)),
+        (GapCause.REFUSED, (1, 1)),
+    ],
+    ids=["dropped", "never sealed", "forked"],
+)
+def test_a_day_of_which_only_the_first_second_is_missing_is_not_complete(
+    store: Store, cause: GapCause, numbers: tuple[int, int]
+) -> None:
+    """What is missing had its last row at midnight, as the day's first window has it."""
+    begin, following = numbers
+    span = {"first_ms": START_MS - 2_000, "last_ms": START_MS, "begin": begin, "end": following}
+    lost = gap(cause, 1, readings=ROWS, **span)
+    store.put([batch(1, 0, START_MS - STEP_MS), batch(1, following, START_MS + 1_000, [lost])])
+    (chain,) = store.chains.all(FLOW)
+    found = days(holes(chain), chain.span)
+    assert [(one.day, [part.readings for part in one.holes]) for one in found] == [
+        (dt.date(2026, 11, 21), [ROWS]),
+        (dt.date(2026, 11, 22), [None]),
+    ]
+
+
+def test_a_time_that_ends_at_midnight_is_none_of_the_next_day() -> None:
+    outage = Hole(State.DECLARED, (START_MS - 1_000, START_MS), cause=GapCause.OUTAGE)
+    before, after = days([outage], (START_MS - STEP_MS, START_MS + STEP_MS))
+    assert (len(before.holes), len(after.holes)) == (1, 0)
+
+
 # --- anything lost, anything declared, against plain rules ------------------------------------------
 
 

@@ -35,6 +35,8 @@ Span = tuple[int | None, int | None]
 
 _DAY_MS: Final = 86_400_000
 _NOTHING: Final = Position()
+# What such a gap tells of was in a batch, or was to be, and its end is the instant of a row.
+_OF_ROWS: Final = frozenset({GapCause.UNSEALED, GapCause.REFUSED})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -294,8 +296,10 @@ def _cut(hole: Hole) -> Iterator[tuple[dt.date | None, Hole]]:
         known = until if since is None else since
         yield (None if known is None else _date(known // _DAY_MS)), hole
         return
-    # An end at midnight is the end of the day before.
-    last = max(since, until - 1) // _DAY_MS
+    # An end at midnight is the end of the day before; but a batch may end with the first second of
+    # the next one.
+    has_rows = hole.cause in _OF_ROWS or (hole.cause is not None and hole.numbers is not None)
+    last = (until if has_rows else max(since, until - 1)) // _DAY_MS
     for number in range(since // _DAY_MS, last + 1):
         span = (max(since, number * _DAY_MS), min(until, (number + 1) * _DAY_MS))
         readings = hole.readings if number == since // _DAY_MS else None

@@ -191,25 +191,31 @@ class Missed:
 
     def _declare_all(self, now: Instant, began_ms: int) -> None:
         rows = self._spool.lanes()
-        for flow, cause in self._spool.absences():
+        for (flow, cause), first_ms in self._spool.absences().items():
             if cause is GapCause.CRASH:
                 # What came after it was held, and is dated now.
                 found_ms = self._found_ms.pop(flow, began_ms)
-                until_ms = now.wall_ms - now.mono_ms + found_ms + _EDGE_MS
+                last_ms = self._last_ms(first_ms, now.wall_ms - now.mono_ms + found_ms)
                 stream = (rows[flow].stream if flow in rows else None) or 0
-                self._spool.tell_absence(flow, cause, stream, until_ms, is_over=True)
-        last_ms = now.wall_ms + _EDGE_MS
+                self._spool.tell_absence(flow, cause, stream, last_ms, is_over=True)
         while self._undeclared:
             one = self._undeclared[-1]
             self._spool.add_gap(
                 one.flow,
                 one.stream,
                 GapCause.CRASH,
-                first_ms=min(one.first_ms, last_ms),
-                last_ms=last_ms,
+                first_ms=one.first_ms,
+                last_ms=self._last_ms(one.first_ms, now.wall_ms),
                 readings=0,
             )
             self._undeclared.pop()
+
+    def _last_ms(self, first_ms: int, until_ms: int) -> int:
+        """Up to when something may be missing: what was not told to the journal is dated before."""
+        if until_ms + _EDGE_MS > first_ms:
+            return until_ms + _EDGE_MS
+        # The clock was set back since: by the one of then a commit interval is missing.
+        return first_ms + self._keeping.every_ms + 2 * _EDGE_MS
 
 
 def erase_refused(

@@ -212,6 +212,32 @@ def _boot_again(house: House, number: int) -> None:
     house.clock.boot_id = f"00000000-0000-4000-8000-{number:012}"
 
 
+@pytest.mark.parametrize(
+    "is_known", [True, False], ids=["at once", "after a while without the time"]
+)
+def test_a_crash_is_declared_though_the_clock_was_ahead_before_it(
+    agreed: House, *, is_known: bool
+) -> None:
+    """Red where a crash that began after now is taken for none."""
+    agreed.clock.step(60 * MINUTE)
+    agreed.turn()
+    agreed.powers(1, 2, 3)
+    agreed.turn(COMMIT)
+    agreed.powers(4)  # lost
+    taken = agreed.clock.now().wall_ms // SECOND * SECOND
+    agreed.vanish()
+    agreed.clock.step(-60 * MINUTE)
+    agreed.clock.advance(SECOND)
+    agreed.clock.trusted = is_known
+    with living(agreed.directory, agreed.clock) as again:
+        again.turn(SECOND)
+        again.clock.trusted = True
+        again.turn(SECOND)
+        for spans in (crashes(again)[flow] for flow in (CORE, DIAGNOSIS, ADVICE)):
+            assert any(first <= taken <= last for first, last in spans)
+        assert powers_of(again) == [1, 2, 3]
+
+
 def test_a_crash_is_declared_though_no_journal_could_be_written(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -528,10 +528,11 @@ def test_the_answer_to_control_is_waited_for_from_its_puback_on(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow line: red when the wait begins with the sending, and is over when the PUBACK comes."""
-    monkeypatch.setattr("agent.uplink.link._ANSWER_S", 2.0)
+    monkeypatch.setattr("agent.uplink.link._ANSWER_S", 1.5)
+    monkeypatch.setattr("agent.uplink._TICK_S", 0.1)
 
     def slowly(_number: int) -> int:
-        time.sleep(2.3)
+        time.sleep(1.7)
         return 0
 
     with Stub(authority, Script(puback=slowly)) as stub:
@@ -540,7 +541,7 @@ def test_the_answer_to_control_is_waited_for_from_its_puback_on(
         gateway.start()
         with contextlib.closing(gateway):
             eventually(lambda: gateway.counted("delivered"))
-            time.sleep(0.3)
+            time.sleep(0.3)  # some looks, of which none may end the wait
             stub.send(gateway.mailbox, b"answer", 1)
             (taken,) = eventually(lambda: gateway.spool.take_inbox(1))
             assert taken.data == b"answer"

@@ -36,6 +36,7 @@ class Subscriber:
     def __init__(self, port: int, authority: Authority, name: str = "backend-maker") -> None:
         self.came: list[tuple[str, bytes]] = []
         self._listening = threading.Event()
+        self._name = name
         self._port = port
         pair = authority.client(name)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -68,6 +69,10 @@ class Subscriber:
     def send(self, mailbox: str, payload: bytes) -> None:
         """Publishes to a gateway; returns when the broker has it."""
         self.post(mailbox, payload).wait_for_publish(10)
+
+    def say(self, payload: bytes) -> None:
+        """Publishes as a gateway does whose mailbox is our name; returns when the broker has it."""
+        self._client.publish(f"assent/1/{self._name}/up", payload, qos=1).wait_for_publish(10)
 
     def post(self, mailbox: str, payload: bytes) -> mqtt.MQTTMessageInfo:
         """Publishes to a gateway without waiting for the broker."""

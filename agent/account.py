@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent tells about itself: status and consent, as JSON values.
+"""What the agent tells about itself: status and consent.
 
 Law: identifiers, keys and values of people are never part of it; a flow that is off says why.
 """
@@ -9,10 +9,27 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import overload
 
-import msgspec
-
+from agent.answers import (
+    Certificate,
+    Consent,
+    Decided,
+    Departed,
+    DeviceStatus,
+    Difference,
+    FlowConsent,
+    FlowStatus,
+    History,
+    InForce,
+    Keeping,
+    Packed,
+    PolicyHead,
+    Sent,
+    Status,
+    UplinkStatus,
+    Waits,
+)
 from agent.ledger import Ledger
 from agent.notices import notices_of
 from agent.path import Pending, Permit, Reason, Refusal, Verdict, permit_of
@@ -24,18 +41,15 @@ from agent.renewal import due, ends_of
 from agent.site import Site
 from agent.spool import Spool
 from agent.spool.records import Health as LinkHealth
-from agent.spool.records import Waiting
+from agent.spool.records import Held, Waiting
 from assent.errors import PolicyError
 from assent.policy.model import Flow, Policy
 from assent.policy.terms import compare, terms_of
 from firmware_bridge.health import Health
 from firmware_bridge.sample import Instant
 
-Json = dict[str, Any]
-
 # A clock that was put right by less than this needs nobody's attention.
 _BEHIND_MS = 60_000
-
 _NOTHING = Waiting(
     batches=0, readings=0, bytes=0, oldest_ms=None, last_acknowledged_ms=None, too_large=0
 )
@@ -54,38 +68,43 @@ def status_of(
     running_lanes: Running,
     rejected: Mapping[str, int],
     grounds: str,
-) -> Json:
+) -> Status:
     """Everything `assent status` prints."""
     policy = site.policy.policy if site.policy else None
     waiting, held = spool.waiting(), spool.held()
     flows = policy.flows if policy else {}
     endings = due(site, now)
-    return {
-        "running": is_running,
-        "pid": os.getpid() if is_running else None,
-        "enrolled": site.keys.has_policy_key(),
-        "policy": _policy_head(policy),
-        "policy_trouble": site.trouble.sentence if site.trouble else None,
-        "form_trouble": site.form_trouble,
-        "clock": _clock(site, now, grounds),
-        "clock_trusted": site.settings.clock_is_system or now.trusted,
-        "notices": [
+    return Status(
+        running=is_running,
+        pid=os.getpid() if is_running else None,
+        enrolled=site.keys.has_policy_key(),
+        policy=_policy_head(policy),
+        policy_trouble=site.trouble.sentence if site.trouble else None,
+        form_trouble=site.form_trouble,
+        clock=_clock(site, now, grounds),
+        clock_trusted=site.settings.clock_is_system or now.trusted,
+        notices=[
             *_of_the_clock(site, now),
             *notices_of(site, spool),
             *endings.values(),
             *running_lanes.keeping.notices(),
         ],
-        "certificates": [
-            {"recipient": name, "ends": instant(end_ms), "due": endings.get(name)}
+        certificates=[
+            Certificate(name, instant(end_ms), endings.get(name))
             for name, end_ms in ends_of(site).items()
         ],
-        "flows": [
-            _flow_status(name, flow, verdicts.get(name), waiting.get(name, _NOTHING))
-            | {"held": msgspec.to_builtins(held.get(name))}
-            | _done(name, running_lanes)
+        flows=[
+            _flow_status(
+                name,
+                flow,
+                verdicts.get(name),
+                running_lanes,
+                waiting=waiting.get(name, _NOTHING),
+                held=held.get(name),
+            )
             for name, flow in flows.items()
         ],
-        "devices": [
+        devices=[
             _device(
                 health,
                 held_back(delivered.get(health.device_id, frozenset()), flows, verdicts),
@@ -93,77 +112,79 @@ def status_of(
             )
             for health in devices
         ],
-        "uplinks": _uplinks(spool, verdicts, is_carried=is_carried) if is_running else [],
-        "rejected": dict(rejected),
-    }
+        uplinks=_uplinks(spool, verdicts, is_carried=is_carried) if is_running else [],
+        rejected=dict(rejected),
+    )
 
 
-def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Verdict]) -> Json:
+def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Verdict]) -> Consent:
     """Everything `assent consent show` prints: what would leave, why, and what was decided."""
     policy = site.policy.policy if site.policy else None
-    return {
-        "policy_trouble": site.trouble.sentence if site.trouble else None,
-        "version": policy.policy.version if policy else None,
-        "flows": [
-            _flow_terms(policy, name, flow)
-            | _decision(ledger, name)
-            | {"differences": _differences(policy, ledger, name)}
-            | _verdict(verdicts.get(name))
-            for name, flow in policy.flows.items()
-        ]
+    return Consent(
+        policy_trouble=site.trouble.sentence if site.trouble else None,
+        version=policy.policy.version if policy else None,
+        flows=[_flow_consent(policy, ledger, name, verdicts.get(name)) for name in policy.flows]
         if policy
         else [],
-    }
+    )
 
 
-def history_of(ledger: Ledger) -> Json:
+def history_of(ledger: Ledger) -> History:
     """Everything `assent consent history` prints: decisions and policies, oldest first."""
     records = sorted(
         (record for entry in ledger.entries if (record := entry.record) is not None),
         key=lambda record: record.at_ms,
     )
-    return {
-        "decisions": [
-            {
-                "at": instant(record.at_ms),
-                "decided_at": instant(record.decided_ms),
-                "flow": record.flow,
-                "decision": record.state.value,
-                "policy": record.policy_version,
-                "decided_by": record.decided_by,
-                "recorded_by": record.recorded_by,
-                "method": record.method,
-                "until": instant(record.until_ms),
-                "without": list(record.without),
-                "record": record.id.hex(),
-                "terms": record.terms.hash.hex() if record.terms else None,
-            }
+    return History(
+        decisions=[
+            Decided(
+                at=instant(record.at_ms),
+                decided_at=instant(record.decided_ms),
+                flow=record.flow,
+                decision=record.state.value,
+                policy=record.policy_version,
+                decided_by=record.decided_by,
+                recorded_by=record.recorded_by,
+                method=record.method,
+                until=instant(record.until_ms),
+                without=list(record.without),
+                record=record.id.hex(),
+                terms=record.terms.hash.hex() if record.terms else None,
+            )
             for record in records
         ],
-        "policies": [
-            {"at": instant(entry.at_ms), "serial": entry.body.serial, "hash": entry.body.hash.hex()}
+        policies=[
+            InForce(instant(entry.at_ms), entry.body.serial, entry.body.hash.hex())
             for entry in ledger.entries
             if isinstance(entry.body, PolicyInForce)
         ],
-    }
+    )
 
 
-def sent_of(spool: Spool, limit: int, flow: str | None) -> Json:
+def sent_of(spool: Spool, limit: int, flow: str | None) -> Sent:
     """Everything `assent sent` prints: what left, the newest first."""
-    return {
-        "sent": [
-            {
-                "at": instant(one.at_ms),
-                "flow": one.flow,
-                "recipient": one.recipient,
-                "readings": one.readings,
-                "bytes": one.size,
-                "digest": one.digest.hex(),
-                "confirmed": one.confirmed,
-            }
+    return Sent(
+        [
+            Departed(
+                at=instant(one.at_ms),
+                flow=one.flow,
+                recipient=one.recipient,
+                readings=one.readings,
+                bytes=one.size,
+                digest=one.digest.hex(),
+                confirmed=one.confirmed,
+            )
             for one in spool.sent(limit, flow)
         ]
-    }
+    )
+
+
+@overload
+def instant(ms: int) -> str: ...
+
+
+@overload
+def instant(ms: int | None) -> str | None: ...
 
 
 def instant(ms: int | None) -> str | None:
@@ -174,16 +195,11 @@ def instant(ms: int | None) -> str | None:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _policy_head(policy: Policy | None) -> Json | None:
+def _policy_head(policy: Policy | None) -> PolicyHead | None:
     if policy is None:
         return None
     head = policy.policy
-    return {
-        "id": head.id,
-        "version": head.version,
-        "serial": head.serial,
-        "controller": head.controller,
-    }
+    return PolicyHead(head.id, head.version, head.serial, head.controller)
 
 
 def _clock(site: Site, now: Instant, grounds: str) -> str:
@@ -207,92 +223,87 @@ def _of_the_clock(site: Site, now: Instant) -> list[str]:
     ]
 
 
-def _flow_status(name: str, flow: Flow, verdict: Verdict | None, waiting: Waiting) -> Json:
-    return {
-        "flow": name,
-        "function": flow.function,
-        "recipient": flow.recipient,
-        **_verdict(verdict),
-        "waiting": {
-            "batches": waiting.batches,
-            "readings": waiting.readings,
-            "bytes": waiting.bytes,
-            "too_large": waiting.too_large,
-        },
-        "last_acknowledged": instant(waiting.last_acknowledged_ms),
-    }
+def _flow_status(
+    name: str,
+    flow: Flow,
+    verdict: Verdict | None,
+    running: Running,
+    *,
+    waiting: Waiting,
+    held: Held | None,
+) -> FlowStatus:
+    """With what was done since the process began; zeros while none runs."""
+    on, reason, detail = _standing(verdict)
+    tally = running.tallies.get(name) or Tally()
+    lane = running.lanes().get(name)
+    return FlowStatus(
+        flow=name,
+        function=flow.function,
+        recipient=flow.recipient,
+        on=on,
+        reason=reason,
+        detail=detail,
+        waiting=Waits(waiting.batches, waiting.readings, waiting.bytes, waiting.too_large),
+        last_acknowledged=instant(waiting.last_acknowledged_ms),
+        held=held,
+        sealed=Packed(tally.messages, tally.readings, tally.bytes),
+        purged=tally.purged,
+        lost=running.lost[name],
+        dropped={reason.value: count for reason, count in lane.dropped.items()} if lane else {},
+    )
 
 
-def _done(flow: str, running: Running) -> Json:
-    """What was done with a flow's readings since the process began; zeros while none runs."""
-    tally = running.tallies.get(flow) or Tally()
-    lane = running.lanes().get(flow)
-    return {
-        "sealed": {
-            "messages": tally.messages,
-            "readings": tally.readings,
-            "bytes": tally.bytes,
-        },
-        "purged": msgspec.structs.asdict(tally.purged),
-        "lost": running.lost[flow],
-        "dropped": {reason.value: count for reason, count in lane.dropped.items()} if lane else {},
-    }
-
-
-def _verdict(verdict: Verdict | None) -> Json:
+def _standing(verdict: Verdict | None) -> tuple[bool, str | None, str]:
+    """Whether a flow leaves, the reason why not, and what to add to it."""
     match verdict:
         case Permit():
-            return {"on": True, "reason": None, "detail": ""}
+            return True, None, ""
         case Pending():
-            return {"on": False, "reason": Reason.HELD.value, "detail": ""}
+            return False, Reason.HELD.value, ""
         case Refusal(reason=reason, detail=detail):
-            return {"on": False, "reason": reason.value, "detail": detail}
+            return False, reason.value, detail
         case None:  # Pipeline.denied
-            detail = "the ledger did not take this no yet"
-            return {"on": False, "reason": Reason.REFUSED.value, "detail": detail}
+            return False, Reason.REFUSED.value, "the ledger did not take this no yet"
 
 
-def _flow_terms(policy: Policy, name: str, flow: Flow) -> Json:
+def _flow_consent(
+    policy: Policy, ledger: Ledger, name: str, verdict: Verdict | None
+) -> FlowConsent:
+    on, reason, detail = _standing(verdict)
+    flow = policy.flows[name]
     recipient = policy.recipients[flow.recipient]
-    return {
-        "flow": name,
-        "function": flow.function,
-        "purpose": flow.purpose,
-        "notice": flow.notice.get("en") or next(iter(flow.notice.values())),
-        "basis": flow.basis,
-        "recipient": flow.recipient,
-        "role": recipient.role,
-        "region": recipient.region,
-        "attributes": {attribute: str(how) for attribute, how in flow.attributes.items()},
-        "about": {
+    record = ledger.newest(name)
+    return FlowConsent(
+        flow=name,
+        function=flow.function,
+        purpose=flow.purpose,
+        notice=flow.notice.get("en") or next(iter(flow.notice.values())),
+        basis=flow.basis,
+        recipient=flow.recipient,
+        role=recipient.role,
+        region=recipient.region,
+        attributes={attribute: str(how) for attribute, how in flow.attributes.items()},
+        about={
             attribute: [
                 policy.attributes[attribute].about,
                 how.words(policy.attributes[attribute].unit),
             ]
             for attribute, how in flow.attributes.items()
         },
-        "separate": flow.separate,
-        "keep": {
-            "gateway": str(flow.keep.gateway),
-            "recipient": str(flow.keep.recipient),
-            "then": flow.keep.then,
-        },
-    }
+        separate=flow.separate,
+        keep=Keeping(str(flow.keep.gateway), str(flow.keep.recipient), flow.keep.then),
+        decision=record.state.value if record else None,
+        decided_at=instant(record.at_ms) if record else None,
+        until=instant(record.until_ms) if record else None,
+        without=list(record.without) if record else [],
+        differences=_differences(policy, ledger, name),
+        on=on,
+        reason=reason,
+        detail=detail,
+    )
 
 
-def _decision(ledger: Ledger, flow: str) -> Json:
-    record = ledger.newest(flow)
-    if record is None:
-        return {"decision": None, "decided_at": None, "until": None, "without": []}
-    return {
-        "decision": record.state.value,
-        "decided_at": instant(record.at_ms),
-        "until": instant(record.until_ms),
-        "without": list(record.without),
-    }
-
-
-def _differences(policy: Policy, ledger: Ledger, flow: str) -> list[Json]:
+def _differences(policy: Policy, ledger: Ledger, flow: str) -> list[Difference]:
     """What is another now than in the terms that were agreed to (policy C33)."""
     record = ledger.newest(flow)
     if record is None or record.terms is None or not record.state.is_yes:
@@ -301,26 +312,25 @@ def _differences(policy: Policy, ledger: Ledger, flow: str) -> list[Json]:
         found = compare(record.terms, terms_of(policy, flow)).differences
     except PolicyError:  # then the flow is off for that reason, and says so
         return []
-    return [
-        {"what": one.what, "agreed": one.agreed, "current": one.current, "wider": one.wider}
-        for one in found
-    ]
+    return [Difference(one.what, one.agreed, one.current, one.wider) for one in found]
 
 
-def _device(health: Health, held: Json, now: Instant) -> Json:
+def _device(health: Health, held: dict[str, str], now: Instant) -> DeviceStatus:
     last = health.last_sample_ms
-    return {
-        "id": health.device_id,
-        "kind": health.kind,
-        "state": health.state.value,
-        "detail": health.error or "",
-        "age_s": None if last is None else (now.wall_ms - last) / 1000,
-        "samples": health.samples,
-        "held_back": held,
-    }
+    return DeviceStatus(
+        id=health.device_id,
+        kind=health.kind,
+        state=health.state.value,
+        detail=health.error or "",
+        age_s=None if last is None else (now.wall_ms - last) / 1000,
+        samples=health.samples,
+        held_back=held,
+    )
 
 
-def _uplinks(spool: Spool, verdicts: Mapping[str, Verdict], *, is_carried: bool) -> list[Json]:
+def _uplinks(
+    spool: Spool, verdicts: Mapping[str, Verdict], *, is_carried: bool
+) -> list[UplinkStatus]:
     said = spool.health()
     if is_carried:
         return [_uplink(name, health) for name, health in sorted(said.items())]
@@ -331,15 +341,10 @@ def _uplinks(spool: Spool, verdicts: Mapping[str, Verdict], *, is_carried: bool)
         if isinstance(verdict, Permit | Pending)
     }
     return [
-        {"recipient": name, "state": "gone", "detail": "no uplink runs", "since": None}
+        UplinkStatus(name, "gone", "no uplink runs", since=None)
         for name in sorted(awaited | said.keys())
     ]
 
 
-def _uplink(recipient: str, health: LinkHealth) -> Json:
-    return {
-        "recipient": recipient,
-        "state": health.state.value,
-        "detail": health.detail,
-        "since": instant(health.since_ms),
-    }
+def _uplink(recipient: str, health: LinkHealth) -> UplinkStatus:
+    return UplinkStatus(recipient, health.state.value, health.detail, instant(health.since_ms))

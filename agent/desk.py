@@ -21,7 +21,9 @@ from typing import Any
 
 import msgspec
 
+from agent import answers
 from agent.admission import attend
+from agent.answers import Applied, SaidNo
 from agent.form import Act
 from agent.letterbox import Letterbox
 from agent.meanwhile import hear_refusals
@@ -80,9 +82,9 @@ class Desk:
             return told
         match request:
             case {"verb": "apply", "text": str(text), "file": str(file)}:
-                return self.apply(text, file)
+                return answers.told(self.apply(text, file))
             case {"verb": "refuse" | "withdraw", "flow": str(flow)}:
-                return self.say_no(flow)
+                return answers.told(self.say_no(flow))
             case {"verb": "reload"}:
                 return self.reload()
             case {"verb": "flush"}:
@@ -95,7 +97,7 @@ class Desk:
         """Everything `assent status` prints."""
         return status_told(self._pipeline, is_running=self._running)
 
-    def say_no(self, flow: str, said_ms: int | None = None) -> Json:
+    def say_no(self, flow: str, said_ms: int | None = None) -> SaidNo:
         """Records a no to one flow; when this returns nothing of it leaves any more.
 
         Args:
@@ -122,20 +124,20 @@ class Desk:
             ledger.append_decision(decision, now.wall_ms)
         purged, outcome = pipeline.shut(flow)
         word = "withdrawn" if state is State.WITHDRAWN else "refused"
-        return {
-            "flow": flow,
-            "decision": word,
-            "purged": msgspec.structs.asdict(purged),
-            "uplink": outcome.value,
-            "certain": outcome.is_certain,
-            "told": [
+        return SaidNo(
+            flow=flow,
+            decision=word,
+            purged=purged,
+            uplink=outcome.value,
+            certain=outcome.is_certain,
+            told=[
                 f"{flow}: {word}; {outcome.sentence}",
                 *_deleted(purged),
                 *_unconfirmed(purged),
             ],
-        }
+        )
 
-    def apply(self, text: str, file: str) -> Json:
+    def apply(self, text: str, file: str) -> Applied:
         """Records what a form decides.
 
         Raises:
@@ -152,11 +154,10 @@ class Desk:
             told.append(
                 f"what waits acts by itself only as {self._letterbox.path}; else apply it again"
             )
-        doubt: Json = {} if outcome.is_certain else {"certain": False}
-        told += [outcome.sentence] if doubt else []
+        told += [] if outcome.is_certain else [outcome.sentence]
         acted = [act.flow for act in acts if act.decision is not None]
         stayed = [act.flow for act in acts if act.decision is None]
-        return {"acted": acted, "stayed": stayed, "told": told, **doubt}
+        return Applied(acted, stayed, told, certain=outcome.is_certain)
 
     def read_form(self) -> None:
         """Applies `consent.toml` of the configuration directory; a broken one pauses.

@@ -7,8 +7,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from agent import answers
 from agent.account import consent_of, history_of, sent_of, status_of
 from agent.explain import explain
 from agent.fence import Carrier
@@ -40,18 +39,20 @@ def tell(pipeline: Pipeline, request: Mapping[str, Any], *, is_running: bool) ->
         case {"verb": "files"}:
             told = {"policy_trouble": trouble_on_disk(site)}
         case {"verb": "consent"}:
-            told = consent_of(site, site.ledger, pipeline.verdicts)
+            told = answers.told(consent_of(site, site.ledger, pipeline.verdicts))
         case {"verb": "history"}:
-            told = history_of(site.ledger)
+            told = answers.told(history_of(site.ledger))
         case {"verb": "explain", "attribute": str(name)}:
             explanation = explain(name, site, pipeline.verdicts, pipeline.delivered())
-            told = dict(msgspec.to_builtins(explanation))
+            told = answers.told(explanation)
         case {"verb": "watch", "viewer": str(viewer), "devices": list(devices)}:
-            told = dict(msgspec.to_builtins(pipeline.look(viewer, _names(devices))))
+            is_waiting = request.get("is_waiting") is True
+            seen = pipeline.look(viewer, _names(devices), is_waiting=is_waiting)
+            told = answers.told(seen)
         case {"verb": "preview", "viewer": str(viewer), "devices": list(devices)}:
-            told = dict(msgspec.to_builtins(_previewed(pipeline, viewer, devices)))
+            told = answers.told(_previewed(pipeline, viewer, devices))
         case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:
-            told = sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow)
+            told = answers.told(sent_of(pipeline.spool, max(0, min(limit, KEPT)), flow))
     return told
 
 
@@ -67,7 +68,7 @@ def _names(devices: list[Any]) -> list[str]:
 
 def status_told(pipeline: Pipeline, *, is_running: bool) -> Json:
     """Everything `assent status` prints."""
-    return status_of(
+    status = status_of(
         pipeline.site,
         pipeline.spool,
         pipeline.clock.now(),
@@ -80,6 +81,7 @@ def status_told(pipeline: Pipeline, *, is_running: bool) -> Json:
         rejected=pipeline.rejected,
         grounds=pipeline.clock.grounds(),
     )
+    return answers.told(status)
 
 
 def _is_carried(carrier: Carrier | None) -> bool:

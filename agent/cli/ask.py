@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent.answers import Consent, FlowConsent, read
 from agent.cli.office import is_clock_trusted, office
 from agent.cli.preview import of_flow
 from agent.cli.say import emphasised
@@ -70,19 +71,19 @@ def ask_household(directory: Path, ask: Ask = input) -> dict[str, Any]:
         hint = "at a desk: fill in consent.toml, then assent consent apply"
         raise UsageError("questions are asked on a terminal, and this is none", hint=hint)
     settings = load_settings(directory)
-    shown = office(directory, "consent")
-    if shown["policy_trouble"]:
-        raise RefusedError(f"there is nothing to decide about: {shown['policy_trouble']}")
+    shown = read(office(directory, "consent"), Consent)
+    if shown.version is None:
+        raise RefusedError(f"there is nothing to decide about: {shown.policy_trouble}")
     _expect_a_clock(directory)
     samples = _samples(settings)
     try:
         who = _who(ask)
-        said = _walk(shown["flows"], samples, who, ask)
-        if not said or not _confirmed(shown["flows"], said, who, ask):
+        said = _walk(shown.flows, samples, who, ask)
+        if not said or not _confirmed(shown.flows, said, who, ask):
             raise RefusedError("nothing was recorded")
     except EOFError as exc:
         raise RefusedError("nobody answered, so nothing was recorded") from exc
-    form = _form(shown["version"], said, shown["flows"], who, dt.datetime.now().astimezone())
+    form = _form(shown.version, said, shown.flows, who, dt.datetime.now().astimezone())
     return office(directory, "apply", file="assent consent ask", text=form)
 
 
@@ -119,7 +120,7 @@ def _who(ask: Ask) -> _Who:
 
 
 def _walk(
-    flows: Sequence[Mapping[str, Any]],
+    flows: Sequence[FlowConsent],
     samples: Mapping[str, FlowPreview],
     who: _Who,
     ask: Ask,
@@ -127,66 +128,64 @@ def _walk(
     said: dict[str, bool] = {}
     print("\nyes or no decides; later leaves a flow as it is now.")
     for number, flow in enumerate(flows, 1):
-        print(f"\n{number} of {len(flows)}  " + emphasised(f"{flow['flow']}  ({flow['function']})"))
+        print(f"\n{number} of {len(flows)}  " + emphasised(f"{flow.flow}  ({flow.function})"))
         for line in [*_words(flow), f"now      {_now(flow)}"]:
             print(f"  {line}")
-        if (sample := samples.get(flow["flow"])) is not None:
+        if (sample := samples.get(flow.flow)) is not None:
             print("  your own data, as it would leave:")
             for line in of_flow(sample)[1:]:
                 print(f"  {line}")
         answer = _answer(flow, who, ask)
         if answer is not None:
-            said[flow["flow"]] = answer
+            said[flow.flow] = answer
     return said
 
 
-def _words(flow: Mapping[str, Any]) -> list[str]:
-    keep = flow["keep"]
+def _words(flow: FlowConsent) -> list[str]:
+    keep = flow.keep
     lines = [
-        flow["notice"],
-        f"goes to  {flow['recipient']}, {flow['role']}, in {flow['region']}",
-        f"kept     here at most {keep['gateway']}, there {keep['recipient']}, then {keep['then']}",
+        flow.notice,
+        f"goes to  {flow.recipient}, {flow.role}, in {flow.region}",
+        f"kept     here at most {keep.gateway}, there {keep.recipient}, then {keep.then}",
     ]
     lines += [
         f"{'what' if index == 0 else '':8} {about} It goes {how}."
-        for index, (about, how) in enumerate(flow["about"].values())
+        for index, (about, how) in enumerate(flow.about.values())
     ]
-    if flow["function"] == "core":
+    if flow.function == "core":
         lines.append("Without it the service does not run; you can still say no.")
-    if flow["separate"]:
+    if flow.separate:
         lines.append("This is a question of its own: no other yes includes it.")
-    wider = [one for one in flow["differences"] if one["wider"]]
-    return [*lines, *(f"new      {one['what']}: {one['current'] or 'nothing'}" for one in wider)]
+    wider = [one for one in flow.differences if one.wider]
+    return [*lines, *(f"new      {one.what}: {one.current or 'nothing'}" for one in wider)]
 
 
-def _now(flow: Mapping[str, Any]) -> str:
+def _now(flow: FlowConsent) -> str:
     """What is in force before the question."""
-    state = "on" if flow["on"] else f"off: {flow['reason']}"
-    if flow["decision"] is None:
+    state = "on" if flow.on else f"off: {flow.reason}"
+    if flow.decision is None:
         return state
-    return f"{state}; {_DECIDED.get(flow['decision'], flow['decision'])} since {flow['decided_at']}"
+    return f"{state}; {_DECIDED.get(flow.decision, flow.decision)} since {flow.decided_at}"
 
 
-def _answer(flow: Mapping[str, Any], who: _Who, ask: Ask) -> bool | None:
+def _answer(flow: FlowConsent, who: _Who, ask: Ask) -> bool | None:
     words = "yes / no / later" if who.decided_by == _OWNER else "no / later"
     while True:
         typed = ask(f"  Do you agree? {words}: ").strip().lower()
         if typed not in _WORDS:
             print(f"  Please type one of {words}; there is no answer that is taken for you.")
         elif _WORDS[typed] and who.decided_by != _OWNER:
-            print(f"  A yes to {flow['flow']} is for the owner to say; type no or later.")
+            print(f"  A yes to {flow.flow} is for the owner to say; type no or later.")
         else:
             return _WORDS[typed]
 
 
-def _confirmed(
-    flows: Sequence[Mapping[str, Any]], said: Mapping[str, bool], who: _Who, ask: Ask
-) -> bool:
+def _confirmed(flows: Sequence[FlowConsent], said: Mapping[str, bool], who: _Who, ask: Ask) -> bool:
     print(f"\nTo be recorded, decided by {who.decided_by}, written down by {who.recorded_by}:")
     for flow in flows:
-        answer = said.get(flow["flow"])
+        answer = said.get(flow.flow)
         later = f"later, stays as it is: {_now(flow)}"
-        print(f"  {flow['flow']}: {later if answer is None else 'yes' if answer else 'no'}")
+        print(f"  {flow.flow}: {later if answer is None else 'yes' if answer else 'no'}")
     return _agreed(ask, "Is that right? yes / no: ")
 
 
@@ -205,13 +204,13 @@ def _line(ask: Ask, question: str) -> str:
 def _form(
     version: str,
     said: Mapping[str, bool],
-    flows: Sequence[Mapping[str, Any]],
+    flows: Sequence[FlowConsent],
     who: _Who,
     now: dt.datetime,
 ) -> str:
     """The form as a technician would have filled it in; each yes carries its own instant."""
     moment = now.isoformat(timespec="milliseconds")
-    words = {flow["flow"]: _YES[flow["function"]] for flow in flows}
+    words = {flow.flow: _YES[flow.function] for flow in flows}
     lines = [
         f"policy = {json.dumps(version)}",
         f"decided_by = {_text(who.decided_by)}",

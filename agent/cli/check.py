@@ -7,7 +7,7 @@ import argparse
 import datetime as dt
 from pathlib import Path
 
-from agent.cli.office import office
+from agent.cli.office import office, status
 from agent.cli.say import counted, result
 from agent.inspection import inspect, read_files
 from agent.settings import FILE_NAME, load_settings
@@ -39,19 +39,19 @@ def _installed(directory: Path) -> list[Finding]:
     keys = load_settings(directory).state / "keys"
     if not keys.is_dir():
         return []
-    status = office(directory, "status")
-    if not status["enrolled"]:
+    agent = status(directory)
+    if not agent.enrolled:
         return []
     found = [
         Finding(
-            str(keys / "tls" / f"{one['recipient']}.pem"),
+            str(keys / "tls" / f"{one.recipient}.pem"),
             1,
             1,
-            one["due"],
+            one.due,
             severity=Severity.WARNING,
         )
-        for one in status["certificates"]
-        if one["due"] is not None
+        for one in agent.certificates
+        if one.due is not None
     ]
     # Of the file as it lies there now: a running agent has read it before.
     trouble = office(directory, "files")["policy_trouble"]

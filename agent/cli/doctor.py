@@ -8,7 +8,7 @@ import datetime as dt
 
 import msgspec
 
-from agent.cli.office import office
+from agent.cli.office import status
 from agent.cli.say import counted, result
 from agent.cli.words import DEFAULT_CONFIG
 from agent.doctor import Check, Health, examine
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Looks at everything; exit code 1 when something does not work."""
     now = dt.datetime.now(dt.UTC)
-    checks = list(examine(arguments.config, now, lambda: office(arguments.config, "status")))
+    checks = list(examine(arguments.config, now, lambda: status(arguments.config)))
     broken = [one for one in checks if one.health is Health.BAD]
     value = {"ok": not broken, "checks": msgspec.to_builtins(checks)}
     lines = _lines(checks, len(broken))

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-import msgspec
-
+from agent.answers import read
 from agent.cli.office import office
 from agent.cli.say import emphasised, result
 from agent.explain import Carriage, Explanation
@@ -20,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints each flow that lists the attribute, and what becomes of it there."""
     told = office(arguments.config, "explain", attribute=arguments.attribute)
-    result(told, _lines(msgspec.convert(told, Explanation)), as_json=arguments.json)
+    result(told, _lines(read(told, Explanation)), as_json=arguments.json)
     return 0
 
 

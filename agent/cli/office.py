@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agent.answers import SaidNo, Status, read, told
 from agent.cli.say import complain
 from agent.control import AnsweredError, NotRunningError, ask
 from agent.fence import refuse
@@ -41,9 +42,14 @@ def office(directory: Path, verb: str, **arguments: Any) -> dict[str, Any]:  # n
     return _answer(_settings(directory), verb, _ANSWER_S, _PATIENCE_S, arguments)
 
 
+def status(directory: Path) -> Status:
+    """How everything is; raises as `office` does."""
+    return read(office(directory, "status"), Status)
+
+
 def is_clock_trusted(directory: Path) -> bool:
     """Whether what is said now can be dated, and what is read now may leave."""
-    return bool(office(directory, "status")["clock_trusted"])
+    return status(directory).clock_trusted
 
 
 def say_no(directory: Path, verb: str, flow: str) -> dict[str, Any]:
@@ -65,13 +71,15 @@ def say_no(directory: Path, verb: str, flow: str) -> dict[str, Any]:
         except SpoolError:
             raise exc from None
         complain(exc)
-    return {
-        "flow": flow,
-        "decision": "no",
-        "uplink": outcome.value,
-        "certain": outcome.is_certain,
-        "told": [f"{flow}: no; {outcome.sentence}", "the agent records it when it runs again"],
-    }
+    return told(
+        SaidNo(
+            flow=flow,
+            decision="no",
+            uplink=outcome.value,
+            certain=outcome.is_certain,
+            told=[f"{flow}: no; {outcome.sentence}", "the agent records it when it runs again"],
+        )
+    )
 
 
 def _answer(

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+from agent.answers import Departed, Sent, read
 from agent.cli.office import office
 from agent.cli.say import emphasised, result, table
 
@@ -25,26 +25,26 @@ def run(arguments: argparse.Namespace) -> int:
     limit = max(1, arguments.limit)
     told = office(arguments.config, "sent", flow=arguments.flow, limit=limit + 1)
     shown, older = told["sent"][:limit], told["sent"][limit:]
-    lines = _lines(shown)
+    lines = _lines(read({"sent": shown}, Sent).sent)
     if older:
         lines.append(f"there is more before; the newest {limit} are shown: see --limit")
     result({"sent": shown}, lines, as_json=arguments.json)
     return 0
 
 
-def _lines(sent: list[dict[str, Any]]) -> list[str]:
+def _lines(sent: list[Departed]) -> list[str]:
     if not sent:
         return ["nothing has left"]
     rows = [["WHEN", "FLOW", "TO", "READINGS", "BYTES", "DIGEST", ""]]
     rows += [
         [
-            one["at"],
-            one["flow"],
-            one["recipient"],
-            str(one["readings"]),
-            str(one["bytes"]),
-            one["digest"][:16],
-            "" if one["confirmed"] else "unconfirmed: it may have arrived",
+            one.at,
+            one.flow,
+            one.recipient,
+            str(one.readings),
+            str(one.bytes),
+            one.digest[:16],
+            "" if one.confirmed else "unconfirmed: it may have arrived",
         ]
         for one in sent
     ]

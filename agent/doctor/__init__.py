@@ -15,8 +15,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+from agent.answers import Status
 from agent.doctor.checks import ENROL, Check, Health, bad, odd
 from agent.doctor.house import files, ports, state
 from agent.doctor.road import road
@@ -27,9 +27,7 @@ from assent.errors import AssentError, ConfigError
 __all__ = ["Check", "Health", "examine"]
 
 
-def examine(
-    directory: Path, now: dt.datetime, status: Callable[[], dict[str, Any]]
-) -> Iterator[Check]:
+def examine(directory: Path, now: dt.datetime, status: Callable[[], Status]) -> Iterator[Check]:
     """Looks at everything, in the order in which a reading travels.
 
     Args:
@@ -59,7 +57,7 @@ def examine(
         yield bad("policy", "no policy key is trusted", ENROL)
 
 
-def _agent(settings: Settings, status: Callable[[], dict[str, Any]]) -> Iterator[Check]:
+def _agent(settings: Settings, status: Callable[[], Status]) -> Iterator[Check]:
     try:
         told = status()
     except AssentError as exc:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
+from agent.answers import Status
 from agent.doctor.checks import ENROL, Check, bad, good, odd
 from agent.path import Reason
-
-Json = dict[str, Any]
 
 _ASK: Final = "see: assent consent show"
 # What stands against a flow that nobody refused, and what helps.
@@ -42,7 +41,7 @@ _SAFE: Final = re.compile(
 )
 
 
-def road(status: Json, quota_bytes: int) -> Iterator[Check]:
+def road(status: Status, quota_bytes: int) -> Iterator[Check]:
     """Looks at everything the agent tells.
 
     Args:
@@ -52,66 +51,63 @@ def road(status: Json, quota_bytes: int) -> Iterator[Check]:
     yield _agent(status)
     yield _policy(status)
     yield _clock(status)
-    if status["notices"]:
-        yield odd(
-            "notices", f"the agent has {len(status['notices'])} to tell", "see: assent status"
-        )
+    if status.notices:
+        yield odd("notices", f"the agent has {len(status.notices)} to tell", "see: assent status")
     yield from _flows(status)
     yield _spool(status, quota_bytes)
     yield from _devices(status)
     yield from _certificates(status)
     yield from _uplinks(status)
-    if status["rejected"]:
-        counted = ", ".join(f"{count} {reason}" for reason, count in status["rejected"].items())
+    if status.rejected:
+        counted = ", ".join(f"{count} {reason}" for reason, count in status.rejected.items())
         yield odd("downlink", f"messages from below were refused: {counted}")
 
 
-def _agent(status: Json) -> Check:
-    if status["running"]:
+def _agent(status: Status) -> Check:
+    if status.running:
         return good("agent", "runs and answers")
     return odd("agent", "does not run", "type: systemctl start assent.target, or: assent run")
 
 
-def _policy(status: Json) -> Check:
-    if not status["enrolled"]:
+def _policy(status: Status) -> Check:
+    if not status.enrolled:
         return bad("policy", "no policy key is trusted", ENROL)
-    policy = status["policy"]
+    policy = status.policy
     if policy is None:
         return bad("policy", "is not usable, so that every flow is off", _MEND)
-    return good("policy", f"{policy['id']} {policy['version']}, serial {policy['serial']}")
+    return good("policy", f"{policy.id} {policy.version}, serial {policy.serial}")
 
 
-def _clock(status: Json) -> Check:
-    told: str = status["clock"]
-    if not status["clock_trusted"]:
-        return bad("clock", told, _SET)
-    return good("clock", told)
+def _clock(status: Status) -> Check:
+    if not status.clock_trusted:
+        return bad("clock", status.clock, _SET)
+    return good("clock", status.clock)
 
 
-def _flows(status: Json) -> Iterator[Check]:
-    if status["form_trouble"]:
+def _flows(status: Status) -> Iterator[Check]:
+    if status.form_trouble:
         yield bad("form", "is not usable, so that optional flows pause", "see: assent check")
-    if status["flows"] and not any(flow["on"] for flow in status["flows"]):
+    if status.flows and not any(flow.on for flow in status.flows):
         yield odd("consent", "no flow is on, so nothing is collected and nothing connects", _ASK)
-    for flow in status["flows"]:
-        subject = f"flow {flow['flow']}"
-        if flow["on"]:
-            last = flow["last_acknowledged"] or "never"
+    for flow in status.flows:
+        subject = f"flow {flow.flow}"
+        if flow.reason is None:
+            last = flow.last_acknowledged or "never"
             yield good(subject, f"is on; last acknowledged: {last}")
-        elif flow["reason"] == Reason.KEY_UNREADABLE.value:
-            yield bad(subject, f"is off: {flow['detail']}")
-        elif flow["reason"] in _CHOSEN:
-            yield good(subject, f"is off: {flow['reason']} by the household")
+        elif flow.reason == Reason.KEY_UNREADABLE.value:
+            yield bad(subject, f"is off: {flow.detail}")
+        elif flow.reason in _CHOSEN:
+            yield good(subject, f"is off: {flow.reason} by the household")
         else:
-            yield odd(subject, f"is off: {flow['reason']}", _HELP.get(flow["reason"], _ASK))
+            yield odd(subject, f"is off: {flow.reason}", _HELP.get(flow.reason, _ASK))
 
 
-def _spool(status: Json, quota_bytes: int) -> Check:
-    waiting = [flow["waiting"] for flow in status["flows"]]
-    batches = sum(one["batches"] for one in waiting)
-    size = sum(one["bytes"] for one in waiting)
+def _spool(status: Status, quota_bytes: int) -> Check:
+    waiting = [flow.waiting for flow in status.flows]
+    batches = sum(one.batches for one in waiting)
+    size = sum(one.bytes for one in waiting)
     told = f"{batches} batches wait, {size} of {quota_bytes} bytes"
-    if any(one["too_large"] for one in waiting):
+    if any(one.too_large for one in waiting):
         return bad(
             "spool", f"{told}; some are too large for the broker", "raise the broker's limit"
         )
@@ -120,19 +116,19 @@ def _spool(status: Json, quota_bytes: int) -> Check:
     return good("spool", told)
 
 
-def _devices(status: Json) -> Iterator[Check]:
-    for number, device in enumerate(status["devices"], 1):
+def _devices(status: Status) -> Iterator[Check]:
+    for number, device in enumerate(status.devices, 1):
         subject = f"device {number}"
-        told = f"{device['kind']}, {device['state']}"
-        if device["age_s"] is not None:
-            told += f", last sample {device['age_s']:.0f} s ago"
-        why = _reason(device["detail"])
+        told = f"{device.kind}, {device.state}"
+        if device.age_s is not None:
+            told += f", last sample {device.age_s:.0f} s ago"
+        why = _reason(device.detail)
         if why:
             told += f": {why}"
         help_ = "" if why else "see: assent status, which tells why"
-        if device["state"] not in _AT_WORK:
+        if device.state not in _AT_WORK:
             yield bad(subject, told, help_)
-        elif device["detail"]:
+        elif device.detail:
             yield odd(subject, told, "compare the profile's addresses with the maker's document")
         else:
             yield good(subject, told)
@@ -143,26 +139,26 @@ def _reason(detail: str) -> str:
     return detail if _SAFE.match(detail) else ""
 
 
-def _certificates(status: Json) -> Iterator[Check]:
-    for one in status["certificates"]:
-        subject = f"certificate {one['recipient']}"
-        if one["due"]:
-            help_ = f"type: assent enrol --renew {one['recipient']}"
-            yield odd(subject, f"ends on {one['ends']}", help_)
+def _certificates(status: Status) -> Iterator[Check]:
+    for one in status.certificates:
+        subject = f"certificate {one.recipient}"
+        if one.due:
+            help_ = f"type: assent enrol --renew {one.recipient}"
+            yield odd(subject, f"ends on {one.ends}", help_)
         else:
-            yield good(subject, f"is good until {one['ends']}")
+            yield good(subject, f"is good until {one.ends}")
 
 
-def _uplinks(status: Json) -> Iterator[Check]:
-    for uplink in status["uplinks"]:
-        subject = f"uplink {uplink['recipient']}"
-        if uplink["state"] == "gone":
-            yield odd(subject, uplink["detail"], "start it; its log says why the last one ended")
+def _uplinks(status: Status) -> Iterator[Check]:
+    for uplink in status.uplinks:
+        subject = f"uplink {uplink.recipient}"
+        if uplink.state == "gone":
+            yield odd(subject, uplink.detail, "start it; its log says why the last one ended")
             continue
-        told = f"{uplink['state']} since {uplink['since']}"
-        if uplink["detail"]:
-            told += f" ({uplink['detail']})"
-        if uplink["state"] in {"connected", "idle"}:
+        told = f"{uplink.state} since {uplink.since}"
+        if uplink.detail:
+            told += f" ({uplink.detail})"
+        if uplink.state in {"connected", "idle"}:
             yield good(subject, told)
         else:
             yield odd(subject, told, "it tries again by itself; check network and broker")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.answers import Applied
 from agent.desk import Desk
 from agent.enrol import enrol
 from agent.fence import Carrier
@@ -339,7 +340,7 @@ class House:
         self.spool.close()
         self._closed = True
 
-    def decide(self, decisions: Mapping[str, str], **head: str) -> Json:
+    def decide(self, decisions: Mapping[str, str], **head: str) -> Applied:
         """Applies a form that is recorded now."""
         return self.desk.apply(form(decisions, self.clock.now().wall_ms, **head), "consent.toml")
 

@@ -352,12 +352,12 @@ def test_a_withdrawal_tells_what_was_handed_over_and_not_confirmed(
         leases = carrier.lease("maker", 10, house.clock.now().wall_ms)
         mine = [lease.id for lease in leases if lease.flow == DIAGNOSIS][:count]
         carrier.handed_over(mine, house.clock.now().wall_ms)
-    told = house.desk.say_no(DIAGNOSIS)["told"]
+    told = house.desk.say_no(DIAGNOSIS).told
     words = {1: "1 of the batches was handed", 2: "2 of the batches were handed"}
     assert told[2].startswith(words[count])
     left = house.desk.answer({"verb": "sent", "flow": DIAGNOSIS, "limit": 9})["sent"]
     assert [one["confirmed"] for one in left] == [False] * count
-    assert len(house.desk.say_no(CORE)["told"]) == 2  # the twin: nothing of it was handed over
+    assert len(house.desk.say_no(CORE).told) == 2  # the twin: nothing of it was handed over
 
 
 @pytest.mark.clause("C35")

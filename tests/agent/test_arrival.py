@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.answers import Consent, History, Status, read
 from agent.arrival import FILE, Arrival, judge, keep
 from agent.cli import consent as consent_cli
 from agent.cli import status as status_cli
@@ -712,10 +713,10 @@ def test_a_policy_that_comes_down_enrols_nobody(house: House) -> None:
 
 def test_a_person_reads_what_differs_and_which_policy_was_in_force_when(house: House) -> None:
     send(house, MAKER.bundle(WIDER))
-    lines = consent_cli._show(house.desk.answer({"verb": "consent"}))
+    lines = consent_cli._show(read(house.desk.answer({"verb": "consent"}), Consent))
     at = lines.index("  now       off: requested")
     assert lines[at - 1] == f"  changed   {POWER} transform: round(1) → keep"
-    past = consent_cli._history(house.desk.answer({"verb": "history"}))
+    past = consent_cli._history(read(house.desk.answer({"verb": "history"}), History))
     assert sum("policy of serial" in line for line in past) == 2
 
 
@@ -728,17 +729,19 @@ def test_a_person_reads_that_a_narrower_one_is_less_and_that_a_new_one_was_not_a
         )
 
     send(house, MAKER.bundle(both))
-    lines = "\n".join(consent_cli._show(house.desk.answer({"verb": "consent"})))
+    lines = "\n".join(consent_cli._show(read(house.desk.answer({"verb": "consent"}), Consent)))
     assert f"  changed   {POWER} transform: round(1) → round(10), which is less" in lines
     assert "  now       off: requested (nobody was asked under this policy)" in lines
 
 
 def test_a_person_reads_what_was_refused_from_below(house: House) -> None:
-    assert not any("from below" in line for line in status_cli._lines(house.desk.status()))
+    assert not any(
+        "from below" in line for line in status_cli._lines(read(house.desk.status(), Status))
+    )
     send(house, of_another_id(house))
     send(house, b"\x80")
     said = "refused   from below: 1 malformed, 1 policy-other"
-    assert said in status_cli._lines(house.desk.status())
+    assert said in status_cli._lines(read(house.desk.status(), Status))
 
 
 def test_a_form_is_checked_against_the_newer_policy_that_came_down(house: House) -> None:

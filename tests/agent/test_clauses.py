@@ -192,8 +192,8 @@ def test_when_a_no_returns_what_waited_is_gone_and_what_was_lawful_stays_on_reco
     house.feed(2, 3, values={"device.serial": "TEST-0001"})  # nothing urgent: an open batch
     sealed = house.spool.waiting()[DIAGNOSIS]
     told = house.desk.say_no(DIAGNOSIS)
-    assert told["purged"]["batches"] == sealed.batches > 0
-    assert told["purged"]["readings"] > sealed.readings  # the open batch's, too
+    assert told.purged.batches == sealed.batches > 0
+    assert told.purged.readings > sealed.readings  # the open batch's, too
     assert house.spool.lanes()[DIAGNOSIS].state is LaneState.CLOSED
     assert house.pipeline.running.lanes().keys() == {CORE, PARTNER}
     assert house.leaves("maker").keys() == {CORE}

@@ -101,7 +101,7 @@ def test_a_no_said_twice_stays_what_it_was(house: House, yes_first: bool) -> Non
     if yes_first:
         house.decide(YES)
     told = [house.desk.say_no(DIAGNOSIS) for _ in range(2)]
-    assert {one["decision"] for one in told} == {"withdrawn" if yes_first else "refused"}
+    assert {one.decision for one in told} == {"withdrawn" if yes_first else "refused"}
     no = State.WITHDRAWN if yes_first else State.REFUSED
     assert recorded(house, DIAGNOSIS)[-2:] == [no, no]
     assert states(house)[DIAGNOSIS] is LaneState.CLOSED
@@ -146,22 +146,12 @@ def test_what_was_purged_is_counted_as_it_was(agreed: House) -> None:
     sealed = agreed.spool.waiting()[DIAGNOSIS]
     assert (sealed.batches, sealed.readings) == (1, 3)
     told = agreed.desk.say_no(DIAGNOSIS)
-    assert told["purged"] == {
-        "batches": 1,
-        "readings": 5,
-        "bytes": sealed.bytes,
-        "unconfirmed": 0,
-    }
-    assert told["told"][1] == (
+    assert told.purged == Purged(1, 5, sealed.bytes)
+    assert told.told[1] == (
         "deleted here: 5 readings, 1 sealed batch;"
         " what of it had left before, if anything: assent sent"
     )
-    assert agreed.desk.say_no(DIAGNOSIS)["purged"] == {
-        "batches": 0,
-        "readings": 0,
-        "bytes": 0,
-        "unconfirmed": 0,
-    }
+    assert agreed.desk.say_no(DIAGNOSIS).purged == Purged(0, 0, 0)
     tallied = agreed.pipeline.running.tallies[DIAGNOSIS].purged
     assert tallied == Purged(1, 5, sealed.bytes)
 
@@ -170,7 +160,7 @@ def test_readings_in_open_windows_are_counted_among_the_purged(agreed: House) ->
     agreed.powers(1, 2, 3)
     agreed.pipeline.flush()
     assert agreed.waiting(ADVICE) == 0
-    assert agreed.desk.say_no(ADVICE)["purged"]["readings"] == 3
+    assert agreed.desk.say_no(ADVICE).purged.readings == 3
 
 
 def test_a_no_to_an_unknown_flow_is_a_usage_error_with_the_nearest_one(house: House) -> None:
@@ -203,8 +193,8 @@ def test_a_no_is_heard_while_there_is_no_policy_in_force(agreed: House, installe
     unusable(agreed)
     assert agreed.waiting(DIAGNOSIS) == 1
     told = agreed.desk.say_no(DIAGNOSIS)
-    assert told["decision"] == "withdrawn"
-    assert told["purged"]["batches"] == 1
+    assert told.decision == "withdrawn"
+    assert told.purged.batches == 1
     record = agreed.site.ledger.newest(DIAGNOSIS)
     assert record is not None
     assert (record.terms, record.policy_version) == (None, "unknown")
@@ -222,7 +212,7 @@ def test_a_no_without_a_policy_to_a_flow_nobody_decided_about_is_heard_where_it_
     agreed.close()
     with living(agreed.directory, agreed.clock) as again:
         assert again.site.ledger.moved_aside is not None
-        assert again.desk.say_no(DIAGNOSIS)["decision"] == "refused"
+        assert again.desk.say_no(DIAGNOSIS).decision == "refused"
         assert states(again)[DIAGNOSIS] is LaneState.CLOSED
         with pytest.raises(UsageError):
             again.desk.say_no("no-such-flow")
@@ -236,7 +226,7 @@ def test_a_no_to_a_flow_that_the_policy_no_longer_has_is_heard(agreed: House) ->
     agreed.publish(without_advice)
     agreed.reload()
     assert set(agreed.on()) == {CORE, DIAGNOSIS}
-    assert agreed.desk.say_no(ADVICE)["decision"] == "withdrawn"
+    assert agreed.desk.say_no(ADVICE).decision == "withdrawn"
     assert recorded(agreed, ADVICE) == [State.GIVEN, State.WITHDRAWN]
 
 
@@ -330,8 +320,8 @@ def test_an_uplink_that_does_not_answer_holds_a_no_up_for_a_second_and_that_is_t
             told = house.desk.say_no(DIAGNOSIS)
         assert 1_000 <= clock.now().mono_ms - before <= 2_100
         assert "uplink did not answer in time" in caplog.text
-        assert (told["uplink"], told["certain"]) == ("silent", False)
-        assert "what it holds may still leave" in told["told"][0]
+        assert (told.uplink, told.certain) == ("silent", False)
+        assert "what it holds may still leave" in told.told[0]
         assert house.batches(DIAGNOSIS) == []
 
 
@@ -353,8 +343,8 @@ def test_the_twin_where_nobody_is_there_a_no_is_certain_at_once(agreed: House) -
     before = agreed.clock.now().mono_ms
     told = agreed.desk.say_no(DIAGNOSIS)
     assert agreed.clock.now().mono_ms == before
-    assert (told["uplink"], told["certain"]) == ("absent", True)
-    assert told["told"][0] == "remote-diagnosis: withdrawn; nothing of it leaves any more"
+    assert (told.uplink, told.certain) == ("absent", True)
+    assert told.told[0] == "remote-diagnosis: withdrawn; nothing of it leaves any more"
 
 
 def test_the_real_uplink_lets_a_no_return_at_once(installed: Path, tmp_path: Path) -> None:
@@ -436,7 +426,7 @@ def test_a_full_ledger_takes_the_no_of_a_form_and_not_its_yes(
 
 def test_a_form_says_yes_to_what_it_names_and_to_nothing_else(house: House) -> None:
     told = house.decide({CORE: '"accepted"', DIAGNOSIS: '"refused"'})
-    assert told["acted"] == [CORE, DIAGNOSIS]
+    assert told.acted == [CORE, DIAGNOSIS]
     assert house.on() == {CORE: None, DIAGNOSIS: "refused", ADVICE: "not decided"}
     assert states(house) == {CORE: LaneState.OPEN}
 
@@ -448,7 +438,7 @@ def test_what_a_form_did_is_told_flow_by_flow(house: House) -> None:
             DIAGNOSIS: f'{{ decision = "given", until = 2027-11-22, without = ["{FAULT}"] }}',
         }
     )
-    assert told["told"] == [
+    assert told.told == [
         "service: accepted",
         f"remote-diagnosis: given until its end date without {FAULT}",
     ]
@@ -457,11 +447,11 @@ def test_what_a_form_did_is_told_flow_by_flow(house: House) -> None:
 @pytest.mark.clause("C28")
 def test_the_same_form_twice_acts_once(house: House) -> None:
     paper = form(YES)
-    assert house.desk.apply(paper, "consent.toml")["acted"] == list(FLOWS)
+    assert house.desk.apply(paper, "consent.toml").acted == list(FLOWS)
     house.desk.say_no(DIAGNOSIS)
     again = house.desk.apply(paper, "consent.toml")
-    assert again["acted"] == again["stayed"] == []
-    assert again["told"] == ["this form has acted before; nothing changed"]
+    assert again.acted == again.stayed == []
+    assert again.told == ["this form has acted before; nothing changed"]
     assert house.on()[DIAGNOSIS] == "withdrawn"
 
 
@@ -469,8 +459,8 @@ def test_a_line_that_does_not_act_is_told_apart_from_one_that_does(house: House)
     paper = form(YES).replace('decided_by = "owner"', 'decided_by = "a guest"')
     assert paper != form(YES)
     told = house.desk.apply(paper, "consent.toml")
-    assert told["acted"] == []
-    assert told["stayed"] == list(FLOWS)
+    assert told.acted == []
+    assert told.stayed == list(FLOWS)
 
 
 @pytest.mark.clause("C33")
@@ -503,8 +493,8 @@ def test_a_form_that_is_no_form_records_nothing(agreed: House) -> None:
 def test_a_form_for_another_version_waits_with_its_yes_and_not_with_its_no(house: House) -> None:
     house.decide({CORE: '"accepted"'})
     told = house.decide({CORE: '"refused"', DIAGNOSIS: '"given"'}, policy="2026-12-01")
-    assert told["acted"] == [CORE]
-    assert "names policy 2026-12-01, in force is 2026-11-01" in told["told"][1]
+    assert told.acted == [CORE]
+    assert "names policy 2026-12-01, in force is 2026-11-01" in told.told[1]
     assert house.on() == {CORE: "withdrawn", DIAGNOSIS: "not decided", ADVICE: "not decided"}
 
 
@@ -528,8 +518,8 @@ def test_without_a_policy_a_form_is_refused_with_the_reason(agreed: House) -> No
 
 def test_a_yes_of_somebody_else_than_the_owner_is_told_and_does_not_act(house: House) -> None:
     told = house.decide(YES, decided_by="tenant")
-    assert told["acted"] == []
-    assert all("a yes is for the owner to say" in line for line in told["told"])
+    assert told.acted == []
+    assert all("a yes is for the owner to say" in line for line in told.told)
     assert set(house.on().values()) == {"not decided"}
 
 
@@ -609,10 +599,10 @@ def test_a_form_that_cannot_be_recorded_pauses_and_a_no_is_still_heard(
     agreed.reload()
     assert "takes only a no" in agreed.desk.status()["form_trouble"]
     assert agreed.on()[CORE] is None
-    assert agreed.desk.say_no(CORE)["decision"] == "withdrawn"
+    assert agreed.desk.say_no(CORE).decision == "withdrawn"
     agreed.close()
     with at_the_desk(load_settings(agreed.directory)) as desk:
-        assert desk.say_no(ADVICE)["decision"] == "withdrawn"
+        assert desk.say_no(ADVICE).decision == "withdrawn"
 
 
 def test_a_reload_closes_the_open_batches_into_the_spool_first(agreed: House) -> None:
@@ -857,7 +847,7 @@ def test_a_no_while_no_agent_runs_closes_the_lane_and_purges_it(asleep: House) -
     before = lanes(asleep.directory)
     with desk_of(asleep) as desk:
         told = desk.say_no(DIAGNOSIS)
-    assert (told["decision"], told["purged"]["batches"]) == ("withdrawn", 2)
+    assert (told.decision, told.purged.batches) == ("withdrawn", 2)
     after = lanes(asleep.directory)
     assert after[DIAGNOSIS] == (LaneState.CLOSED, 0)
     assert {flow: after[flow] for flow in (CORE, ADVICE)} == {

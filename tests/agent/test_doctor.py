@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agent.answers import Status, read
 from agent.cli.main import main
 from agent.doctor import Check, Health, examine
 from assent.errors import ControlError
@@ -65,7 +66,11 @@ def house(place: Path) -> Iterator[House]:
 
 
 def checks(house: House) -> dict[str, Check]:
-    found = examine(house.directory, NOW, house.desk.status)
+    return checks_of(house, house.desk.status())
+
+
+def checks_of(house: House, status: dict[str, Any]) -> dict[str, Check]:
+    found = examine(house.directory, NOW, lambda: read(status, Status))
     return {one.subject: one for one in found}
 
 
@@ -84,7 +89,7 @@ def test_a_certificate_that_ends_soon_is_to_be_renewed(house: House) -> None:
     house.decide(YES)
     status = house.desk.status()
     status["certificates"][0]["due"] = "it ends in 12 days"
-    found = {one.subject: one for one in examine(house.directory, NOW, lambda: status)}
+    found = checks_of(house, status)
     name = status["certificates"][0]["recipient"]
     assert found[f"certificate {name}"].health is Health.ODD
     assert found[f"certificate {name}"].help == f"type: assent enrol --renew {name}"
@@ -116,8 +121,8 @@ def test_a_device_is_told_with_a_reason_that_names_nothing_private(
 ) -> None:
     status = house.desk.status()
     device = {"kind": "washing-machine", "state": state, "detail": detail, "age_s": None}
-    status["devices"] = [device]
-    found = {one.subject: one for one in examine(house.directory, NOW, lambda: status)}
+    status["devices"] = [device | {"id": "canary", "samples": 0, "held_back": {}}]
+    found = checks_of(house, status)
     assert (found["device 1"].health, found["device 1"].told) == (health, told)
     needs_status = health is Health.BAD and ":" not in told
     assert ("see: assent status" in found["device 1"].help) is needs_status
@@ -136,7 +141,7 @@ def test_both_ways_to_a_clock_and_the_way_back_to_a_policy_are_told(house: House
     assert "notices" not in checks(house)
     status |= {"clock": "not trusted yet: nothing is collected", "clock_trusted": False}
     status |= {"policy": None, "notices": ["one"]}
-    found = {one.subject: one for one in examine(house.directory, NOW, lambda: status)}
+    found = checks_of(house, status)
     assert "timedatectl" in found["clock"].help
     assert 'trust = "system"' in found["clock"].help
     assert "assent enrol MAKER.bundle" in found["policy"].help
@@ -262,9 +267,9 @@ def test_the_command_says_what_is_wrong_and_exits_with_one(
     assert str(place) not in "\n".join(lines)
 
 
-def _never() -> dict[str, Any]:
+def _never() -> Status:
     raise AssertionError("nothing is asked when agent.toml is wrong")
 
 
-def _silent() -> dict[str, Any]:
+def _silent() -> Status:
     raise ControlError("no answer came within 60 s", hint="see its log")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.answers import Status, read
 from agent.control import NotRunningError, ask
 from agent.doctor import Health, examine
 from agent.offline import at_the_desk
@@ -72,7 +73,9 @@ def test_without_a_running_agent_the_doctor_says_what_counts_and_why_not(
     has(machine)
     with at_the_desk(load_settings(gateway)) as desk:
         status = desk.status()
-    found = {one.subject: one for one in examine(gateway, NOW, lambda: status)}["clock"]
+    found = {one.subject: one for one in examine(gateway, NOW, lambda: read(status, Status))}[
+        "clock"
+    ]
     assert grounds.value in found.told
     if isinstance(grounds, Witness):
         assert (status["clock_trusted"], found.health, found.help) == (True, Health.GOOD, "")

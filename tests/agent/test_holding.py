@@ -177,7 +177,7 @@ def test_a_no_purges_what_is_held(house: House) -> None:
     house.powers(1)
     house.pipeline.flush()
     told = house.desk.say_no(DIAGNOSIS)
-    assert told["purged"]["readings"] == 1
+    assert told.purged.readings == 1
     house.turn()
     assert house.waiting(DIAGNOSIS) == 0
     assert DIAGNOSIS not in house.spool.held()

@@ -299,14 +299,14 @@ def much_waiting(agreed: House, monkeypatch: pytest.MonkeyPatch) -> House:
 @pytest.mark.clause("C28")
 def test_what_waited_is_deleted_in_parts_after_the_answer(much_waiting: House) -> None:
     told = much_waiting.desk.say_no(DIAGNOSIS)
-    assert (told["purged"]["batches"], much_waiting.waiting(DIAGNOSIS)) == (7, 7)
+    assert (told.purged.batches, much_waiting.waiting(DIAGNOSIS)) == (7, 7)
     assert much_waiting.batches(DIAGNOSIS) == []
     left = []
     for _ in range(3):
         much_waiting.turn()
         left.append(much_waiting.waiting(DIAGNOSIS))
     assert left == [4, 1, 0]
-    assert much_waiting.desk.say_no(DIAGNOSIS)["purged"]["batches"] == 0
+    assert much_waiting.desk.say_no(DIAGNOSIS).purged.batches == 0
     assert much_waiting.pipeline.running.tallies[DIAGNOSIS].purged.batches == 7
 
 
@@ -316,9 +316,9 @@ def test_a_second_no_is_heard_between_two_parts_and_counts_nothing_twice(
 ) -> None:
     much_waiting.desk.say_no(DIAGNOSIS)
     much_waiting.turn()
-    assert much_waiting.desk.say_no(ADVICE)["decision"] == "withdrawn"
+    assert much_waiting.desk.say_no(ADVICE).decision == "withdrawn"
     assert much_waiting.waiting(DIAGNOSIS) == 4
-    assert much_waiting.desk.say_no(DIAGNOSIS)["purged"]["batches"] == 0
+    assert much_waiting.desk.say_no(DIAGNOSIS).purged.batches == 0
     for _ in range(4):
         much_waiting.turn()
     assert much_waiting.waiting(DIAGNOSIS) == much_waiting.waiting(ADVICE) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.answers import DeviceStatus, Status, UplinkStatus
 from agent.cli.main import main
 from agent.cli.status import _lines
 from agent.cli.verbs import VERBS
@@ -19,7 +20,6 @@ from tests.agent.installed import filled_in
 from tests.agent.sealed import sealed
 from tests.test_house import REPO
 
-WAITING = {"batches": 0, "readings": 0, "bytes": 0}
 AGENT = """\
 [gateway]
 state = "state"
@@ -217,24 +217,34 @@ def test_what_is_to_be_typed_next_is_told_with_its_place(
     assert ("each with: --config DIR" in said) == (named is not None)
 
 
+def device(name: str, kind: str, state: str, age_s: float, detail: str = "") -> DeviceStatus:
+    return DeviceStatus(
+        id=name, kind=kind, state=state, detail=detail, age_s=age_s, samples=1, held_back={}
+    )
+
+
 def test_a_long_reason_stands_below_the_table_of_the_status() -> None:
     why = "unit 1 does not answer; check power, wiring, unit_id, baud rate and parity"
-    devices = [
-        {
-            "id": "meter-1",
-            "kind": "electricity-meter",
-            "state": "failed",
-            "age_s": 3,
-            "detail": why,
-        },
-        {"id": "gateway", "kind": "gateway", "state": "running", "age_s": 1, "detail": None},
-    ]
-    uplinks = [{"recipient": "maker", "state": "waiting", "since": "now", "detail": "no route"}]
-    flow = {"flow": "service", "recipient": "maker", "on": False, "reason": "not decided"}
-    flow |= {"detail": "", "last_acknowledged": None, "dropped": {}, "lost": 0, "waiting": WAITING}
-    status = {"running": False, "policy": None, "policy_trouble": "none is there", "clock": "right"}
-    status |= {"notices": [], "rejected": {}, "flows": [flow], "devices": devices}
-    told = _lines(status | {"uplinks": uplinks})
+    status = Status(
+        running=False,
+        pid=None,
+        enrolled=True,
+        policy=None,
+        policy_trouble="none is there",
+        form_trouble=None,
+        clock="right",
+        clock_trusted=True,
+        notices=[],
+        certificates=[],
+        flows=[],
+        devices=[
+            device("meter-1", "electricity-meter", "failed", 3.0, why),
+            device("gateway", "gateway", "running", 1.0),
+        ],
+        uplinks=[UplinkStatus("maker", "waiting", "no route", since="now")],
+        rejected={},
+    )
+    told = _lines(status)
     assert told[told.index(f"  meter-1: {why}") - 2 :][:2] == [
         "meter-1  electricity-meter  failed   3 s ago",
         "gateway  gateway            running  1 s ago",

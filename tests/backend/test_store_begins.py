@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,36 @@ def test_a_store_that_lost_one_file_does_not_begin_anew(
     (tmp_path / name).write_bytes(kept[name])
     with contextlib.closing(Store(tmp_path)) as store:
         assert len(values(store)) == 3
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("is_writable", [True, False], ids=["to write", "to look"])
+@pytest.mark.parametrize("how", ["empty", "no store"])
+def test_a_store_that_does_not_open_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_writable: bool, how: str
+) -> None:
+    """Red when its connections are left to the collector."""
+    filled(tmp_path)
+    (tmp_path / name).write_bytes(b"" if how == "empty" else b"no store" * 1_000)
+    made: list[sqlite3.Connection] = []
+    real = sqlite3.connect
+
+    def connect(*words: Any, **more: Any) -> sqlite3.Connection:
+        made.append(real(*words, **more))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(StoreError):
+        Store(tmp_path, writable=is_writable)
+    assert made
+    for one in made:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            one.execute("SELECT 1")
+    made.clear()
+    for one in FILES:
+        (tmp_path / one).unlink()
+    with contextlib.closing(Store(tmp_path)):
+        assert [one.execute("SELECT 1").fetchone() for one in made] == [(1,), (1,)]
 
 
 def test_a_store_that_lost_both_begins_anew(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ import pathlib
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 
 from assent.backend.offers import Offer
 from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
@@ -111,24 +112,26 @@ class Store:
             StoreError: a file cannot be opened, is no store, or lacks the other.
         """
         opened = connect if writable else look
-        try:
-            self._torn = False
-            for path in () if writable else (root / "store.db", root / "custody.db"):
-                if path.exists():
-                    path.open("rb").close()  # SQLite does not say which is closed to us
-            self._readings_db = opened(root / "store.db")
-            self._custody_db = opened(root / "custody.db")
-            check_both(root, self._readings_db, self._custody_db, begins=writable)
-            self.readings = Readings(self._readings_db)
-            self.custody = Custody(self._custody_db)
-            self.chains = Chains(self._custody_db)
-            self.waiting = Waiting(self._custody_db)
-            if writable:
-                self.readings.prepare()
-                self.custody.prepare()
-                self._settle()
-        except (OSError, sqlite3.Error) as exc:
-            raise unopened(root, exc, writable=writable) from exc
+        self._torn = False
+        with contextlib.ExitStack() as half_made:
+            try:
+                for path in () if writable else (root / "store.db", root / "custody.db"):
+                    if path.exists():
+                        path.open("rb").close()  # SQLite does not say which is closed to us
+                self._readings_db = half_made.enter_context(closing(opened(root / "store.db")))
+                self._custody_db = half_made.enter_context(closing(opened(root / "custody.db")))
+                check_both(root, self._readings_db, self._custody_db, begins=writable)
+                self.readings = Readings(self._readings_db)
+                self.custody = Custody(self._custody_db)
+                self.chains = Chains(self._custody_db)
+                self.waiting = Waiting(self._custody_db)
+                if writable:
+                    self.readings.prepare()
+                    self.custody.prepare()
+                    self._settle()
+            except (OSError, sqlite3.Error) as exc:
+                raise unopened(root, exc, writable=writable) from exc
+            half_made.pop_all()  # whole: `close` has to
 
     def close(self) -> None:
         """Closes both files."""

@@ -41,11 +41,12 @@ def connect(path: pathlib.Path) -> sqlite3.Connection:
     """Opens a file for writing, and makes it where it is missing."""
     # Made beforehand: SQLite would give it the umask's mode, and its -wal and -shm after it.
     path.touch(mode=0o600)
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk before it is acknowledged
-    connection.execute("PRAGMA cache_size = -32000")  # kB; the newest pages of some 10,000 series
-    return connection
+    return _opened(
+        str(path),
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",  # a commit is on disk before it is acknowledged
+        "PRAGMA cache_size = -32000",  # kB; the newest pages of some 10,000 series
+    )
 
 
 def look(path: pathlib.Path) -> sqlite3.Connection:
@@ -53,8 +54,17 @@ def look(path: pathlib.Path) -> sqlite3.Connection:
     if not path.exists():
         return sqlite3.connect(":memory:", isolation_level=None)
     uri = f"{path.resolve().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
-    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens it, now
+    return _opened(uri, "SELECT count(*) FROM sqlite_master", uri=True)  # opens it, now
+
+
+def _opened(name: str, *statements: str, uri: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(name, uri=uri, timeout=_BUSY_S, isolation_level=None)
+    try:
+        for one in statements:
+            connection.execute(one).fetchone()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

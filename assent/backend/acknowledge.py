@@ -7,6 +7,7 @@ Law:
   - a letter is for one gateway, signed by the ack key, sealed to that gateway's key;
   - a request is answered for the streams it names, of the gateway that asks, and no other's;
   - what was refused for its content is told with its reason, and never counted as stored;
+  - of a stream whose position cannot be read nothing is told: its gateway keeps what it has;
   - a gateway gets at most some five letters a second, however many batches it sends.
 
 Limits: letters wait in memory. One that is lost costs the gateway a resend, which is a duplicate
@@ -16,11 +17,12 @@ here and acknowledged again.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from assent.backend.outcomes import Accepted, Asked, Gateway, Rejected
+from assent.backend.outcomes import Accepted, Asked, DecayedError, Gateway, Rejected
 from assent.backend.store import Settled
 from assent.backend.store.positions import Position, Range
 from assent.cosekey import SigningKey
@@ -141,10 +143,11 @@ class Acknowledger:
 
     def _told(self, pile: _Pile) -> list[StreamAck]:
         signer = pile.gateway.sign.thumbprint
-        return [
-            stream_ack(stream, self._position(signer, stream), pending)
-            for stream, pending in sorted(pile.streams.items())
-        ]
+        found = []
+        for stream, pending in sorted(pile.streams.items()):
+            with contextlib.suppress(DecayedError):
+                found.append(stream_ack(stream, self._position(signer, stream), pending))
+        return found
 
 
 def stream_ack(stream: int, position: Position, pending: _Stream) -> StreamAck:

@@ -262,7 +262,7 @@ def _show(arguments: argparse.Namespace) -> int:
         for line in report.lines():
             print(line)
     if report.doubtful:
-        _talk("something is missing that nothing explains: see unexplained and gone")
+        _talk("something is missing that nothing explains: see unexplained, gone and unreadable")
     return int(report.doubtful)
 
 

@@ -10,6 +10,7 @@ Law, in this order; the first that fails is the reason:
     within the terms (`assent.backend.offers`);
   - a request or a status has its one shape;
   - a store that cannot be read judges nothing: the message comes again;
+  - where one row of it makes no sense, or memory runs out, the message is laid aside;
   - whatever else happens is a mistake of ours: refused, logged, and the next message is judged.
 
 Standards: docs/wire.md.
@@ -25,7 +26,18 @@ import traceback
 from collections.abc import Callable, Mapping
 
 from assent.backend.offers import Offer
-from assent.backend.outcomes import Accepted, Asked, Gateway, Outcome, Reason, Rejected, Told
+from assent.backend.outcomes import (
+    Accepted,
+    Aside,
+    Asked,
+    DecayedError,
+    Gateway,
+    Lack,
+    Outcome,
+    Reason,
+    Rejected,
+    Told,
+)
 from assent.cosekey import SealPrivateKey
 from assent.envelope import (
     MAX_MESSAGE,
@@ -85,6 +97,10 @@ def judge(topic: str, data: bytes, desk: Desk) -> Outcome:
     except WireError as exc:
         reason = _reason(exc) if mailbox else Reason.BAD_TOPIC
         return Rejected(mailbox, reason, exc.message)
+    except DecayedError as exc:
+        return Aside(mailbox, Lack.RECORD, detail=exc.message)
+    except MemoryError:
+        return Aside(mailbox, Lack.MEMORY)
     except StoreError:
         raise
     except Exception as exc:  # noqa: BLE001  # a mistake of ours must not block what comes after

@@ -2,8 +2,11 @@
 """What can become of a message that came up, and why one is refused.
 
 Path: bytes → ingest → **Outcome** → store → acknowledge.
-Law: refusal is a value; its reason is one word of a closed set, which is what is counted, what
-stands in quarantine, and what decides whether a gateway is told, and told to try again.
+Law:
+  - refusal is a value; its reason is one word of a closed set, which is what is counted, what
+    stands in quarantine, and what decides whether a gateway is told, and told to try again;
+  - where we lack what it takes to judge or store one message, and others go on, that is no refusal:
+    it is laid aside, and its gateway is told nothing of it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Final, TypeAlias
 from assent import columns
 from assent.cosekey import SealPublicKey, VerifyingKey
 from assent.envelope import BatchHeader, Opened
+from assent.errors import StoreError
 from assent.messages import RefusalReason, Refused, Request, Status
 
 
@@ -154,6 +158,29 @@ class Accepted:
         return Rejected(self.mailbox, reason, detail, self.gateway, self.header)
 
 
+class Lack(enum.Enum):
+    """What we lack, so that one message can be neither stored nor refused."""
+
+    MEMORY = "no-memory"
+    """It takes more memory than this machine has."""
+    RECORD = "unreadable-record"
+    """What custody has of its stream, or of its gateway, has decayed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Aside:
+    """A message that can be neither stored nor refused now."""
+
+    mailbox: str
+    lack: Lack
+    header: BatchHeader | None = None
+    detail: str = ""
+
+
+class DecayedError(StoreError):
+    """One row of the store makes no sense: what rests on it cannot be settled, all else can."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
     """A gateway asks for something."""
@@ -180,4 +207,4 @@ class Told:
         return self.gateway.mailbox
 
 
-Outcome: TypeAlias = Accepted | Asked | Told | Rejected
+Outcome: TypeAlias = Accepted | Aside | Asked | Told | Rejected

@@ -5,9 +5,10 @@ Path: chains → completeness → **Report** → the command line.
 Law:
   - every day (UTC) from the first that is stored until now has a row for whatever keeps it from
     being complete, or one that says it is;
-  - doubtful, exit code 1, is what cannot be by anybody's right: what is missing and unexplained, or
-    gone, while its terms would still let it be kept. A gateway that is silent is not: a household
-    may say no, and while it is off nobody is told. A script that wants to know reads the state;
+  - doubtful, exit code 1, is what cannot be by anybody's right: what cannot be read, and what is
+    missing and unexplained, or gone, while its terms would still let it be kept. A gateway that is
+    silent is not: a household may say no, and while it is off nobody is told. A script that wants
+    to know reads the state;
   - as text, in 80 columns, days in a row that say the same are one line; JSON has each of them.
 
 Standards: docs/backend.md, *When something is missing*.
@@ -81,7 +82,7 @@ def _all(judged: Iterable[Day]) -> Iterator[Hole]:
 
 
 def _is_doubtful(hole: Hole, keep_ms: int | None, now_ms: int) -> bool:
-    if hole.state not in {State.UNEXPLAINED, State.GONE}:
+    if hole.state not in {State.UNEXPLAINED, State.GONE, State.UNREADABLE}:
         return False
     # What is older than anybody may keep is nobody's loss; what explained it is gone, too.
     until = hole.span[1]
@@ -180,7 +181,8 @@ def _detail(run: list[_Row]) -> str:
     if first["readings"] is not None:
         words.append(f"{first['readings']} readings")
     if first["stream"] is not None:
-        words.append(f"stream {first['stream']}, numbers {_numbers(first)}")
+        numbers = "" if first["first"] is None else f", numbers {_numbers(first)}"
+        words.append(f"stream {first['stream']}{numbers}")
     return ", ".join(word for word in words if word)
 
 

@@ -116,6 +116,14 @@ def held(store: Store, flow: str | None, _limit: int) -> Report:
     return Report(("mailbox", "flow", "batches", "readings", "since"), rows)
 
 
+def aside(store: Store, flow: str | None, _limit: int) -> Report:
+    """Counts what is neither stored nor refused, and why."""
+    rows = [
+        (*of_stream, shown_time(since_ms)) for *of_stream, since_ms in store.asides.counted(flow)
+    ]
+    return Report(("mailbox", "flow", "stream", "lack", "messages", "since"), rows)
+
+
 def counters(store: Store, _flow: str | None, _limit: int) -> Report:
     """Shows what was counted since the store was made."""
     return Report(("counter", "count"), list(store.custody.counters().items()))
@@ -128,6 +136,7 @@ REPORTS: Final[Mapping[str, Callable[[Store, str | None, int], Report]]] = {
     "gateways": gateways,
     "data": data,
     "held": held,
+    "aside": aside,
     "counters": counters,
 }
 """What can be shown, by its name on the command line."""

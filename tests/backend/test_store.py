@@ -279,13 +279,16 @@ def test_a_message_that_cannot_be_stored_takes_no_other_with_it(store: Store) ->
     assert len(values(store)) == 2
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError("no more files")], ids=repr)
+@pytest.mark.parametrize("place", ["readings", "asides"])
 def test_a_machine_without_means_says_nothing_about_a_batch(
-    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+    store: Store, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
+    """No file more; or no memory, not even to lay a batch aside."""
     one = taken(HAND.batch(OURS.public, power(1)))
+    error = OSError("no more files") if place == "readings" else MemoryError()
     with monkeypatch.context() as patch:
         patch.setattr(store.readings, "put", raising(error))
+        patch.setattr(store.asides, "lay", raising(error))
         with pytest.raises(StoreError):
             store.put([one])
     assert store.custody.counters() == {}
@@ -389,7 +392,7 @@ KILLED = """
     store._custody_db.close()
     room.sqlite3.connect = lambda *a, **k: real(*a, factory=Killed, **k)
     store._custody_db = room.connect(root / "custody.db")
-    store.custody._db = store.waiting._db = store._custody_db
+    store.custody._db = store.waiting._db = store.asides._db = store._custody_db
     KILL.touch()
     store.put([t.taken((root / "batch").read_bytes(), t.HAND)])
 """

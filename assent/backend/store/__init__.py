@@ -11,7 +11,9 @@ Law:
     gateway has told when that boot began (`assent.backend.store.waiting`);
   - a message that cannot be stored goes to quarantine and takes no other with it, and its gateway
     gives it up only for what it holds; a disk that cannot be written raises, and nothing of the
-    group is stored.
+    group is stored;
+  - a message that rests on a row that has decayed, or takes more memory than there is, is laid
+    aside and takes no other with it (`assent.backend.store.aside`).
 
 The two files and who may read them: `assent.backend.store.readings` and `…custody`; why two:
 docs/decisions/0004-two-files-at-the-backend.md.
@@ -22,8 +24,6 @@ fleet's backend keeps the same tables in PostgreSQL, where the grants are real.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import enum
 import pathlib
 import secrets
 import sqlite3
@@ -31,15 +31,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
 from assent.backend.offers import Offer
-from assent.backend.outcomes import Accepted, Outcome, Reason, Rejected, Told
+from assent.backend.outcomes import Accepted, Aside, DecayedError, Lack, Reason, Rejected, Told
+from assent.backend.store.aside import Asides
 from assent.backend.store.chains import Chains
 from assent.backend.store.custody import Custody, Kept, Quarantined
 from assent.backend.store.files import (
-    CONTENT,
     POISON,
     check_both,
     connect,
     is_outage,
+    legible,
     look,
     outwrite,
     refused,
@@ -48,53 +49,13 @@ from assent.backend.store.files import (
 )
 from assent.backend.store.positions import MAX_RANGES, Position
 from assent.backend.store.readings import Bundle, Readings
+from assent.backend.store.verdicts import Settled, Taken, Verdict, instead
 from assent.backend.store.waiting import Due, Waiting
 from assent.columns import Table
 from assent.envelope import ClockQuality
 from assent.errors import StoreError
 
-
-class Verdict(enum.Enum):
-    """What became of one message."""
-
-    STORED = "stored"
-    """Its readings are durable."""
-    HELD = "held"
-    """It is durable, and waits for its gateway to tell when it was."""
-    DUPLICATE = "duplicate"
-    """They were before; it is acknowledged again."""
-    REFUSED = "refused"
-    """It is in quarantine."""
-    NOTED = "noted"
-    """It was no batch; what it said is taken note of."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Taken:
-    """One message with its judgement.
-
-    Attributes:
-        outcome: what ingest made of it.
-        data: the bytes as they came.
-        received_ms: when they came.
-    """
-
-    outcome: Outcome
-    data: bytes
-    received_ms: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settled:
-    """What is durable about one message.
-
-    Attributes:
-        verdict: what became of it.
-        outcome: what ingest, or the store after it, made of it.
-    """
-
-    verdict: Verdict
-    outcome: Outcome
+__all__ = ["Settled", "Store", "Taken", "Verdict"]
 
 
 class Store:
@@ -121,10 +82,12 @@ class Store:
                 self._readings_db = half_made.enter_context(closing(opened(root / "store.db")))
                 self._custody_db = half_made.enter_context(closing(opened(root / "custody.db")))
                 check_both(root, self._readings_db, self._custody_db, begins=writable)
+                self._custody_db.text_factory = legible
                 self.readings = Readings(self._readings_db)
                 self.custody = Custody(self._custody_db)
                 self.chains = Chains(self._custody_db)
                 self.waiting = Waiting(self._custody_db)
+                self.asides = Asides(self._custody_db)
                 if writable:
                     self.readings.prepare()
                     self.custody.prepare()
@@ -153,10 +116,10 @@ class Store:
         try:
             return self._put(group)
         except Exception as exc:
-            if is_outage(exc) or all(isinstance(taken.outcome, Rejected) for taken in group):
+            if is_outage(exc) or all(isinstance(one.outcome, Aside | Rejected) for one in group):
                 raise StoreError(f"the store cannot be written: {exc}") from exc
             if len(group) == 1:
-                return self.put([_unstorable(group[0], exc)])
+                return self.put([instead(group[0], exc)])
             return [settled for taken in group for settled in self.put([taken])]
 
     def publish(self, offers: Iterable[Offer]) -> None:
@@ -180,7 +143,8 @@ class Store:
             accepted: what its bytes say.
 
         Returns:
-            False when the store does not take it, for what it holds: it goes on waiting.
+            False when the store does not take it, for what it holds or for want of memory: it
+            goes on waiting.
 
         Raises:
             StoreError: the disk refuses; it goes on waiting.
@@ -196,7 +160,7 @@ class Store:
                 if self.waiting.release(due.reference, *_span(tables)):
                     self.readings.put(bundle)
                     self.custody.count("stored")
-        except POISON:
+        except (*POISON, MemoryError):
             return False
         except sqlite3.Error as exc:
             raise StoreError(f"the store cannot be written: {exc}") from exc
@@ -258,8 +222,21 @@ class Store:
 
     def _take(self, taken: Taken) -> Settled:
         outcome = taken.outcome
+        try:
+            settled = self._settled(taken)
+        except DecayedError as exc:  # nothing of this message is written by then
+            header = outcome.header if isinstance(outcome, Accepted) else None
+            settled = self._lay(Aside(outcome.mailbox, Lack.RECORD, header, exc.message), taken)
+        if settled.verdict is not Verdict.ASIDE:
+            self.asides.forget(outcome.mailbox, taken.data)
+        return settled
+
+    def _settled(self, taken: Taken) -> Settled:
+        outcome = taken.outcome
         if isinstance(outcome, Accepted):
             return self._accept(outcome, taken)
+        if isinstance(outcome, Aside):
+            return self._lay(outcome, taken)
         if isinstance(outcome, Rejected):
             return self._refuse(outcome, taken)
         if isinstance(outcome, Told):
@@ -276,17 +253,15 @@ class Store:
     def _accept(self, accepted: Accepted, taken: Taken) -> Settled:
         header, signer = accepted.header, accepted.gateway.sign.thumbprint
         stored = self.custody.digest(signer, header.stream, header.sequence)
+        if stored == accepted.opened.digest:
+            return self._again(accepted)
         flow, position = self.custody.position(signer, header.stream) or (header.flow, Position())
-        if stored == accepted.opened.digest or (stored is None and position.holds(header.sequence)):
-            self.custody.count("duplicate")
-            return Settled(Verdict.DUPLICATE, accepted)
-        if stored is not None:
-            return self._refuse(accepted.rejected(Reason.FORK), taken)
-        if flow != header.flow:
-            return self._refuse(accepted.rejected(Reason.STREAM_OF_ANOTHER_FLOW), taken)
+        if stored is None and position.holds(header.sequence):
+            return self._again(accepted)
         after = position.having(header.sequence)
-        if len(after.ranges) > MAX_RANGES:
-            return self._refuse(accepted.rejected(Reason.TOO_MANY_HOLES), taken)
+        reason = _objection(stored, is_another=flow != header.flow, after=after)
+        if reason is not None:
+            return self._refuse(accepted.rejected(reason), taken)
         self.waiting.learn(signer, header.gaps)
         reference = secrets.token_bytes(16)
         is_held = header.clock is ClockQuality.UNTRUSTED
@@ -310,6 +285,18 @@ class Store:
         self.custody.count("stored")
         return Settled(Verdict.STORED, accepted)
 
+    def _again(self, accepted: Accepted) -> Settled:
+        self.custody.count("duplicate")
+        return Settled(Verdict.DUPLICATE, accepted)
+
+    def _lay(self, aside: Aside, taken: Taken) -> Settled:
+        is_new = self.asides.lay(aside, taken.data, taken.received_ms)
+        if is_new is None:
+            self.custody.count("aside without room")
+        elif is_new:
+            self.custody.count("aside")
+        return Settled(Verdict.ASIDE, aside)
+
     def _refuse(self, rejected: Rejected, taken: Taken) -> Settled:
         entry = Quarantined(
             taken.received_ms,
@@ -331,17 +318,14 @@ class Store:
         self._torn = False
 
 
+def _objection(stored: bytes | None, *, is_another: bool, after: Position) -> Reason | None:
+    if stored is not None:
+        return Reason.FORK
+    if is_another:
+        return Reason.STREAM_OF_ANOTHER_FLOW
+    return Reason.TOO_MANY_HOLES if len(after.ranges) > MAX_RANGES else None
+
+
 def _span(tables: Sequence[Table]) -> tuple[int, int]:
     first_ms = min(min(table.times) for table in tables)
     return first_ms, max(max(table.times) for table in tables)
-
-
-def _unstorable(taken: Taken, exc: Exception) -> Taken:
-    outcome = taken.outcome
-    reason = Reason.UNSTORABLE if isinstance(exc, CONTENT) else Reason.INTERNAL
-    detail = f"the store refused it: {type(exc).__name__}"
-    if isinstance(outcome, Accepted):
-        rejected = outcome.rejected(reason, detail)
-    else:
-        rejected = Rejected(outcome.mailbox, reason, detail)
-    return dataclasses.replace(taken, outcome=rejected)

@@ -21,14 +21,13 @@ from types import MappingProxyType
 from typing import Final
 
 from assent.backend.store.completeness import Chain, Span, Strand
-from assent.backend.store.custody import read_ranges
 from assent.backend.store.files import snapshot
 from assent.backend.store.hearing import Rhythm
 from assent.backend.store.muster import Muster, dated
 from assent.backend.store.positions import Numbers, Position
 from assent.cosekey import decode_verifying_key
 from assent.envelope import Gap, GapCause
-from assent.errors import StoreError
+from assent.errors import StoreError, WireError
 
 _NONE: Final[Mapping[str, Rhythm]] = MappingProxyType({})
 
@@ -76,7 +75,9 @@ class Chains:
             One chain each, in the order of mailbox and flow.
         """
         found = self._db.execute(
-            "SELECT DISTINCT flow, signer FROM streams WHERE ?1 IS NULL OR flow = ?1", (flow,)
+            "SELECT flow, signer FROM streams WHERE ?1 IS NULL OR flow = ?1"
+            " UNION SELECT flow, signer FROM custody WHERE ?1 IS NULL OR flow = ?1",
+            (flow,),
         ).fetchall()
         mailboxes = self._mailboxes()
         for mailbox, name, signer in sorted(
@@ -86,10 +87,12 @@ class Chains:
 
     def _mailboxes(self) -> dict[bytes, str]:
         """The mailboxes of signers; those of whom nothing is in custody are known by their key."""
-        admitted = {
-            decode_verifying_key(key).thumbprint: mailbox
-            for mailbox, key in self._db.execute("SELECT mailbox, sign_key FROM gateways")
-        }
+        admitted: dict[bytes, str] = {}
+        for mailbox, key in self._db.execute("SELECT mailbox, sign_key FROM gateways"):
+            with contextlib.suppress(
+                WireError, TypeError
+            ):  # of one that has decayed, its batches tell
+                admitted[decode_verifying_key(key).thumbprint] = mailbox
         sent = self._db.execute("SELECT DISTINCT signer, mailbox FROM custody").fetchall()
         return {**admitted, **dict(sent)}
 
@@ -102,7 +105,7 @@ class Chains:
     ) -> Chain:
         signer, flow = key
         muster = Muster(self._db, key, rhythm, kept)
-        strands = self._strands(signer, flow, muster.spans)
+        strands, unreadable = self._strands(signer, flow, muster)
         between = _Between(self._db, signer, strands, rhythm)
         heard = [one.heard_ms for one in strands.values()]
         heard_ms = max((ms for ms in (*heard, muster.heard_ms) if ms is not None), default=None)
@@ -118,11 +121,13 @@ class Chains:
             met_ms=self.met(mailbox),
             rhythm=rhythm,
             apart=tuple(muster.apart(strands, between.span)),
+            unreadable=unreadable,
         )
 
     def _strands(
-        self, signer: bytes, flow: str, spans: Mapping[int, tuple[int, int]]
-    ) -> dict[int, Strand]:
+        self, signer: bytes, flow: str, muster: Muster
+    ) -> tuple[dict[int, Strand], tuple[int, ...]]:
+        """The streams of a flow, and those of them whose row makes no sense, or is not there."""
         ends = {
             stream: (following, told_ms)
             for stream, following, told_ms in self._db.execute(
@@ -130,22 +135,26 @@ class Chains:
                 (signer, flow),
             )
         }
-        positions = {
-            stream: (Position(watermark, read_ranges(ranges)), heard_ms)
-            for stream, watermark, ranges, heard_ms in self._db.execute(
-                "SELECT stream, watermark, ranges, heard_ms FROM streams"
-                " WHERE signer = ? AND flow = ?",
-                (signer, flow),
-            )
-        }
+        positions: dict[bytes, tuple[Position, int | None]] = {}
+        unreadable = muster.streams
+        for key, watermark, ranges, heard_ms in self._db.execute(
+            "SELECT stream, watermark, ranges, heard_ms FROM streams WHERE signer = ? AND flow = ?",
+            (signer, flow),
+        ):
+            stream = int.from_bytes(key, "big")
+            unreadable.discard(stream)
+            try:
+                positions[key] = Position.read(watermark, ranges), heard_ms
+            except ValueError:
+                unreadable.add(stream)
         strands: dict[int, Strand] = {}
         for key in positions.keys() | ends.keys():
             stream = int.from_bytes(key, "big")
             end, told_ms = ends.get(key, (None, None))
-            first_ms, last_ms = spans.get(stream, (None, None))
+            first_ms, last_ms = muster.spans.get(stream, (None, None))
             position, heard_ms = positions.get(key, (Position(), None))
             strands[stream] = Strand(position, end, first_ms, last_ms, told_ms, heard_ms)
-        return strands
+        return strands, tuple(sorted(unreadable))
 
     def _gaps(self, signer: bytes, flow: str) -> frozenset[Gap]:
         # The same text stands in every batch that repeats the same gaps.

@@ -117,6 +117,7 @@ class Chain:
         met_ms: when anything of its gateway did.
         rhythm: what is known of the flow's times.
         apart: what came and is gone, and what has no date.
+        unreadable: its streams of which nobody can say any more what is stored.
     """
 
     mailbox: str
@@ -130,6 +131,7 @@ class Chain:
     met_ms: int | None
     rhythm: Rhythm
     apart: tuple[Hole, ...] = ()
+    unreadable: tuple[int, ...] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -215,8 +217,12 @@ def judge(chain: Chain, now_ms: int) -> list[Day]:
         now_ms: now, by the clock of this machine.
 
     Returns:
-        Every day from the first that is stored; one without anything beside it is complete.
+        Every day from the first that is stored; one without anything beside it is complete. Of
+        a flow with a stream that is unreadable nothing is proven, and no day is given.
     """
+    if chain.unreadable:
+        found = [Hole(State.UNREADABLE, (None, None), None, one) for one in chain.unreadable]
+        return [Day(None, tuple(found))]
     _, known_ms = chain.span
     if chain.has_ended:
         rest = Hole(State.ENDED, (known_ms, None))

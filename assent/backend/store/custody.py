@@ -23,9 +23,11 @@ import json
 import sqlite3
 from typing import Final
 
-from assent.backend.store import waiting
+from assent.backend.outcomes import DecayedError
+from assent.backend.store import aside, waiting
 from assent.backend.store.files import make
-from assent.backend.store.positions import Position, Range
+from assent.backend.store.positions import Position
+from assent.backend.store.tables import LATER, SCHEMA
 from assent.envelope import MAX_MESSAGE, BatchHeader
 from assent.errors import RefusedError
 from assent.header import GapCause, gap_fields
@@ -33,43 +35,6 @@ from assent.header import GapCause, gap_fields
 # Enough to find out what went wrong; not enough to fill a disk (policy C20: no more than needed).
 MAX_QUARANTINED: Final = 10_000
 MAX_QUARANTINED_BYTES: Final = 64_000_000
-
-# What older stores lack.
-_LATER: Final = {
-    "custody": {"first_ms", "last_ms"},
-    "ends": {"told_ms"},
-    "streams": {"heard_ms"},
-}
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS gateways (
-  mailbox TEXT PRIMARY KEY, sign_key BLOB NOT NULL UNIQUE, seal_key BLOB NOT NULL,
-  admitted_ms INTEGER NOT NULL,
-  policy_id TEXT, policy_serial INTEGER, format INTEGER, status_ms INTEGER
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS custody (
-  signer BLOB NOT NULL, stream BLOB NOT NULL, sequence INTEGER NOT NULL,
-  digest BLOB NOT NULL, batch_ref BLOB NOT NULL UNIQUE, mailbox TEXT NOT NULL,
-  flow TEXT NOT NULL, terms BLOB NOT NULL, record BLOB NOT NULL, epoch INTEGER NOT NULL,
-  clock INTEGER NOT NULL, gaps TEXT NOT NULL, readings INTEGER NOT NULL, size INTEGER NOT NULL,
-  received_ms INTEGER NOT NULL, first_ms INTEGER, last_ms INTEGER,
-  PRIMARY KEY (signer, stream, sequence)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS ends (
-  signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL, following INTEGER NOT NULL,
-  told_ms INTEGER, PRIMARY KEY (signer, stream) -- told_ms: the first instant in what told it
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS streams (
-  signer BLOB NOT NULL, stream BLOB NOT NULL, flow TEXT NOT NULL,
-  watermark INTEGER NOT NULL, ranges TEXT NOT NULL, heard_ms INTEGER,
-  PRIMARY KEY (signer, stream) -- heard_ms: when something of it was taken last
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine (
-  id INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, mailbox TEXT NOT NULL,
-  reason TEXT NOT NULL, detail TEXT NOT NULL, size INTEGER NOT NULL, data BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
-"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,8 +122,8 @@ class Custody:
 
     def prepare(self) -> None:
         """Makes the tables where they are not there yet, and what an older one lacks."""
-        make(self._db, _SCHEMA + waiting.SCHEMA)
-        for table, columns in _LATER.items():
+        make(self._db, SCHEMA + waiting.SCHEMA + aside.SCHEMA)
+        for table, columns in LATER.items():
             known = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
             for column in sorted(columns - known):
                 self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} INTEGER")
@@ -212,14 +177,26 @@ class Custody:
         return row[0] if row else None
 
     def position(self, signer: bytes, stream: int) -> tuple[str, Position] | None:
-        """Finds a stream: its flow and how far it is stored."""
+        """Finds a stream: its flow and how far it is stored.
+
+        Raises:
+            DecayedError: its row makes no sense, or says another flow than its batches.
+        """
         row = self._db.execute(
-            "SELECT flow, watermark, ranges FROM streams WHERE signer = ? AND stream = ?",
+            "SELECT flow, watermark, ranges, (SELECT flow FROM custody WHERE signer = ?1"
+            " AND stream = ?2 LIMIT 1) FROM streams WHERE signer = ?1 AND stream = ?2",
             (signer, _stream(stream)),
         ).fetchone()
         if row is None:
             return None
-        return row[0], Position(row[1], read_ranges(row[2]))
+        flow, watermark, ranges, carried = row
+        try:
+            position = Position.read(watermark, ranges)
+        except ValueError:
+            raise decayed(stream) from None
+        if carried not in {None, flow}:
+            raise decayed(stream)
+        return flow, position
 
     def keep(self, kept: Kept, position: Position) -> None:
         """Takes a batch into custody, and its stream to a new position."""
@@ -338,9 +315,9 @@ class Custody:
         return [Quarantined(*row) for row in found]
 
 
-def read_ranges(text: str) -> tuple[Range, ...]:
-    """Reads the ranges of a position as they are kept."""
-    return tuple((first, last) for first, last in json.loads(text))
+def decayed(stream: int) -> DecayedError:
+    """Names a stream whose row makes no sense."""
+    return DecayedError(f"custody.db has an unreadable row in streams: stream {stream:016x}")
 
 
 def _stream(stream: int) -> bytes:

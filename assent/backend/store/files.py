@@ -68,6 +68,11 @@ def _opened(name: str, *statements: str, uri: bool = False) -> sqlite3.Connectio
     return connection
 
 
+def legible(text: bytes) -> str:
+    """Reads a text; one that has decayed gets marks in it, and takes no other row with it."""
+    return text.decode(errors="replace")
+
+
 def check_both(
     root: pathlib.Path, readings: sqlite3.Connection, custody: sqlite3.Connection, *, begins: bool
 ) -> None:
@@ -132,9 +137,8 @@ def unopened(root: pathlib.Path, error: OSError | sqlite3.Error, *, writable: bo
 
 
 def is_outage(error: Exception) -> bool:
-    """Says whether disk or machine failed: the same message works later."""
-    means = (sqlite3.Error, MemoryError, OSError)
-    return isinstance(error, means) and not isinstance(error, POISON)
+    """Says whether the disk failed: the same message works later."""
+    return isinstance(error, sqlite3.Error | OSError) and not isinstance(error, POISON)
 
 
 def refused(error: sqlite3.Error) -> StoreError:

@@ -46,6 +46,8 @@ class State(enum.Enum):
     """Something is missing, and nothing says why."""
     GONE = "gone"
     """It came, and is no longer here."""
+    UNREADABLE = "unreadable"
+    """What is stored of one of its streams cannot be read any more: nothing of it is proven."""
     UNDATED = "undated"
     """It is here, and nobody knows of which day it is."""
     OPEN = "open"

@@ -85,6 +85,11 @@ class Muster:
             self.heard_ms = max(times[2], self.heard_ms or 0)
 
     @property
+    def streams(self) -> set[int]:
+        """The streams of which there are batches."""
+        return set(self._here)
+
+    @property
     def span(self) -> Span:
         """The first instant of the flow, and the last that is proven."""
         first_ms = min((first for first, _ in self.spans.values()), default=None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import json
 from typing import Final
 
 Range = tuple[int, int]
@@ -35,6 +36,26 @@ class Position:
 
     watermark: int = 0
     ranges: tuple[Range, ...] = ()
+
+    @classmethod
+    def read(cls, watermark: object, ranges: object) -> Position:
+        """Reads a position as it is kept.
+
+        Raises:
+            ValueError: nothing that was ever kept.
+        """
+        found = json.loads(ranges) if isinstance(ranges, str) else None
+        if type(watermark) is not int or watermark < 0 or not isinstance(found, list):
+            raise ValueError("a position is a watermark and a list of ranges")
+        before = watermark - 1
+        for one in found:
+            if not isinstance(one, list) or [type(edge) for edge in one] != [int, int]:
+                raise ValueError("a range is two numbers")
+            first, last = one
+            if not before + 1 < first <= last:
+                raise ValueError("ranges ascend, and do not touch")
+            before = last
+        return cls(watermark, tuple((first, last) for first, last in found))
 
     def holds(self, sequence: int) -> bool:
         """Says whether a number is stored."""

@@ -8,16 +8,20 @@ Law:
   - messages that are there together are stored together, up to 64 or 50 ms;
   - one thread does everything: no callback can die unseen, and no store is shared. Whatever goes
     wrong ends the connection, is logged, and is tried again after a pause with jitter;
+  - what can be neither stored nor refused is laid aside with no word to its gateway; the broker is
+    told as after a commit, since what it is never told of fills its window. It is tried again at
+    every start, and every fifteen minutes;
   - a policy that appears in `policies/` is published without a restart, and is sent to the gateways
     that run an older one (`assent.backend.mailing`).
 
-Security: reads bytes from anybody the broker lets publish. Logs counts and reasons; never a
-mailbox, a topic or a value.
+Security: reads bytes from anybody the broker lets publish. Logs counts and reasons, and the number
+of a stream whose row has decayed; never a mailbox, a topic or a value.
 Limits: one subscriber per recipient: a second one with the same name takes its session.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -25,21 +29,21 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from assent.backend.acknowledge import Acknowledger
 from assent.backend.directory import Directory
 from assent.backend.ingest import Desk, judge, place_of
 from assent.backend.mailing import Mailing
-from assent.backend.outcomes import Accepted, Gateway, Outcome, Rejected
+from assent.backend.outcomes import Accepted, Aside, DecayedError, Gateway, Outcome, Rejected
 from assent.backend.store import Settled, Store, Taken, Verdict
 from assent.backend.store.positions import Position
 from assent.backend.subscriber.connection import Broker, Connection, Message
 from assent.backend.subscriber.losses import STEADY_S, Losses
 from assent.backend.timeteller import Timeteller
 from assent.cosekey import decode_seal_public_key, decode_verifying_key
-from assent.errors import AssentError, UplinkError
+from assent.errors import AssentError, UplinkError, WireError
 from assent.messages import up_topic
 
 GROUP: Final = 64  # messages per commit: two fsyncs shared by 64 cost each less than its signature
@@ -47,6 +51,7 @@ GROUP_S: Final = 0.05  # a batch has waited minutes on the gateway
 _GAP_S: Final = 0.005  # nothing more within this: the broker waits for PUBACKs
 _IDLE_S: Final = 0.25  # how soon a stop is noticed
 _RELEASED: Final = 8  # held batches put into the data at a time: two commits each, some 50 ms
+_AGAIN_S: Final = 900.0  # how soon what was laid aside is tried again: as a gateway does
 _LOOK_S: Final = 2.0  # how soon a new policy is, while nothing comes up
 _BACKOFF_S: Final = (1.0, 60.0)
 
@@ -67,7 +72,7 @@ class Subscriber:
         self._store = store
         self._keys = directory.seal_keys()
         self._acknowledger = Acknowledger(directory.ack_key(), self._position)
-        self._mailing = Mailing(directory.ack_key(), self._gateway)
+        self._mailing = Mailing(directory.ack_key(), self._known_gateway)
         self._timeteller = Timeteller(directory.ack_key())
         self._unopened: set[bytes] = set()
         self._may_release = True
@@ -76,8 +81,11 @@ class Subscriber:
         self._group: list[Message] = []
         self._oldest = 0.0
         self._look_again = 0.0
+        self._try_again = 0.0
+        self._tried = 0
         self._rested = True
         self._losses = Losses()
+        self._lacks = Losses()
         self._stood_since: float | None = None
 
     @property
@@ -135,6 +143,7 @@ class Subscriber:
             self._send()
             if self._may_release:
                 self._release()
+            self._retry()
         if self._group:
             self._commit()
         self._send()
@@ -166,21 +175,45 @@ class Subscriber:
         self._look_again = 0.0
         self._look()
         group, self._group = self._group, []
-        now_ms = time.time_ns() // 1_000_000
-        settled = self._store.put(
-            [
-                Taken(judge(message.topic, message.data, self._desk), message.data, now_ms)
-                for message in group
-            ]
-        )
+        settled = self._put([(message.topic, message.data) for message in group])
         for message in group:
             self._connection.acknowledge(message)
+        self._note(settled)
+
+    def _put(self, group: Iterable[tuple[str, bytes]]) -> list[Settled]:
+        now_ms = time.time_ns() // 1_000_000
+        return self._store.put(
+            [Taken(judge(topic, data, self._desk), data, now_ms) for topic, data in group]
+        )
+
+    def _note(self, settled: Sequence[Settled]) -> None:
+        """Takes note of what is durable, for whoever has to be told of it."""
         self._acknowledger.note(settled)
         self._mailing.note(settled)
         self._timeteller.note(settled)
         self._rested = False
         self._may_release = True
-        _tell(settled)
+        if any(one.verdict is not Verdict.ASIDE for one in settled):
+            _tell(settled)
+        lacking = (one.outcome for one in settled if isinstance(one.outcome, Aside))
+        for aside, count in Counter((one.lack.value, one.detail) for one in lacking).items():
+            if self._lacks.note(" ".join(aside), time.monotonic()) is not None:
+                _log.error("event=laid-aside lack=%s count=%d error=%r", aside[0], count, aside[1])
+
+    def _retry(self) -> None:
+        """Tries again what was laid aside; a part of it at a time."""
+        now = time.monotonic()
+        if now < self._try_again:
+            return
+        with self._store.ours():
+            part = self._store.asides.after(self._tried, GROUP)
+        if not part:
+            self._tried, self._try_again = 0, now + _AGAIN_S
+            self._unopened.clear()  # what was held and could not be opened, too
+            self._may_release = True
+            return
+        self._tried = part[-1].id
+        self._note(self._put([(up_topic(one.mailbox), one.data) for one in part]))
 
     def _release(self) -> None:
         """Puts into the data what waited for word of when it was; a part of it at a time."""
@@ -227,7 +260,15 @@ class Subscriber:
     def _gateway(self, mailbox: str) -> Gateway | None:
         with self._store.ours():
             row = self._store.custody.gateway(mailbox)
-        return _known(row.mailbox, row.sign_key, row.seal_key) if row else None
+        try:
+            return _known(row.mailbox, row.sign_key, row.seal_key) if row else None
+        except (WireError, TypeError):
+            raise DecayedError("custody.db has an unreadable key in gateways") from None
+
+    def _known_gateway(self, mailbox: str) -> Gateway | None:
+        with contextlib.suppress(DecayedError):
+            return self._gateway(mailbox)
+        return None
 
     def _position(self, signer: bytes, stream: int) -> Position:
         with self._store.ours():
@@ -241,7 +282,13 @@ def _known(mailbox: str, sign_key: bytes, seal_key: bytes) -> Gateway:
 
 
 def _why(outcome: Outcome) -> str:
-    return outcome.reason.value if isinstance(outcome, Rejected) else "no-such-instant"
+    match outcome:
+        case Rejected():
+            return outcome.reason.value
+        case Aside():
+            return outcome.lack.value
+        case _:
+            return "no-such-instant"
 
 
 def _tell(settled: Sequence[Settled]) -> None:
@@ -249,12 +296,13 @@ def _tell(settled: Sequence[Settled]) -> None:
     verdicts = Counter(one.verdict for one in settled)
     stored = [one.outcome for one in settled if one.verdict is Verdict.STORED]
     _log.info(
-        "event=committed stored=%d held=%d readings=%d duplicates=%d refused=%d noted=%d",
+        "event=committed stored=%d held=%d readings=%d duplicates=%d refused=%d aside=%d noted=%d",
         verdicts[Verdict.STORED],
         verdicts[Verdict.HELD],
         sum(outcome.readings for outcome in stored if isinstance(outcome, Accepted)),
         verdicts[Verdict.DUPLICATE],
         verdicts[Verdict.REFUSED],
+        verdicts[Verdict.ASIDE],
         verdicts[Verdict.NOTED],
     )
     refused = [one.outcome for one in settled if isinstance(one.outcome, Rejected)]

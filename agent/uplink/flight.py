@@ -9,10 +9,11 @@ Law:
   - what waited before the connection, and what nobody confirmed, is paced; what is new is not;
   - what the broker does not take, or nobody would get, is not poured out: one message is tried,
     after waits that grow;
-  - a 3.1.1 broker can only hang up on a message it does not want: what was on its way at several
-    such ends is sent alone, and postponed when it was that, so that the others go on: for 15
-    minutes, doubling to 6 hours. It does not count as delivered, whatever the broker's word is
-    worth otherwise.
+  - a broker may hang up on a message it does not want, one of 3.1.1 can do nothing else: what was
+    on its way at several such ends is sent alone, and postponed when it was that, so that the
+    others go on: for 15 minutes, doubling to 6 hours. It does not count as delivered, whatever the
+    broker's word is worth otherwise. One that could have said why is asked more often: it is more
+    likely the line.
 
 Limits: on 3.1.1 a topic that is refused, or that nobody reads, looks like success. The backend's
 acknowledgement covers that: what it did not confirm is sent again.
@@ -39,6 +40,7 @@ _NOTE_S: Final = 0.2
 # Ends with the same message on its way after which it is sent alone, and is postponed.
 _SUSPECT: Final = 3
 _POSTPONE: Final = 5
+_POSTPONE_UNSAID: Final = 12
 
 # Messages a second that are sent again because no backend confirmed them: a full spool of them is
 # spread over an hour or more, and a fleet whose backend was away does not drown it.
@@ -258,11 +260,16 @@ class Flight:
             done, self._done = self._done, []
             self._spool.delivered(done, self._world.wall_ms())
 
-    def suspect(self) -> None:
-        """Notes that the broker hung up on what was on its way."""
+    def suspect(self, *, could_say: bool = False) -> None:
+        """Notes that the broker hung up on what was on its way.
+
+        Args:
+            could_say: it speaks version 5 and might have said what it has against it.
+        """
+        most = _POSTPONE_UNSAID if could_say else _POSTPONE
         for mid, (key, _, size, _) in list(self._flying.items()):
             self._struck[key] += 1
-            if self._struck[key] >= _POSTPONE and len(self._flying) == 1:
+            if self._struck[key] >= most and len(self._flying) == 1:
                 log.warning("postponed recipient=%s why=suspect", self._recipient)
                 self._counted["postponed"] += 1
                 del self._struck[key], self._flying[mid]

@@ -304,9 +304,8 @@ class Link:
         self._is_refused = event.refused
         if not self._answered and event.dialled:
             wait_s = self._change_version(event, now, wait_s)
-        wordless = event.hung_up and self._version is Version.V311
-        if wordless or event.reason == Reason.PACKET_TOO_LARGE:
-            self._flight.suspect()
+        if event.hung_up or event.reason == Reason.PACKET_TOO_LARGE:
+            self._flight.suspect(could_say=event.hung_up and self._version is Version.V5)
         # TLS 1.3 tells a client only now that its certificate is not liked.
         why = event.sentence
         if not self._answered:

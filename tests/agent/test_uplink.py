@@ -490,6 +490,23 @@ def test_on_3_1_1_a_message_the_broker_hangs_up_on_is_postponed_and_the_others_g
         assert len(stub.ends) == ends
 
 
+def test_a_broker_of_version_5_that_hangs_up_without_a_word_gets_the_others_all_the_same(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """MQTT 5.0 §4.13.1: it may say why, and need not. Red where that is asked of 3.1.1 alone."""
+    with scripted(tmp_path, authority, Script(hang_up_over=1_000)) as (stub, gateway):
+        gateway.rng.uniform = lambda _a, _b: 0.02  # type: ignore[method-assign]
+        small = gateway.put(8)
+        gateway.put(1, size=1_001)
+        small += gateway.put(30)
+        eventually(lambda: gateway.counted("postponed") == 1)
+        eventually(lambda: gateway.counted("delivered") >= len(small))
+        assert set(small) <= set(payloads(stub))
+        assert gateway.spool.waiting()["service"].batches == 39
+        assert set(stub.versions) == {5}
+        assert len(stub.ends) >= 12  # a line that is cut a few times postpones nothing
+
+
 # --- brokers that are ill ------------------------------------------------------------------------
 
 

@@ -46,7 +46,9 @@ def tell(pipeline: Pipeline, request: Mapping[str, Any], *, is_running: bool) ->
             explanation = explain(name, site, pipeline.verdicts, pipeline.delivered())
             told = answers.told(explanation)
         case {"verb": "watch", "viewer": str(viewer), "devices": list(devices)}:
-            told = answers.told(pipeline.look(viewer, _names(devices)))
+            is_waiting = request.get("is_waiting") is True
+            seen = pipeline.look(viewer, _names(devices), is_waiting=is_waiting)
+            told = answers.told(seen)
         case {"verb": "preview", "viewer": str(viewer), "devices": list(devices)}:
             told = answers.told(_previewed(pipeline, viewer, devices))
         case {"verb": "sent", "flow": str() | None as flow, "limit": int(limit)}:

@@ -105,10 +105,10 @@ class Sight:
             for_s: how long, in seconds.
             tick: is told now and then how many seconds are left.
         """
-        self.look()
         end = time.monotonic() + for_s
         while (left := end - time.monotonic()) > 0:
             tick(left)
+            self._answer({"verb": "watch", **self._question, "is_waiting": True})
             time.sleep(min(left, _STEP_S))
         return msgspec.convert(self._answer({"verb": "preview", **self._question}), Preview)
 

@@ -61,16 +61,19 @@ class Watch:
         """Ids of the devices that somebody looks at."""
         return frozenset[str]().union(*[view.devices for view in self._views.values()])
 
-    def look(self, viewer: str, devices: Iterable[str], now_ms: int) -> Seen:
+    def look(
+        self, viewer: str, devices: Iterable[str], now_ms: int, *, is_waiting: bool = False
+    ) -> Seen:
         """Begins a look, or goes on with it.
 
         Args:
             viewer: whose look it is; any text of their own.
             devices: ids of the devices; others than before begin it anew.
             now_ms: monotonic time.
+            is_waiting: they only say that they are there; what came stays for a later look.
 
         Returns:
-            What those devices said since the viewer asked last.
+            What those devices said since the viewer asked last; nothing to one who waits.
         """
         wanted = frozenset(devices)
         view = self._views.get(viewer)
@@ -79,6 +82,8 @@ class Watch:
                 del self._views[min(self._views, key=lambda name: self._views[name].until_ms)]
             view = self._views[viewer] = _View(wanted)
         view.until_ms = now_ms + _PATIENCE_MS
+        if is_waiting:
+            return Seen((), 0)
         seen = Seen(tuple(view.samples), view.came - len(view.samples))
         view.samples.clear()
         view.came = 0

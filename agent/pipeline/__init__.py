@@ -200,12 +200,13 @@ class Pipeline:
         self._answered = self.spool.fence()
         self.settle()
 
-    def look(self, viewer: str, devices: Collection[str]) -> Seen:
+    def look(self, viewer: str, devices: Collection[str], *, is_waiting: bool = False) -> Seen:
         """What some devices said since a viewer looked last; opens those that are shut."""
         while not (self._started or self._door.empty()):  # no lane is there that could take it
             self._watch.see(self._door.get_nowait())
         before = self._watch.devices
-        seen = self._watch.look(viewer, devices, self.clock.now().mono_ms)
+        now_ms = self.clock.now().mono_ms
+        seen = self._watch.look(viewer, devices, now_ms, is_waiting=is_waiting)
         if not self._door.is_closing and self._watch.devices != before:
             self._follow()
         return seen

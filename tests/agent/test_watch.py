@@ -47,6 +47,15 @@ def test_a_look_ends_when_nobody_asks_any_more() -> None:
     assert watch.devices == frozenset()
 
 
+def test_who_waits_goes_on_looking_and_what_came_stays_for_a_later_look() -> None:
+    watch = Watch()
+    watch.look("a", ["washer"], 0)
+    watch.see([said(WASHER, 1)])
+    assert watch.look("a", ["washer"], _PATIENCE_MS - 1, is_waiting=True) == Seen((), 0)
+    assert not watch.end_old(_PATIENCE_MS)
+    assert watch.look("a", ["washer"], _PATIENCE_MS).samples == (said(WASHER, 1),)
+
+
 def test_one_viewer_too_many_ends_the_look_that_was_asked_for_longest_ago() -> None:
     watch = Watch()
     for number in range(_VIEWERS + 1):

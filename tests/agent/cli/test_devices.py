@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -80,15 +81,40 @@ def test_beside_an_agent_a_device_that_no_flow_wants_is_opened_while_somebody_lo
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     house.decide(NO)
+    with running(house, step_ms=20) as states:
+        words = ["devices", "watch", "gateway", "--for", "2s", "--config", str(house.directory)]
+        assert main(words) == 0
+        assert "host.uptime" in capsys.readouterr().out
+        assert states[0]["gateway"] == "not wanted"
+        assert "running" in {state["gateway"] for state in states}
+        assert {state["washer"] for state in states} == {"not wanted"}
+        eventually(lambda: states[-1]["gateway"] == "not wanted")
+    assert house.spool.waiting() == {}
+
+
+def test_a_preview_beside_an_agent_sees_all_of_a_long_look(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.decide(NO)
+    with running(house, step_ms=40) as states:
+        before = len(states)
+        assert main(["preview", "--for", "2s", "--config", str(house.directory)]) == 0
+        assert (len(states) - before) * 40 > 10_000
+    assert "100 W" in capsys.readouterr().out  # said once, at the beginning
+
+
+@contextlib.contextmanager
+def running(house: House, step_ms: int) -> Iterator[list[dict[str, str]]]:
+    """An agent at work, whose clock goes a step at each turn; the devices' states after each."""
     turning = threading.Event()
     control = Control(house.site.settings.state, house.desk.answer)
     control.start()
-    states = []
+    states: list[dict[str, str]] = []
 
     def turn() -> None:
         while not turning.is_set():
             house.pipeline.turn(0.01)
-            house.clock.advance(20)
+            house.clock.advance(step_ms)
             states.append({one.device_id: one.state.value for one in house.pipeline.health()})
 
     with instance_lock(house.site.settings.state):
@@ -96,18 +122,11 @@ def test_beside_an_agent_a_device_that_no_flow_wants_is_opened_while_somebody_lo
         owner.start()
         try:
             eventually(lambda: states)
-            words = ["devices", "watch", "gateway", "--for", "2s", "--config", str(house.directory)]
-            assert main(words) == 0
-            assert "host.uptime" in capsys.readouterr().out
-            assert states[0]["gateway"] == "not wanted"
-            assert "running" in {state["gateway"] for state in states}
-            assert {state["washer"] for state in states} == {"not wanted"}
-            eventually(lambda: states[-1]["gateway"] == "not wanted")
+            yield states
         finally:
             turning.set()
             owner.join()
             control.stop()
-    assert house.spool.waiting() == {}
 
 
 def test_a_name_that_is_nearly_a_device_is_helped(

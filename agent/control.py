@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The local socket that the command line talks to; who may ask for what.
 
-Path: command line → **control** → the owner thread (agent/pipeline.py) → back.
+Path: command line → **control** → the owner thread (agent/pipeline) → back.
 Law:
   - only the user the agent runs as, or root, is answered; the kernel says who asks (SO_PEERCRED);
   - a request is one line of JSON, an answer is one line of JSON; nothing else is spoken;

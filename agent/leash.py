@@ -7,7 +7,7 @@ asks the kernel to kill it as soon as a byte comes into a pipe that the spool's 
 Law:
   - one uplink a spool: it holds a record lock, and the kernel names the holder to the group;
   - it is on the leash before it opens the spool, so that none sends without;
-  - `pull` ends it even while it is stopped; when that returns True its process is gone, and what
+  - `cut` ends it even while it is stopped; when that returns True its process is gone, and what
     its sockets held with it.
 
 Standards: fcntl(2) F_GETLK, F_SETOWN, F_SETSIG, O_ASYNC; fifo(7); pidfd_open(2).

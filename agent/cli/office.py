@@ -89,7 +89,7 @@ def _answer(
     while True:
         with contextlib.suppress(NotRunningError):
             return ask(settings.state, verb, patience_s=answer_s, **arguments)
-        # Imported here for the same reason.
+        # Imported here: it loads keys and ledger, which a running agent is asked without.
         from agent.offline import at_the_desk  # noqa: PLC0415
 
         try:

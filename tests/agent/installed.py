@@ -195,6 +195,18 @@ def install(directory: Path, maker: Maker = MAKER, edit: Edit = str) -> Path:
     return directory
 
 
+REPLAYED = """
+[[device]]
+id = "washer"
+kind = "washing-machine"
+source = "replay"
+port = "recording.csv"
+profile = "replay-washing-machine"
+speed = 0.0
+"""
+"""A device of agent.toml: a washing machine that says what `recording.csv` has."""
+
+
 def install_with(directory: Path, devices: str, rows: Sequence[str] = ()) -> Path:
     """Installs a gateway with devices that replay `recording.csv`, which has these rows."""
     install(directory)

@@ -21,6 +21,7 @@ from tests.agent.installed import (
     HOUR,
     MINUTE,
     POWER,
+    REPLAYED,
     WASHER_SERIAL,
     YES,
     House,
@@ -32,20 +33,10 @@ from tests.agent.installed import (
 )
 from tests.simulators.clock import START_MS, ManualClock
 
-DEVICES = """
-[[device]]
-id = "washer"
-kind = "washing-machine"
-source = "replay"
-port = "recording.csv"
-profile = "replay-washing-machine"
-speed = 0.0
-"""
-
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICES)
+    return install_with(tmp_path_factory.mktemp("installed") / "gateway", REPLAYED)
 
 
 def flow_of(answer: Json, name: str) -> Json:

@@ -15,6 +15,7 @@ from tests.agent.installed import (
     CORE,
     DIAGNOSIS,
     POWER,
+    REPLAYED,
     YES,
     House,
     Json,
@@ -24,20 +25,10 @@ from tests.agent.installed import (
     living,
 )
 
-DEVICE = """
-[[device]]
-id = "washer"
-kind = "washing-machine"
-source = "replay"
-port = "recording.csv"
-profile = "replay-washing-machine"
-speed = 0.0
-"""
-
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICE)
+    return install_with(tmp_path_factory.mktemp("installed") / "gateway", REPLAYED)
 
 
 def explained(house: House, attribute: str = POWER) -> Json:

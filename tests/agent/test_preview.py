@@ -26,6 +26,7 @@ from tests.agent.installed import (
     ENERGY,
     FAULT,
     POWER,
+    REPLAYED,
     WASHER,
     WASHER_SERIAL,
     YES,
@@ -37,21 +38,12 @@ from tests.agent.installed import (
 )
 from tests.simulators.clock import START_MS
 
-DEVICE = """
-[[device]]
-id = "washer"
-kind = "washing-machine"
-source = "replay"
-port = "recording.csv"
-profile = "replay-washing-machine"
-speed = 0.0
-"""
 ROWS = [f"2026-11-22T02:15:0{n}Z,{100 + n}.4,{n},30,1,eco,,{WASHER_SERIAL}" for n in range(5)]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install_with(tmp_path_factory.mktemp("installed") / "gateway", DEVICE, ROWS)
+    return install_with(tmp_path_factory.mktemp("installed") / "gateway", REPLAYED, ROWS)
 
 
 def samples() -> list[Sample]:

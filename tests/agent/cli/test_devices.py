@@ -19,18 +19,10 @@ from agent.cli.live import Painting, sparkline
 from agent.cli.main import main
 from agent.control import Control
 from agent.lock import instance_lock
-from tests.agent.installed import NO, House, copied, install_with, living
+from tests.agent.installed import NO, REPLAYED, House, copied, install_with, living
 from tests.simulators.conditions import eventually
 
-DEVICES = """
-[[device]]
-id = "washer"
-kind = "washing-machine"
-source = "replay"
-port = "recording.csv"
-profile = "replay-washing-machine"
-speed = 0.0
-
+DEVICES = f"""{REPLAYED}
 [[device]]
 id = "gateway"
 kind = "gateway"

@@ -81,7 +81,8 @@ def ask_household(directory: Path, ask: Ask = input) -> dict[str, Any]:
         said = _walk(shown.flows, samples, who, ask)
         if not said or not _confirmed(shown.flows, said, who, ask):
             raise RefusedError("nothing was recorded")
-    except EOFError as exc:
+    except (EOFError, KeyboardInterrupt) as exc:
+        print()
         raise RefusedError("nobody answered, so nothing was recorded") from exc
     form = _form(shown.version, said, shown.flows, who, dt.datetime.now().astimezone())
     return office(directory, "apply", file="assent consent ask", text=form)

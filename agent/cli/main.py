@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from agent.cli.grammar import parser_of  # noqa: PLC0415  # see the law
 
     verb = cast("Verb", module)
-    arguments = parser_of(words[0], verb).parse_args(words[1:])
+    # Options may stand anywhere, also between the words of `consent apply FILE`.
+    arguments = parser_of(words[0], verb).parse_intermixed_args(words[1:])
     return _done(lambda: verb.run(arguments), arguments.config)
 
 
@@ -66,6 +67,9 @@ def _done(act: Callable[[], int], config: Path) -> int:
         return exc.exit_code
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        complain(AssentError("ended from the keyboard before it was done"))
+        return AssentError.exit_code
     except PermissionError as exc:
         from agent.owner import foreign  # noqa: PLC0415  # loaded when it is needed, as a verb is
 

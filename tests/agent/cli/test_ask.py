@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -101,6 +101,15 @@ def test_each_question_says_what_to_whom_why_and_how_long(
 def test_what_was_not_confirmed_is_not_recorded(place: Path, lines: list[str]) -> None:
     with pytest.raises(RefusedError, match="nothing was recorded"):
         ask_household(place, typing(*lines))
+    assert decisions(place) == {}
+
+
+def test_who_ends_it_from_the_keyboard_recorded_nothing(place: Path) -> None:
+    def ended(_question: str) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with pytest.raises(RefusedError, match="nothing was recorded"):
+        ask_household(place, ended)
     assert decisions(place) == {}
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+import agent.cli.check
 from agent.answers import DeviceStatus, Status, UplinkStatus
 from agent.cli.main import main
 from agent.cli.status import _lines
@@ -83,6 +85,11 @@ def test_no_words_print_the_overview_and_are_a_usage_error(
             "assent: DIR/none.toml cannot be read: No such file or directory\n",
         ),
         (
+            "consent apply --config DIR DIR/none.toml",
+            1,
+            "assent: DIR/none.toml cannot be read: No such file or directory\n",
+        ),
+        (
             "consent apply DIR/large.toml --config DIR",
             1,
             "assent: DIR/large.toml cannot be read: larger than 1048576 bytes\n",
@@ -120,6 +127,20 @@ def test_a_mistake_is_one_sentence_and_what_to_do(
 ) -> None:
     (config / "large.toml").write_text("# longer than any form\n" * 50_000)
     assert typed(line, config, capsys) == (code, "", err)
+
+
+def test_a_command_that_is_ended_from_the_keyboard_says_so(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agent.cli.check, "run", ended)
+    assert typed("check --config DIR", config, capsys) == (
+        1,
+        "",
+        "assent: ended from the keyboard before it was done\n",
+    )
 
 
 def test_init_writes_a_configuration_that_checks_and_trusts_nobody(

@@ -199,17 +199,23 @@ def test_what_is_laid_aside_is_bounded_and_what_finds_no_room_is_counted(
 ) -> None:
     put(store, taken(batch(0)), taken(batch(0, stream=2)))
     decay(store)
-    size = len(batch(1))
-    for name, limit in (("MAX_ROWS", 2), ("MAX_BYTES", 2 * size + size // 2)):
-        with monkeypatch.context() as patch:
-            patch.setattr(aside, name, limit)
-            batches = [taken(batch(number)) for number in (1, 2, 3)]
-            assert put(store, *batches) == [Verdict.ASIDE] * 3
-            assert laid(store) == [(FLOW, f"{1:016x}", "unreadable-record", 2)]
-        with store.changing():
-            store._custody_db.execute("DELETE FROM aside")
-    assert store.custody.counters()["aside without room"] == 2
+    monkeypatch.setattr(aside, "MAX_ROWS", 2)
+    batches = [taken(batch(number)) for number in (1, 2, 3)]
+    assert put(store, *batches) == [Verdict.ASIDE] * 3
+    assert put(store, batches[0]) == [Verdict.ASIDE]
+    assert laid(store) == [(FLOW, f"{1:016x}", "unreadable-record", 2)]
+    assert store.custody.counters()["aside without room"] == 1
     assert store.custody.quarantined(10) == []
+
+
+@pytest.mark.parametrize("text", ["[[", "[[1]]", "[[1, 2, 99, 0, 0, 0, 0, 0]]", "[7]"])
+def test_gaps_that_cannot_be_read_are_a_sentence(store: Store, text: str) -> None:
+    put(store, taken(batch(0)))
+    with store.changing():
+        store._custody_db.execute("UPDATE custody SET gaps = ?", (text,))
+    with pytest.raises(DecayedError, match=f"unreadable gaps in custody: {FLOW}"):
+        gaps(store, None, NOW_MS, {})
+    assert gaps(store, "product-improvement", NOW_MS, {}).json() == []
 
 
 @pytest.mark.parametrize("how", ["ranges = ''", "watermark = -1", "flow = 'x'"])

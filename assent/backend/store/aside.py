@@ -8,7 +8,7 @@ Law:
   - the broker may forget it all the same: what it cannot be rid of fills its window of messages
     that are under way, and would stop every other gateway;
   - it leaves in the transaction that stores or refuses it; the same bytes lie here once;
-  - rows and bytes are bounded. What finds no room is counted, and still its gateway's to keep.
+  - it is bounded. What finds no room is counted, and still its gateway's to keep.
 
 Security: this is custody. The bytes may be sealed readings.
 """
@@ -28,9 +28,7 @@ CREATE TABLE IF NOT EXISTS aside (
   UNIQUE (mailbox, digest)
 );
 """
-# As much as of the quarantine: days of a gateway's batches.
-MAX_ROWS: Final = 10_000
-MAX_BYTES: Final = 64_000_000
+MAX_ROWS: Final = 1_000  # at most some 120 MB; hours of a stream's batches
 
 
 class Laid(NamedTuple):
@@ -54,13 +52,13 @@ class Asides:
             Whether it is new here; None when there is no room for it.
         """
         digest, header = hashlib.sha256(data).digest(), aside.header
-        rows, size, known = self._db.execute(
-            "SELECT count(*), total(length(data)), total(mailbox = ? AND digest = ?) FROM aside",
-            (aside.mailbox, digest),
+        known = self._db.execute(
+            "SELECT 1 FROM aside WHERE mailbox = ? AND digest = ?", (aside.mailbox, digest)
         ).fetchone()
         if known:
             return False
-        if rows >= MAX_ROWS or size + len(data) > MAX_BYTES:
+        (rows,) = self._db.execute("SELECT count(*) FROM aside").fetchone()
+        if rows >= MAX_ROWS:
             return None
         self._db.execute(
             "INSERT INTO aside (mailbox, digest, lack, flow, stream, received_ms, data)"

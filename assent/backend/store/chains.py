@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from assent.backend.outcomes import DecayedError
 from assent.backend.store.completeness import Chain, Span, Strand
 from assent.backend.store.files import snapshot
 from assent.backend.store.hearing import Rhythm
@@ -162,11 +163,14 @@ class Chains:
             "SELECT DISTINCT gaps FROM custody WHERE signer = ? AND flow = ? AND gaps != '[]'",
             (signer, flow),
         )
-        return frozenset(
-            Gap(number, stream, GapCause(cause), *rest)
-            for (text,) in texts
-            for number, stream, cause, *rest in json.loads(text)
-        )
+        try:
+            return frozenset(
+                Gap(number, stream, GapCause(cause), *rest)
+                for (text,) in texts
+                for number, stream, cause, *rest in json.loads(text)
+            )
+        except (ValueError, TypeError):
+            raise DecayedError(f"custody.db has unreadable gaps in custody: {flow}") from None
 
     def met(self, mailbox: str) -> int | None:
         """When anything came last of a gateway, a word about its policy, too."""

@@ -300,6 +300,9 @@ def test_a_machine_without_means_says_nothing_about_a_batch(
     [
         (OverflowError(), "unstorable", False),
         (sqlite3.DataError(), "unstorable", False),
+        (UnicodeEncodeError("utf-8", "", 0, 1, ""), "unstorable", False),
+        (ValueError(), "internal", True),
+        (sqlite3.ProgrammingError(), "internal", True),
         (sqlite3.IntegrityError(), "internal", True),
         (AssertionError(), "internal", True),
     ],

@@ -21,13 +21,17 @@ from assent.errors import StoreError
 
 CONTENT: Final = (
     OverflowError,  # SQLite's integers have 64 bits
-    ValueError,
+    UnicodeError,
     sqlite3.DataError,
+)
+"""Trouble with what one message holds: it will never be another."""
+POISON: Final = (
+    *CONTENT,
+    ValueError,
+    sqlite3.IntegrityError,
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
 )
-"""Trouble with what one message holds: it will never be another."""
-POISON: Final = (*CONTENT, sqlite3.IntegrityError)
 """Trouble with one message; of the errors of SQLite every other is the disk's."""
 _DAMAGED: Final = "a damaged store is not moved aside: bring back a backup of both files"
 

@@ -17,13 +17,14 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from assent.backend import adoption, publishing
 from assent.backend.directory import Directory
+from assent.backend.offers import Offer
 from assent.backend.store import Settled, Store, Taken
 from assent.backend.subscriber import Subscriber
 from assent.backend.subscriber.connection import Connection, Message
@@ -229,10 +230,10 @@ def test_a_request_is_answered_and_a_status_recorded(
         until(lambda: serial_of(maker, post.hand.mailbox) == 17, "status recorded")
 
 
-def newer_bundle(directory: Directory, root: Path) -> Path:
+def newer_bundle(directory: Directory, root: Path, text: str = POLICY) -> Path:
     """Signs a newer policy and bundles it; nothing is published."""
     policy, bundle = root / "newer.toml", root / "newer.bundle"
-    policy.write_text(POLICY.replace("serial = 17", "serial = 18"))
+    policy.write_text(text.replace("serial = 17", "serial = 18"))
     publishing.sign_policy(policy, directory.key("policy.key.cose"), root, NOW.date())
     bundle.write_bytes(publishing.bundle(policy, directory.key("policy.pub.cose"), root))
     return bundle
@@ -350,6 +351,31 @@ def test_a_policy_that_appears_is_published_without_a_restart(
         for name in ("newer.toml.cose", "newer.toml"):
             (maker.root / "policies" / name).write_bytes((tmp_path / name).read_bytes())
         post.send(batch)
+        assert post.told() == StreamAck(1, 1)
+
+
+def test_a_policy_that_could_not_be_kept_at_first_is_published_all_the_same(
+    tmp_path: Path, sites: Sites, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when it is taken for published as soon as it is seen: its terms are then refused."""
+    maker = sites["maker"]
+    key, text = public_key(maker), POLICY.replace("round(0.5)", "round(1)")
+    bundle = newer_bundle(maker, tmp_path, text)
+    terms = offers(text)["remote-diagnosis"].terms.hash
+    refused: list[None] = []
+    real = Store.publish
+
+    def publish(self: Store, found: Iterable[Offer]) -> None:
+        if any(one.serial == 18 for one in found) and not refused:
+            refused.append(None)
+            raise StoreError("the disk is full")
+        real(self, found)
+
+    monkeypatch.setattr(Store, "publish", publish)
+    with subscribed(maker, broker.port), posting(maker, broker.port, tmp_path) as post:
+        adoption.publish(bundle, [maker])
+        until(lambda: bool(refused), "the disk is full")
+        post.send(post.hand.batch(key, power(1), terms=terms))
         assert post.told() == StreamAck(1, 1)
 
 

@@ -246,7 +246,7 @@ class Subscriber:
 
     def _publish(self) -> Desk:
         """Reads the published policies; what does not verify publishes nothing, and is logged."""
-        self._policies = self._directory.fingerprint()
+        fingerprint = self._directory.fingerprint()
         self._unopened.clear()
         self._may_release = True
         published = self._directory.published()
@@ -255,6 +255,7 @@ class Subscriber:
         self._store.publish(published.offers.values())
         with self._store.ours():
             self._mailing.publish(published.newest, self._store.custody.gateways())
+        self._policies = fingerprint  # only now: what failed half-way is done again
         return Desk(self._directory.recipient, self._keys, published.offers, self._gateway)
 
     def _gateway(self, mailbox: str) -> Gateway | None:

@@ -88,6 +88,7 @@ class Running(Lanes):
         self._outgoing.seal_for(site)
         self._clock = ClockQuality.SYSTEM if site.settings.clock_is_system else ClockQuality.TRUSTED
         if now.trusted:
+            self.telling.pay()  # what counts from a boot is moved with the rest of its stream
             self._spool.resolve(self._boot.id, now.wall_ms - now.mono_ms)
         for flow, verdict in verdicts.items():
             if isinstance(verdict, Permit | Pending) and flow not in self._lanes:

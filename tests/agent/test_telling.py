@@ -603,6 +603,23 @@ def test_what_the_disk_refused_until_its_stream_ended_is_declared_when_it_takes_
     assert gap.readings == lost
 
 
+def test_what_the_disk_refused_of_a_boot_is_dated_with_the_rest_of_it(agreed: House) -> None:
+    """Red where it is declared after its stream was resolved: it is of 1970 then."""
+    agreed.clock.trusted = False
+    agreed.turn()
+    taken_ms = agreed.clock.now().wall_ms
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream
+    assert stream is not None
+    with read_only(agreed.spool):
+        agreed.bring({FAULT: "leak"})
+        agreed.pipeline.running._outgoing.forget(DIAGNOSIS, stream)
+        agreed.pipeline.running._outgoing.enter(stream, 0)
+    agreed.clock.trusted = True
+    agreed.turn()
+    (gap,) = gaps(agreed, GapCause.UNSEALED)
+    assert taken_ms <= gap.last_ms <= agreed.clock.now().wall_ms + SECOND
+
+
 # Nobody knows the time.
 
 

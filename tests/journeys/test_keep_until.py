@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from demo.stage import Stage, wait_until
+from tests.journeys import parts
 from tests.journeys.parts import fast
 from tests.journeys.test_meter import DEVICE, PROFILE
 from tests.simulators.meter import Meters, Washer
@@ -37,12 +38,7 @@ class Place:
 
     def stored(self, flow: str = FLOW) -> int:
         """How many batches of a flow the maker has."""
-        path = self.stage.backend_directory("maker") / "custody.db"
-        if not path.exists():
-            return 0
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            found = db.execute("SELECT count(*) FROM custody WHERE flow=?", (flow,)).fetchone()
-        return int(found[0])
+        return len(parts.custody(self.stage.backend_directory("maker"), flow))
 
     def waits(self) -> int:
         """How many batches of the flow wait on the gateway."""

@@ -14,6 +14,7 @@ import pytest
 
 from agent.site import SPOOL
 from demo.stage import RECIPIENTS, Stage, wait_until
+from tests.journeys import parts
 from tests.journeys.parts import RECORDING, YES, fast
 
 pytestmark = pytest.mark.journey
@@ -96,13 +97,8 @@ class Maker:
         """The sequences that are stored of a flow, by stream."""
         found: dict[bytes, list[int]] = defaultdict(list)
         for recipient in RECIPIENTS:
-            path = self.stage.backend_directory(recipient) / "custody.db"
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-                rows = db.execute(
-                    "SELECT stream, sequence FROM custody WHERE flow=? ORDER BY sequence", (flow,)
-                ).fetchall()
-            db.close()
-            for stream, sequence in rows:
+            directory = self.stage.backend_directory(recipient)
+            for stream, sequence in sorted(parts.custody(directory, flow)):
                 found[stream].append(sequence)
         return found
 

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
-import msgspec
-
+from agent.answers import read
 from agent.control import NotRunningError, ask
 from agent.lock import BusyError
 from agent.offline import at_the_desk
@@ -72,7 +71,7 @@ class Sight:
 
     def look(self) -> Seen:
         """What the devices said since the last look."""
-        return msgspec.convert(self._answer({"verb": "watch", **self._question}), Seen)
+        return read(self._answer({"verb": "watch", **self._question}), Seen)
 
     def looks(self, for_s: float) -> Iterator[tuple[Sample, ...]]:
         """Looks for a while, some times a second.
@@ -110,7 +109,7 @@ class Sight:
             tick(left)
             self._answer({"verb": "watch", **self._question, "is_waiting": True})
             time.sleep(min(left, _STEP_S))
-        return msgspec.convert(self._answer({"verb": "preview", **self._question}), Preview)
+        return read(self._answer({"verb": "preview", **self._question}), Preview)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,8 @@ _EXAMPLES: Final = """\
   assent-backend show maker flows --json
   assent-backend export maker remote-diagnosis >diagnosis.jsonl"""
 
+_DIR: Final = "the recipient's directory, made by keygen"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose help begins with examples (clig.dev) and whose errors exit with 2."""
@@ -86,7 +88,7 @@ def _add_keygen(verbs: _Verbs) -> None:
         "  assent-backend keygen maker --recipient maker --policy-key --role controller"
         " --region CN --host ingest.example.com",
     )
-    keygen.add_argument("directory", type=pathlib.Path, metavar="DIR")
+    keygen.add_argument("directory", type=pathlib.Path, metavar="DIR", help=_DIR)
     keygen.add_argument("--recipient", required=True, help="the recipient's id in the policy")
     keygen.add_argument(
         "--classical",
@@ -147,8 +149,8 @@ def _add_publish(verbs: _Verbs) -> None:
         "  assent-backend publish maker.bundle maker\n"
         "  assent-backend publish maker.bundle maker advice",
     )
-    publish.add_argument("bundle", type=pathlib.Path, metavar="BUNDLE")
-    publish.add_argument("directories", type=pathlib.Path, metavar="DIR", nargs="+")
+    publish.add_argument("bundle", type=pathlib.Path, metavar="BUNDLE", help="what bundle wrote")
+    publish.add_argument("directories", type=pathlib.Path, metavar="DIR", nargs="+", help=_DIR)
     _add_json(publish)
 
 
@@ -159,8 +161,8 @@ def _add_admit(verbs: _Verbs) -> None:
         "let a gateway in: check its request, sign its certificate, write the admission",
         "  assent-backend admit maker maker.request --out maker.admission",
     )
-    admit.add_argument("directory", type=pathlib.Path, metavar="DIR")
-    admit.add_argument("request", type=pathlib.Path, metavar="REQUEST")
+    admit.add_argument("directory", type=pathlib.Path, metavar="DIR", help=_DIR)
+    admit.add_argument("request", type=pathlib.Path, metavar="REQUEST", help="from the gateway")
     admit.add_argument(
         "--out", type=pathlib.Path, help="the admission (default: REQUEST with .admission)"
     )
@@ -175,7 +177,7 @@ def _add_broker(verbs: _Verbs) -> None:
         "  assent-backend broker maker --out /etc/assent-broker --user mosquitto\n"
         "  mosquitto -c /etc/assent-broker/mosquitto.conf",
     )
-    broker.add_argument("directory", type=pathlib.Path, metavar="DIR")
+    broker.add_argument("directory", type=pathlib.Path, metavar="DIR", help=_DIR)
     broker.add_argument("--out", type=pathlib.Path, required=True, help="a directory of its own")
     broker.add_argument("--port", type=int, default=8883, help="TCP port (default 8883)")
     broker.add_argument("--address", default="0.0.0.0", help="where to listen (default all)")  # noqa: S104  # a broker is there to be reached
@@ -192,7 +194,7 @@ def _add_run(verbs: _Verbs) -> None:
         "subscribe, verify, open, store and acknowledge until SIGTERM",
         "  assent-backend run maker --broker mqtts://localhost:8883",
     )
-    run.add_argument("directory", type=pathlib.Path, metavar="DIR")
+    run.add_argument("directory", type=pathlib.Path, metavar="DIR", help=_DIR)
     run.add_argument("--broker", required=True, metavar="URL", help="mqtts://host:port")
     run.add_argument(
         "--ca", type=pathlib.Path, help="what the broker is judged by (default: DIR/tls/ca.pem)"
@@ -209,8 +211,14 @@ def _add_show(verbs: _Verbs) -> None:
         "  assent-backend show maker gaps           exits with 1 when nothing explains a hole\n"
         "  assent-backend show maker data --flow remote-diagnosis --limit 20 --json",
     )
-    show.add_argument("directory", type=pathlib.Path, metavar="DIR")
-    show.add_argument("what", nargs="?", default="flows", choices=sorted([*REPORTS, "gaps"]))
+    show.add_argument("directory", type=pathlib.Path, metavar="DIR", help=_DIR)
+    show.add_argument(
+        "what",
+        nargs="?",
+        default="flows",
+        choices=sorted([*REPORTS, "gaps"]),
+        help="default flows; it stands before --flow and --limit",
+    )
     show.add_argument("--flow", help="only this flow; needed for data")
     show.add_argument(
         "--limit", type=int, default=50, metavar="N", help="at most so many rows (default 50)"
@@ -226,7 +234,7 @@ def _add_export(verbs: _Verbs) -> None:
         "  assent-backend export maker remote-diagnosis >diagnosis.jsonl\n"
         "  assent-backend export maker remote-diagnosis --format csv >diagnosis.csv",
     )
-    export.add_argument("directory", type=pathlib.Path, metavar="DIR")
+    export.add_argument("directory", type=pathlib.Path, metavar="DIR", help=_DIR)
     export.add_argument("flow", metavar="FLOW")
     export.add_argument(
         "--format", default="jsonl", choices=sorted(FORMATS), help="default jsonl: JSON lines"

@@ -10,14 +10,15 @@ import pty
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.cli.live import Painting, sparkline
 from agent.cli.main import main
-from agent.control import Control
+from agent.control import Answer, Control
 from agent.lock import instance_lock
 from tests.agent.installed import NO, REPLAYED, House, copied, install_with, living
 from tests.simulators.conditions import eventually
@@ -80,6 +81,7 @@ def test_beside_an_agent_a_device_that_no_flow_wants_is_opened_while_somebody_lo
         assert states[0]["gateway"] == "not wanted"
         assert "running" in {state["gateway"] for state in states}
         assert {state["washer"] for state in states} == {"not wanted"}
+        house.clock.advance(10_000)  # nobody has asked for so long
         eventually(lambda: states[-1]["gateway"] == "not wanted")
     assert house.spool.waiting() == {}
 
@@ -88,18 +90,26 @@ def test_a_preview_beside_an_agent_sees_all_of_a_long_look(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     house.decide(NO)
-    with running(house, step_ms=40) as states:
-        before = len(states)
+
+    def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if request.get("is_waiting"):
+            house.clock.advance(6_000)  # of the ten seconds after which a look has ended
+        return house.desk.answer(request)
+
+    with running(house, step_ms=5, answer=answer):
+        before_ms = house.clock.now().mono_ms
         assert main(["preview", "--for", "2s", "--config", str(house.directory)]) == 0
-        assert (len(states) - before) * 40 > 10_000
+        assert house.clock.now().mono_ms - before_ms > 10_000
     assert "100 W" in capsys.readouterr().out  # said once, at the beginning
 
 
 @contextlib.contextmanager
-def running(house: House, step_ms: int) -> Iterator[list[dict[str, str]]]:
+def running(
+    house: House, step_ms: int, answer: Answer | None = None
+) -> Iterator[list[dict[str, str]]]:
     """An agent at work, whose clock goes a step at each turn; the devices' states after each."""
     turning = threading.Event()
-    control = Control(house.site.settings.state, house.desk.answer)
+    control = Control(house.site.settings.state, answer or house.desk.answer)
     control.start()
     states: list[dict[str, str]] = []
 

@@ -12,7 +12,6 @@ import dataclasses
 import os
 import queue
 import random
-import re
 import shutil
 import signal
 import sqlite3
@@ -23,7 +22,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -32,6 +30,7 @@ from assent.backend.store import Store
 from assent.cosekey import SealPublicKey
 from tests.backend.parts import START_MS, power
 from tests.backend.post import PATIENCE_S, Post, broker_for, posting, public_key
+from tests.faults.power import Fault
 from tests.simulators import lossy
 from tests.simulators.orders import Order
 from tests.simulators.unsynced import Loss
@@ -79,29 +78,15 @@ ACKNOWLEDGES_EARLY = """
 """
 
 
-class Cut(NamedTuple):
-    """Where the power goes: at which of a call on a file, and how writes are lost then."""
-
-    file: str
-    call: str
-    number: int
-    way: str
-
-    def order(self, seed: int) -> Order:
-        """What the disk is told."""
-        pattern = rf"^/{re.escape(self.file)}$"
-        return Order(pattern, "cut", self.call, self.number, way=self.way, seed=seed)
-
-
-def cuts(rng: random.Random) -> list[Cut]:
+def cuts(rng: random.Random) -> list[Fault]:
     """In each file and its log: while it starts, while it stores, and while it ends."""
     found = [
-        Cut("store.db-wal", "write", rng.randint(4, 24), "drop"),
-        Cut("store.db-wal", "fsync", rng.randint(2, 6), "torn"),
-        Cut("custody.db-wal", "write", rng.randint(4, 24), "drop"),
-        Cut("custody.db-wal", "fsync", rng.randint(2, 5), "reorder"),
-        Cut("store.db", "write", rng.randint(1, 2), "drop"),
-        Cut("custody.db", "fsync", 1, "reorder"),
+        Fault("backend readings log", "write", rng.randint(4, 24), "drop"),
+        Fault("backend readings log", "fsync", rng.randint(2, 6), "torn"),
+        Fault("backend custody log", "write", rng.randint(4, 24), "drop"),
+        Fault("backend custody log", "fsync", rng.randint(2, 5), "reorder"),
+        Fault("backend readings", "write", rng.randint(1, 2), "drop"),
+        Fault("backend custody", "fsync", 1, "reorder"),
     ]
     rng.shuffle(found)
     return found
@@ -132,7 +117,7 @@ class Ingest:
     sent: Counter[int] = dataclasses.field(default_factory=Counter)
     missing: set[int] = dataclasses.field(default_factory=set)
 
-    def life(self, rng: random.Random, cut: Cut | None = None, mutant: str = "") -> Loss:
+    def life(self, rng: random.Random, cut: Fault | None = None, mutant: str = "") -> Loss:
         """One life, and what the cut at its end took of the store.
 
         Args:
@@ -274,13 +259,13 @@ def test_what_was_acknowledged_outlives_every_power_cut(ingest: Ingest, rng: ran
 @pytest.mark.parametrize(
     ("mutant", "cut"),
     [
-        (BELIEVES_THE_DISK, Cut("custody.db-wal", "write", 24, "drop")),
-        (ACKNOWLEDGES_EARLY, Cut("custody.db-wal", "fsync", 4, "drop")),
+        (BELIEVES_THE_DISK, Fault("backend custody log", "write", 24, "drop")),
+        (ACKNOWLEDGES_EARLY, Fault("backend custody log", "fsync", 4, "drop")),
     ],
     ids=["it syncs nothing", "it acknowledges before it stores"],
 )
 def test_the_twin_loses_what_it_acknowledged(
-    ingest: Ingest, rng: random.Random, mutant: str, cut: Cut
+    ingest: Ingest, rng: random.Random, mutant: str, cut: Fault
 ) -> None:
     assert ingest.life(rng, cut, mutant).lost
     assert ingest.missing

@@ -204,14 +204,14 @@ def test_a_broker_that_never_ends_the_handshake_is_let_go_with_the_flow(
         with carrying(tmp_path / "g", authority, url) as gateway:
             line, _ = listener.accept()
             with line:
-                line.settimeout(5)
+                line.settimeout(10)
                 assert line.recv(1)  # of the hello
                 gateway.spool.close_lane("service")
                 began = time.monotonic()
                 with contextlib.suppress(ConnectionResetError):
                     while line.recv(65_536):
                         pass
-                assert time.monotonic() - began < 3
+                assert time.monotonic() - began < 10
             eventually(lambda: "dial" not in {one.name for one in threading.enumerate()})
 
 

@@ -126,7 +126,8 @@ class Timekeeper:
         took_ms = now.mono_ms - asked.at_ms
         past_ms = site.floor.past_ms(now)
         at_ms = told.at_ms + took_ms // 2
-        earliest_ms = past_ms - _DRIFT_MS if now.told else past_ms
+        # It was told between question and answer: all of that may lie behind the middle.
+        earliest_ms = past_ms - (_DRIFT_MS if now.told else took_ms - took_ms // 2)
         if not 0 <= took_ms <= ANSWER_MS or not earliest_ms <= at_ms < _LATEST_MS:
             return False
         self._clock.tell(max(at_ms, past_ms) - now.mono_ms)

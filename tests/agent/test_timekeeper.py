@@ -208,6 +208,17 @@ def test_the_twin_an_answer_in_time_is_believed(house: House) -> None:
     assert is_told(house)
 
 
+def test_an_answer_that_was_long_on_its_way_is_believed_where_the_floor_is_the_time(
+    house: House,
+) -> None:
+    request = asks(house)
+    told_ms = house.site.floor.past_ms(house.clock.now())
+    house.clock.advance(SECOND)
+    answer(house, request.id, told_ms)
+    assert is_told(house)
+    assert house.clock.now().wall_ms >= told_ms + SECOND  # it never goes back behind the floor
+
+
 def test_a_question_that_waited_for_a_connection_is_asked_anew_on_it(house: House) -> None:
     first = asks(house)
     house.turn(4 * SECOND)

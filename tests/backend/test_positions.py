@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +27,8 @@ def test_a_position_holds_exactly_what_was_stored(numbers: list[int]) -> None:
     position = after(numbers)
     assert held(position) == set(numbers)
     assert all(position.holds(n) == (n in set(numbers)) for n in range(45))
+    kept = json.dumps(position.ranges)
+    assert Position.read(position.watermark, kept) == position
 
 
 @settings(max_examples=200)

@@ -174,10 +174,18 @@ def test_a_wanted_device_is_read_to_its_end(bench: Bench) -> None:
 def test_what_is_no_longer_wanted_is_closed_and_goes_on_when_it_is_wanted_again(
     bench: Bench,
 ) -> None:
-    slow = washer(speed=100.0)
+    slow, is_unwanted = washer(speed=100.0), threading.Event()
+
+    def deliver(samples: list[Sample], ended: threading.Event) -> None:
+        bench.deliver(samples, ended)
+        if len(bench.samples) > 5:
+            assert is_unwanted.wait(10)  # it does not end before
+
+    bench.hardware = Hardware(Clock(trust="system"), deliver)
     bench.follow(slow, POWER)
     eventually(lambda: len(bench.said(POWER)) > 5)
     bench.follow(slow)
+    is_unwanted.set()
     bench.reaches(washer=State.IDLE)
     held = len(bench.said(POWER))
     assert held < 60

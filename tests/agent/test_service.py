@@ -50,11 +50,12 @@ from tests.simulators.conditions import eventually
 # From documentation ranges, or invented.
 CANARIES = ("TEST-WM-CANARY-0001", "canary.resident@example.com", "washer-canary-room-9")
 
-# A thousand seconds of an appliance that says more than it should; no two rows draw alike.
+# An hour of an appliance that says more than it should, so that no test sees its end; no two rows
+# draw alike.
 ROWS = [
     f"2026-11-01T08:{second // 60:02}:{second % 60:02}Z,{second}.0,412345,21.0,1,{CANARIES[1]},,"
     f"{CANARIES[0]}"
-    for second in range(1_000)
+    for second in range(3_600)
 ]
 DEVICE = f"""
 [[device]]

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from demo.stage import RECIPIENTS, Stage
-from tests.journeys.parts import DEVICES, Doorbell, fast
+from tests.journeys.parts import DEVICES, Doorbell, Enrolled, fast
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +22,33 @@ def recipients(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return stage
 
 
+@pytest.fixture(scope="session")
+def enrolled(recipients: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolled]:
+    """For an edit of the policy, a gateway without devices that is enrolled and has decided nothing.
+
+    It is made once, and moved for each test: nothing runs where it was made.
+    """
+    made: dict[Callable[[str], str], Stage] = {}
+
+    def enrol(edit: Callable[[str], str]) -> Stage:
+        if edit not in made:
+            stage = recipients.copied(tmp_path_factory.mktemp("enrolled") / "stage")
+            bundle = stage.publish(edit)
+            stage.make_gateway("")
+            stage.enrol(bundle)
+            made[edit] = stage
+        return made[edit]
+
+    yield enrol
+    for stage in made.values():
+        stage.close()
+
+
 @pytest.fixture
-def stage(recipients: Stage, tmp_path: Path) -> Iterator[Stage]:
+def stage(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
     """The recipients of the session with a fresh, enrolled gateway; programs end with the test."""
-    copy = recipients.copied(tmp_path / "stage")
-    bundle = copy.publish(fast)
-    copy.make_gateway(DEVICES)
-    copy.enrol(bundle)
+    copy = enrolled(fast).moved(tmp_path / "stage")
+    copy.add_devices(DEVICES)
     yield copy
     copy.close()
 

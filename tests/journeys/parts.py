@@ -9,14 +9,17 @@ import socket
 import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 from agent.site import SPOOL
-from demo.stage import REPO, wait_until
+from demo.stage import REPO, Stage, wait_until
 
 Batch: TypeAlias = tuple[bytes, int]
 """Its stream and its sequence."""
+Enrolled: TypeAlias = Callable[[Callable[[str], str]], Stage]
+"""Gives, for an edit of the policy, an enrolled gateway that can be moved."""
 
 RECORDING = REPO / "demo" / "recording" / "washing-machine.csv"
 

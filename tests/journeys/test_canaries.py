@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import RECIPIENTS, Stage, wait_until
-from tests.journeys.parts import YES, fast
+from tests.journeys.parts import YES, Enrolled, fast
 
 pytestmark = pytest.mark.journey
 
@@ -93,9 +93,8 @@ def with_program(text: str) -> str:
 
 
 @pytest.fixture
-def household(recipients: Stage, tmp_path: Path) -> Iterator[Stage]:
-    stage = recipients.copied(tmp_path / "stage")
-    bundle = stage.publish(with_program)
+def household(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
+    stage = enrolled(with_program).moved(tmp_path / "stage")
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     devices = f"""\
@@ -115,8 +114,7 @@ profile = "replay-washing-machine"
 every = "100ms"
 speed = 100.0
 """
-    stage.make_gateway(devices)
-    stage.enrol(bundle)
+    stage.add_devices(devices)
     stage.decide(YES)
     for recipient in RECIPIENTS:
         stage.start_broker(recipient)

@@ -15,7 +15,7 @@ import pytest
 
 from agent.spool import Spool
 from demo.stage import Stage, wait_until
-from tests.journeys.parts import fast
+from tests.journeys.parts import Enrolled, fast
 from tests.simulators import meter
 from tests.simulators.meter import Meters, Washer
 
@@ -90,13 +90,10 @@ def washer() -> Washer:
 
 
 @pytest.fixture
-def gateway(recipients: Stage, tmp_path: Path) -> Iterator[Stage]:
-    stage = recipients.copied(tmp_path / "stage")
-    bundle = stage.publish(fast)
-    stage.make_gateway(DEVICE.format(port=tmp_path / "port"))
-    (stage.gateway / "profiles").mkdir(exist_ok=True)
+def gateway(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
+    stage = enrolled(fast).moved(tmp_path / "stage")
+    stage.add_devices(DEVICE.format(port=tmp_path / "port"))
     (stage.gateway / "profiles" / "washer-bus.toml").write_text(PROFILE)
-    stage.enrol(bundle)
     yield stage
     stage.close()
 

@@ -5,12 +5,14 @@ The recordings are too large for the repository and some have terms of their own
 `../shared/data` of a developer's machine. Elsewhere the tests that need them are skipped with that
 reason; where the directory is, a skipped one is a failure, so that no test goes quiet by itself.
 
-One commit gets one verdict: the property tests make the same choices each time, and others where
-`--hypothesis-seed` names a seed, as `make law` and `make properties` do.
+One commit gets one verdict: the property tests make the same choices each time, and so does
+`chance`; they make others where `--hypothesis-seed` names a seed, as `make law` and
+`make properties` do.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator
 from pathlib import Path
 
@@ -55,6 +57,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the recorded data (../shared/data) is not on this machine")
     return SHARED_DATA
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """What picks moments and places in a test, each time the same."""
+    seed = f"{request.config.getoption('--hypothesis-seed')} {request.node.name}"
+    print(f"seed {seed}")
+    return random.Random(seed)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

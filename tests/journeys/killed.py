@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -78,6 +76,8 @@ HOLD = 4_000
 FULL = HOLD + 2_000
 # After the rows are gone the file is cut; a loop of the owner later nothing of it is under way.
 _SETTLE_S = 0.15
+# A step that is known to come is waited for, however slow the machine.
+_STRIKES_S = 5.0
 # After the end of a permit the uplink sees it at its next look, within a second.
 EXPIRY_S = 1.3
 
@@ -143,7 +143,6 @@ class Household:
 
     def __init__(self, recipients: Stage, root: Path) -> None:
         self.stage = stage = recipients.copied(root / "stage")
-        stage.ports[RECIPIENT] = _own_port()
         bundle = stage.publish(self.policy)
         stage.make_gateway("")
         stage.enrol(bundle)
@@ -206,15 +205,6 @@ class Household:
         """What is measured for each batch of each flow."""
         for first in range(0, BATCHES * READINGS, READINGS):
             yield {flow: measured(flow)[first : first + READINGS] for flow in FLOWS}
-
-
-def _own_port() -> int:
-    """A port that stays free between two points: outside of those that the kernel gives away."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Seen(Store):
@@ -350,9 +340,33 @@ class Point:
             return Reason.POLICY_UNUSABLE.value  # no flow is listed then
         return "on" if flow["on"] else str(flow["reason"])
 
+    def starved_s(self) -> float:
+        """For how long threads of the programs were ready and had no processor, in all."""
+        found = 0
+        for program in self.programs.values():
+            for task in Path(f"/proc/{program.pid}/task").glob("*/schedstat"):
+                with contextlib.suppress(OSError):  # it has ended
+                    found += int(task.read_text().split()[1])
+        return found / 1e9
+
     def log(self) -> str:
         """What the programs said."""
         return "".join(path.read_text() for path in sorted(self.root.glob("*.log")))
+
+    def in_flight(self) -> list[Line]:
+        """The lines on which some of each flow waits, on the gateway's side as well.
+
+        Raises:
+            TooLateError: the permit ended before.
+        """
+        try:
+            lines = steady(self.tap, FULL)
+            wait_until(lambda: bool(sum(unsent(self.tap.port).values())), "some waits there", 10)
+        except (AssertionError, StageError):
+            if self.until_ms and time.time() * 1000 > self.until_ms:
+                raise TooLateError from None
+            raise
+        return lines
 
     # The kill and what must hold.
 
@@ -365,19 +379,18 @@ class Point:
         """
         alone = victim == "command"
         self.start(*(["uplink"] if alone else []))
-        before = steady(self.tap, FULL)
-        if not sum(unsent(self.tap.port).values()):
-            self.wrong.append("nothing is in flight on the gateway's side")
+        before = self.in_flight()
         watch = None
         if victim is not None and not alone:
             log = self.root / "steps"
             watch = Watch(log, pid=self.programs[victim].pid, strike=strike)
+            self._ends.callback(watch.leave)  # also when it is too late for the act
         if alone:
             watch, done = self._command(strike)
         else:
             done = self.act.perform(self) if self.act is not None else False
         now = self.tap_now(before) if done else None
-        struck = self._after(watch, victim, done=done)
+        struck = self._after(watch, victim, strike, done=done)
         self._recover(alone=alone)
         if self.act is not None:
             now = self._settle_doubt(now, before, done=done, struck=struck is not None)
@@ -394,13 +407,17 @@ class Point:
         code, _ = watch.ends()
         return watch, code == 0
 
-    def _after(self, watch: Watch | None, victim: str | None, *, done: bool) -> str | None:
+    def _after(
+        self, watch: Watch | None, victim: str | None, strike: Step | None, *, done: bool
+    ) -> str | None:
         if watch is None:
             return None
         if done and victim != "command":  # the steps of deleting come after the answer
             with contextlib.suppress(StageError):
                 wait_until(lambda: self._is_dead(victim) or self._row()[1] == 0, "it is purged", 5)
-            time.sleep(_SETTLE_S)
+            with contextlib.suppress(StageError):  # a run may make some fewer
+                settles_s = _SETTLE_S if strike is None else _STRIKES_S
+                wait_until(lambda: self._is_dead(victim), "it is struck", settles_s)
         watch.leave()
         struck = watch.struck
         program = self.programs.get(victim or "")
@@ -698,7 +715,10 @@ class Expiry:
     def perform(self, point: Point) -> bool:
         if time.time() * 1000 > point.until_ms - 200:
             raise TooLateError
-        time.sleep(point.until_ms / 1000 + EXPIRY_S - time.time())
+        time.sleep(point.until_ms / 1000 - time.time())
+        starved_s = point.starved_s()
+        time.sleep(EXPIRY_S)
+        time.sleep(max(0.0, point.starved_s() - starved_s))  # who had no processor looks later
         return True
 
 

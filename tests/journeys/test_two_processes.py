@@ -21,7 +21,7 @@ import pytest
 
 from agent.site import SPOOL
 from demo.stage import Stage, wait_until
-from tests.journeys.parts import DEVICES, YES, custody, fast, newer_arrives, taken
+from tests.journeys.parts import DEVICES, YES, Enrolled, custody, fast, newer_arrives, taken
 from tests.simulators.users import GROUP, User
 
 pytestmark = pytest.mark.journey
@@ -121,17 +121,15 @@ class Pair:
 
 # Who is root shows it with two users, who is not with its own; both is twice the minute.
 @pytest.fixture(params=["two users" if os.geteuid() == 0 else "one user"])
-def pair(request: pytest.FixtureRequest, recipients: Stage) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, enrolled: Enrolled) -> Iterator[Pair]:
     two = request.param == "two users"
     users = (User(61_001), User(61_002)) if two else (None, None)
     # pytest's own directories are shut to other users.
     root = Path(tempfile.mkdtemp(prefix="assent-"))
     root.chmod(0o711)
-    stage = recipients.copied(root / "stage")
+    stage = enrolled(fast).moved(root / "stage")
     try:
-        bundle = stage.publish(fast)
-        stage.make_gateway(DEVICES)
-        stage.enrol(bundle)
+        stage.add_devices(DEVICES)
         stage.decide(YES)
         if two:
             for path in [stage.gateway, *stage.gateway.rglob("*")]:
@@ -263,13 +261,14 @@ def test_an_old_spool_that_is_put_back_alone_after_a_no_leaves_nothing(pair: Pai
     assert pair.stage.end("uplink") == 0
     wait_until(lambda: pair.waiting(FLOW) > 2, "something waits")
     assert pair.stage.end("collect") == 0
-    reached, spool, kept = pair.stored(FLOW), pair.state / "spool", pair.state.parent / "kept"
+    spool, kept = pair.state / "spool", pair.state.parent / "kept"
     subprocess.run(["cp", "-a", spool, kept], check=True)
     pair.start("collect")
     assert pair.assent("consent", "withdraw", FLOW)[0] == 0
     assert pair.stage.end("collect") == 0
     shutil.rmtree(spool)
     kept.rename(spool)
+    reached = pair.stored(FLOW)  # what the broker had when the uplink ended, long ago
     pair.start("uplink")
     wait_until(lambda: "nobody has vouched" in pair.stage.log("uplink"), "it is known for old")
     assert (pair.waiting(FLOW) > 2, pair.stored(FLOW)) == (True, reached)

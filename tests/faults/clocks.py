@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 
 from tests.faults.household import FLOWS
-from tests.faults.kinds import pause
+from tests.faults.kinds import pause, strikes
 from tests.faults.rounds import Outcome, outside
 from tests.faults.world import World
 
@@ -50,7 +50,9 @@ def clock(world: World, name: str, rng: random.Random, count: int) -> Outcome:
         world.timepiece.set(STEPS_MS[kind])
         pause(rng.uniform(0.5, 2.0))
         outcome.recovers(world, kind, list(FLOWS) if at % 4 == 3 else ())
-        outcome.count(kind, struck=world.has_stamped_near(STEPS_MS[kind]))
+        # What arrived may have been stamped before.
+        struck = strikes(lambda kind=kind: world.has_stamped_near(STEPS_MS[kind]))  # type: ignore[misc]
+        outcome.count(kind, struck=struck)
         if at % 2 == 1:
             outcome.count(f"{kind}, crash after it", struck=world.kill("collect"))
             world.start_collect()
@@ -58,7 +60,15 @@ def clock(world: World, name: str, rng: random.Random, count: int) -> Outcome:
     return outcome.close(world)
 
 
-def held(world: World, name: str, rng: random.Random, count: int, *, often: float = 0.4) -> Outcome:
+def held(
+    world: World,
+    name: str,
+    rng: random.Random,
+    count: int,
+    *,
+    often: float = 0.4,
+    patience_s: float = 0.0,
+) -> Outcome:
     """The machine boots without knowing the time, again and again.
 
     Args:
@@ -67,6 +77,7 @@ def held(world: World, name: str, rng: random.Random, count: int, *, often: floa
         rng: chance.
         count: how often.
         often: how often something is broken outside while nobody knows the time.
+        patience_s: how long a boot is waited for that has nothing held when chance goes on.
     """
     outcome = Outcome(name)
     assert world.timepiece is not None
@@ -77,12 +88,12 @@ def held(world: World, name: str, rng: random.Random, count: int, *, often: floa
     for at in range(count):
         kind = BOOTS[at % len(BOOTS)]
         with outside(world, rng, outcome, often):
-            is_held = _boots(world, rng, polite=rng.random() < 0.5)
+            is_held = _boots(world, rng, patience_s, polite=rng.random() < 0.5)
             if kind != _1970:
                 is_held &= world.kill("collect")
             if kind == BOOTS[2]:
                 world.lives[-1].lose_boot()
-                is_held &= _boots(world, rng, polite=False)
+                is_held &= _boots(world, rng, patience_s, polite=False)
             elif kind == BOOTS[1]:
                 world.start_collect()
                 pause(rng.uniform(0.5, 1.5))
@@ -92,7 +103,7 @@ def held(world: World, name: str, rng: random.Random, count: int, *, often: floa
     return outcome.close(world)
 
 
-def _boots(world: World, rng: random.Random, *, polite: bool) -> bool:
+def _boots(world: World, rng: random.Random, patience_s: float, *, polite: bool) -> bool:
     """The machine goes down and comes up in 1970; whether it collects without the time."""
     assert world.timepiece is not None
     for name in [one for one in world.gateway_programs if one in world.programs]:
@@ -100,6 +111,11 @@ def _boots(world: World, rng: random.Random, *, polite: bool) -> bool:
     world.timepiece.reboot()
     world.start_gateway()
     pause(rng.uniform(0.5, 2.5))
-    with world.spool() as db:
-        boots = {boot for (boot,) in db.execute("SELECT boot FROM held").fetchall()}
-    return world.timepiece.boot_id in boots and not world.ask("status")["clock_trusted"]
+    boot_id = world.timepiece.boot_id
+
+    def is_held() -> bool:
+        with world.spool() as db:
+            boots = {boot for (boot,) in db.execute("SELECT boot FROM held").fetchall()}
+        return boot_id in boots and not world.ask("status")["clock_trusted"]
+
+    return strikes(is_held, patience_s)

@@ -59,6 +59,6 @@ def test_nothing_is_lost_to_a_clock_that_is_set(recipients: Stage, tmp_path: Pat
 
 def test_nothing_is_lost_to_a_start_without_the_time(recipients: Stage, tmp_path: Path) -> None:
     with world_for("held", recipients, tmp_path) as world:
-        outcome = clocks.held(world, "held", random.Random(SEED), 3, often=0)
+        outcome = clocks.held(world, "held", random.Random(SEED), 3, often=0, patience_s=15.0)
     holds(outcome)
     assert outcome.struck.total() >= 3

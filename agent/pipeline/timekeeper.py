@@ -8,7 +8,8 @@ Law:
   - an answer counts that bears the id of the last question to that very recipient, comes within ten
     seconds of it by the time since boot, and is not before the floor; every other changes nothing;
   - the moment of the answer is taken for the middle between asking and hearing. A question that had
-    to wait for a connection is asked anew on it, so that this is short;
+    to wait for a connection is asked anew on it, so that this is short. The answer to the one it
+    took the place of changes nothing and is no refusal, once;
   - it is asked first after half a minute without the time, then ever more rarely; while the time
     rests on what was told, once in six hours.
 
@@ -74,6 +75,7 @@ class Timekeeper:
         self._spool = spool
         self._clock = clock
         self._asked: dict[str, _Asked] = {}
+        self._replaced: dict[str, bytes] = {}
         self._next_ms: int | None = None
         self._wait_ms = FIRST_MS
         self._is_begun = False
@@ -117,8 +119,12 @@ class Timekeeper:
             now: now.
 
         Returns:
-            Whether it is believed; the clock tells it from then on.
+            Whether there is nothing to refuse: it is believed, and the clock tells it from then
+            on, or it answers the question before, which was asked anew.
         """
+        if self._replaced.get(recipient) == told.nonce:
+            del self._replaced[recipient]
+            return True
         asked = self._asked.get(recipient)
         if asked is None or asked.nonce != told.nonce:
             return False
@@ -137,6 +143,8 @@ class Timekeeper:
 
     def _ask(self, site: Site, recipient: str, now: Instant, met_ms: int | None) -> None:
         assert site.policy is not None
+        if (before := self._asked.get(recipient)) is not None:
+            self._replaced[recipient] = before.nonce
         self._forget(recipient)
         nonce = secrets.token_bytes(REQUEST_ID_BYTES)
         gateway = site.keys.gateway(recipient)

@@ -234,6 +234,33 @@ def test_a_question_that_waited_for_a_connection_is_asked_anew_on_it(house: Hous
     assert is_told(house)
 
 
+def refused(house: House) -> object:
+    return house.desk.status()["rejected"]
+
+
+def test_the_answer_to_the_question_just_replaced_is_no_refusal(house: House) -> None:
+    first = asks(house)
+    house.connect("maker")
+    house.turn()
+    (second,) = questions(house)
+    answer(house, first.id)
+    answer(house, second.id)
+    assert is_told(house)
+    assert refused(house) == {}
+
+
+def test_the_twin_an_answer_nobody_asked_for_is_a_refusal(house: House) -> None:
+    first = asks(house)
+    house.connect("maker")
+    house.turn()
+    answer(house, bytes(16))
+    assert refused(house) == {"time-not-asked": 1}
+    answer(house, first.id)
+    answer(house, first.id)  # it was asked once
+    assert refused(house) == {"time-not-asked": 2}
+    assert not is_told(house)
+
+
 def test_one_question_waits_at_most_and_they_grow_rarer(house: House) -> None:
     seen = {asks(house).id}
     for _ in range(12 * 60):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def inspect(directory: Path, now: dt.datetime) -> list[Finding]:
     if settings is not None:
         findings += _profiles(settings, policy)
         findings += _languages(settings)
+        findings += _twice(settings)
         findings += _recordings(settings)
         if policy is not None:
             findings += _brokers(settings, policy)
@@ -149,6 +151,32 @@ def _languages(settings: Settings) -> Iterator[Finding]:
             if source != device.source:
                 message = f"this profile is for source {source!r}, the device is {device.source!r}"
                 yield document.finding(("device", index, "profile"), message)
+
+
+def _twice(settings: Settings) -> Iterator[Finding]:
+    """Devices that are one: it would be read twice, and counted twice by whoever gets it."""
+    document = open_document(settings.directory / FILE_NAME)
+    seen: dict[tuple[str, str, int], int] = {}
+    for index, device in enumerate(settings.devices):
+        first = seen.setdefault(_whereabouts(device), index)
+        if first == index:
+            continue
+        on_a_bus = device.source == "modbus"
+        key, same = ("unit_id", "port and unit") if on_a_bus else ("source", "source")
+        other, (line, _) = settings.devices[first].id, document.place("device", first)
+        yield document.finding(
+            ("device", index, key),
+            f"{device.id!r} and {other!r} of line {line} have the same {same}:"
+            " one device is read twice",
+            "remove one, or correct its port or unit_id" if on_a_bus else "remove one",
+            Severity.WARNING,
+        )
+
+
+def _whereabouts(device: DeviceSettings) -> tuple[str, str, int]:
+    port = device.port or "/"
+    # One adapter has several names, by id and by path.
+    return device.source, port if "://" in port else os.path.realpath(port), device.unit_id
 
 
 def _recordings(settings: Settings) -> Iterator[Finding]:

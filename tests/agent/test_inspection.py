@@ -70,6 +70,51 @@ type = "float32"
 """
 
 
+TWO = """
+[[device]]
+id = "{}"
+kind = "electricity-meter"
+source = "modbus"
+port = "{}"
+unit_id = {}
+profile = "counted"
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "unit", "found"),
+    [
+        ("by-id", 7, ["17:1"]),
+        ("by-path", 7, ["17:1"]),
+        ("by-path", 8, []),
+        ("other", 7, []),
+        ("tcp://192.0.2.1:502", 7, []),
+    ],
+    ids=[
+        "the same port and unit",
+        "another name of the same port",
+        "another unit",
+        "another port",
+        "a unit elsewhere",
+    ],
+)
+def test_one_device_that_would_be_read_twice_is_found_and_both_are_named(
+    tmp_path: Path, place: str, unit: int, found: list[str]
+) -> None:
+    for name in ("adapter", "other"):
+        (tmp_path / name).touch()
+    for name in ("by-id", "by-path"):
+        (tmp_path / name).symlink_to("adapter")
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/counted.toml").write_text(COUNTED.replace("30013", "12"))
+    text = '[gateway]\nstate = "state"\n'
+    text += TWO.format("cellar", "by-id", 7) + TWO.format("kitchen", place, unit)
+    (tmp_path / "agent.toml").write_text(text)
+    sentence = "'kitchen' and 'cellar' of line 4 have the same port and unit"
+    told = [line for line in said(tmp_path) if sentence in line]
+    assert [line.split(":", 1)[1].split(": ")[0] for line in told] == found
+
+
 COUNTING = """\
 [[device]]
 id = "meter"

@@ -183,6 +183,15 @@ MISTAKES: tuple[Mistake, ...] = (
             '[[device]]\nid = "washer"',
             '[[device]]\nid = "washer"\nkind = "gateway"\nsource = "host"\n\n[[device]]\nid = "washer"',
         ),
+        (
+            "two devices that are one machine",
+            '[[device]]\nid = "washer"',
+            "\n".join(
+                f'[[device]]\nid = "{name}"\nkind = "gateway"\nsource = "host"\n'
+                for name in ("box", "board")
+            )
+            + '\n[[device]]\nid = "washer"',
+        ),
         ("a quote that does not end", '"washing-machine"', '"washing-machine'),
         ("a key that stands twice", 'state = "state"', 'state = "state"\nstate = "other"'),
     ),
@@ -330,6 +339,11 @@ MISTAKES: tuple[Mistake, ...] = (
         ("a meter without a profile", 'profile = "meter"\n', ""),
         ("a unit id that no unit has", "unit_id = 1", "unit_id = 248"),
         ("the speed of a line beside its port", "unit_id = 1", "unit_id = 1\nbaudrate = 9600"),
+        (
+            "two devices of one port and unit",
+            '[[device]]\nid = "meter"',
+            _METER_DEVICE.replace('"meter"\nk', '"meter-cellar"\nk') + '\n[[device]]\nid = "meter"',
+        ),
         (
             "a recording's profile for a meter",
             'profile = "meter"',

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
@@ -33,6 +33,12 @@ _UnitId = Annotated[int, msgspec.Meta(ge=0, le=255, description="a unit id from 
 
 # The kernel numbers them as they are plugged in: another device's readings would bear this name.
 _UNSTABLE: Final = re.compile(r"/dev/tty(USB|ACM)[0-9]+")
+# One line serves several devices, and each model says how it speaks.
+_LINE: Final = (
+    "a line's speed and parity stand in the device's profile, as"
+    ' serial = { baudrate = 9600, parity = "N", stopbits = 1 } in its table [profile];'
+    " there are always 8 data bits"
+)
 _LAST_UNIT: Final = 247  # on a serial line; Modbus over serial line V1.02 §2.2
 
 # 64 MB hold a week of three flows at ten readings a second several times over (about 1 byte each).
@@ -60,6 +66,10 @@ class _Uplink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ELSEWHERE: ClassVar = dict.fromkeys(
+        ("baudrate", "bytesize", "parity", "serial", "stopbits"), _LINE
+    )
+
     id: str
     kind: str
     source: SourceName

@@ -13,7 +13,7 @@ import functools
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -134,7 +134,7 @@ class Converter:
         before = len(self.mistakes)
         for key in value:
             if key not in fields:
-                self._unknown((*path, key), key, fields)
+                self._unknown((*path, key), key, fields, kind.cls)
         made: dict[str, object] = {}
         for key, field in fields.items():
             if key in value:
@@ -148,10 +148,11 @@ class Converter:
         except ValueError as exc:  # raised by a __post_init__
             return self._note(path, str(exc))
 
-    def _unknown(self, path: Path, key: str, known: Iterable[str]) -> None:
+    def _unknown(self, path: Path, key: str, known: Iterable[str], cls: type) -> None:
         names = sorted(known)
         message = f"unknown key {cut(key)!r}, expected one of {', '.join(names)}"
-        self._note(path, message, nearest(key, names))
+        elsewhere: Mapping[str, str] = getattr(cls, "ELSEWHERE", {})
+        self._note(path, message, elsewhere.get(key) or nearest(key, names))
 
     def _dict(self, value: object, kind: shape.DictType, path: Path) -> object:
         if not isinstance(value, dict):

@@ -5,7 +5,8 @@ Path: file → **Document** (values and places) → typed value, or ConfigError 
 
 Law:
   - every field is converted by itself, so that one mistake never hides another;
-  - an unknown key is an error, with the nearest known one;
+  - an unknown key is an error, with the nearest known one, or what the struct's ELSEWHERE says of
+    a key that people look for there;
   - each finding names file, line and column, what was expected and what came;
   - nothing is guessed: `true` is no number, a text is no number, nan is no number.
 

@@ -339,6 +339,7 @@ MISTAKES: tuple[Mistake, ...] = (
         ("a meter without a profile", 'profile = "meter"\n', ""),
         ("a unit id that no unit has", "unit_id = 1", "unit_id = 248"),
         ("the speed of a line beside its port", "unit_id = 1", "unit_id = 1\nbaudrate = 9600"),
+        ("the parity of a line beside its port", "unit_id = 1", 'unit_id = 1\nparity = "E"'),
         (
             "two devices of one port and unit",
             '[[device]]\nid = "meter"',

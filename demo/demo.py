@@ -140,7 +140,7 @@ def travel(stage: Stage) -> None:
     expected = {flow["flow"]: flow["recipient"] for flow in stage.status()["flows"]}
 
     def all_arrived() -> bool:
-        have = {recipient: stored(stage, recipient) for recipient in RECIPIENTS}
+        have = {recipient: counted_in(stage, recipient) for recipient in RECIPIENTS}
         return all(have[recipient].get(flow) for flow, recipient in expected.items())
 
     if is_watched():
@@ -178,7 +178,12 @@ def sent_lines(sent: Sequence[Json]) -> list[str]:
 
 def meter_samples(stage: Stage) -> int:
     """How often the meter on its serial port was read."""
-    return next(int(one["samples"]) for one in stage.status()["devices"] if one["id"] == "meter")
+    return next(int(one["samples"]) for one in asked(stage)["devices"] if one["id"] == "meter")
+
+
+def asked(stage: Stage) -> Json:
+    """The agent's status, where it is asked for again and again."""
+    return ask(stage.gateway / "state", "status")
 
 
 def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
@@ -190,7 +195,7 @@ def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
 
     def all_of_it_arrived() -> bool:
         nonlocal seen
-        status = ask(stage.gateway / "state", "status")
+        status = asked(stage)
         have = {recipient: counted_in(stage, recipient) for recipient in RECIPIENTS}
         seen = status, have
         return all(
@@ -279,12 +284,12 @@ def all_before_now_arrives(stage: Stage, recipient: str) -> None:
     """
     others = {
         flow["flow"]: flow["sealed"]["readings"]
-        for flow in stage.status()["flows"]
+        for flow in asked(stage)["flows"]
         if flow["recipient"] == recipient and flow["flow"] != WITHDRAWN
     }
 
     def one_went_on() -> bool:
-        now = stored(stage, recipient)
+        now = counted_in(stage, recipient)
         return any(now.get(flow, 0) > count for flow, count in others.items())
 
     wait_until(one_went_on, f"another flow to {recipient} goes on")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,12 +51,15 @@ def send(carrier: Spool, limit: int, now_ms: int) -> int:
 
 def wait_ms(carrier: Spool, now_ms: int) -> int:
     """In how many ms the one batch is due, to half a second."""
-    for wait in range(0, RESEND_MAX_MS + 1, 500):
+
+    def is_due(wait: int) -> bool:
         leases = carrier.lease("maker", 1, now_ms + wait)
-        if leases:
-            carrier.returned([lease.id for lease in leases])
-            return wait
-    return -1
+        carrier.returned([lease.id for lease in leases])
+        return bool(leases)
+
+    waits = range(0, RESEND_MAX_MS + 1, 500)
+    at = bisect.bisect_left(waits, True, key=is_due)
+    return waits[at] if at < len(waits) else -1
 
 
 # --- arrears -------------------------------------------------------------------------------------

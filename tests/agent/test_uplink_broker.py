@@ -94,15 +94,15 @@ def test_trap_1_a_broker_that_is_killed_and_a_restarted_uplink_lose_nothing(
     with listening(broker.port, authority) as backend:
         gateway = Gateway(tmp_path / "g", authority, broker.url)
         gateway.open_lane()
-        sent = gateway.put(400, size=3_000)
+        sent = gateway.put(200, size=3_000)
         gateway.start()
         try:
             eventually(lambda: len(backend.came) > 50)
             broker.kill()  # in mid-transfer
-            assert gateway.counted("delivered") < 400
+            assert gateway.counted("delivered") < 200
             gateway.reaches(LinkState.WAITING)
             broker.start()
-            eventually(lambda: gateway.counted("delivered") >= 400)
+            eventually(lambda: gateway.counted("delivered") >= 200)
             gateway.stop()
             missing = set(sent) - set(backend.payloads)
             eventually(backend._client.is_connected)

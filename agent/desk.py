@@ -150,9 +150,12 @@ class Desk:
             acts = self._letterbox.record(text.encode(), file)
         outcome = self._pipeline.settle()
         told = [_told(act) for act in acts] or ["this form has acted before; nothing changed"]
-        if any(act.later for act in acts) and Path(file) != self._letterbox.path:
+        waiting = [act for act in acts if act.later]
+        if waiting and Path(file) != self._letterbox.path:
+            strange = any(act.strange for act in waiting)
+            what = "what waits for a policy that is yet to come" if strange else "what waits"
             told.append(
-                f"what waits acts by itself only as {self._letterbox.path}; else apply it again"
+                f"{what} acts by itself only as {self._letterbox.path}; else apply it again"
             )
         told += [] if outcome.is_certain else [outcome.sentence]
         acted = [act.flow for act in acts if act.decision is not None]

@@ -62,6 +62,7 @@ class Act(msgspec.Struct, frozen=True):
         finding: why it does not act, or what is wrong with it; ERROR when the form is broken.
         later: whether it may act by itself at another time.
         due_ms: from when it may act, if it is only its date that it waits for.
+        strange: whether it names another policy than the one in force: it acts under that alone.
     """
 
     flow: str
@@ -70,6 +71,7 @@ class Act(msgspec.Struct, frozen=True):
     finding: Finding | None = None
     later: bool = False
     due_ms: int | None = None
+    strange: bool = False
 
 
 class LedgerView(Protocol):
@@ -275,8 +277,9 @@ class _Bench:
     def _of_another_policy(self, act: Act) -> Act:
         named, in_force = self._form.policy, self._policy.policy.version
         message = f"{act.flow!r} waits: the form names policy {named}, in force is {in_force}"
-        finding = self._form.document.finding(("policy",), message, None, Severity.WARNING)
-        return msgspec.structs.replace(act, finding=finding, later=True)
+        hint = f"unless {named} is yet to come, say it again in a form for {in_force}"
+        finding = self._form.document.finding(("policy",), message, hint, Severity.WARNING)
+        return msgspec.structs.replace(act, finding=finding, later=True, strange=True)
 
     def _stays(
         self, act: Act, message: str, hint: str | None = None, *, later: bool = False

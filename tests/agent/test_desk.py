@@ -495,7 +495,15 @@ def test_a_form_for_another_version_waits_with_its_yes_and_not_with_its_no(house
     told = house.decide({CORE: '"refused"', DIAGNOSIS: '"given"'}, policy="2026-12-01")
     assert told.acted == [CORE]
     assert "names policy 2026-12-01, in force is 2026-11-01" in told.told[1]
+    assert "unless 2026-12-01 is yet to come, say it again in a form for 2026-11-01" in told.told[1]
+    assert told.told[2].startswith("what waits for a policy that is yet to come acts by itself")
     assert house.on() == {CORE: "withdrawn", DIAGNOSIS: "not decided", ADVICE: "not decided"}
+
+
+def test_the_twin_a_form_that_waits_for_its_date_acts_by_itself_where_it_lies(house: House) -> None:
+    told = house.decide({DIAGNOSIS: '{ decision = "given", on = 2996-11-22T10:15:00+08:00 }'})
+    assert told.acted == []
+    assert told.told[1].startswith("what waits acts by itself only as")
 
 
 @pytest.mark.clause("C33")

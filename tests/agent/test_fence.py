@@ -45,6 +45,8 @@ LAST = 32 * "e"
 
 # Of a connection that its owner has not closed: ESTABLISHED, CLOSE_WAIT (proc(5)).
 _OPEN = {"01", "08"}
+# Of one that has ended: the kernel remembers its ports for a minute, also when another has them.
+_TIME_WAIT = "06"
 
 # Wears the leash, stands in the middle of a write, and says so.
 HOLDER = """
@@ -128,7 +130,11 @@ def connections() -> Iterator[tuple[int, int, str, int, int]]:
 
 def unsent(port: int) -> dict[int, int]:
     """Local port to bytes that the kernel still holds for a connection to this port."""
-    return {local: held for local, remote, _, held, _ in connections() if remote == port}
+    return {
+        local: held
+        for local, remote, state, held, _ in connections()
+        if remote == port and state != _TIME_WAIT
+    }
 
 
 def served(port: int) -> set[int]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -149,17 +150,22 @@ def test_only_the_agents_user_may_open_the_socket(state: Path) -> None:
     assert (state / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    """A directory that everybody may enter, wherever temporary ones lie; pytest's own are shut."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
 @pytest.mark.clause("C30")
 @pytest.mark.skipif(
     os.getuid() != 0 or not shutil.which("setpriv") or not Path("/usr/bin/python3").exists(),
     reason="needs root, setpriv and the system's python3",
 )
-def test_another_user_is_not_answered(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_another_user_is_not_answered(passable: Path) -> None:
     # The directory and the socket are opened to everybody, so that only the kernel's word counts.
-    state = tmp_path_factory.mktemp("open")
-    for directory in (state, *state.parents):
-        if str(directory).startswith("/tmp/"):
-            directory.chmod(0o755)
+    state = passable
     control = Control(state, answer)
     control.start()
     try:

@@ -79,7 +79,7 @@ def status_of(
         pid=os.getpid() if is_running else None,
         enrolled=site.keys.has_policy_key(),
         policy=_policy_head(policy),
-        policy_trouble=site.trouble.sentence if site.trouble else None,
+        policy_trouble=str(site.trouble) if site.trouble else None,
         form_trouble=site.form_trouble,
         clock=_clock(site, now, grounds),
         clock_trusted=site.settings.clock_is_system or now.trusted,
@@ -121,7 +121,7 @@ def consent_of(site: Site, ledger: Ledger, verdicts: Mapping[str, Verdict]) -> C
     """Everything `assent consent show` prints: what would leave, why, and what was decided."""
     policy = site.policy.policy if site.policy else None
     return Consent(
-        policy_trouble=site.trouble.sentence if site.trouble else None,
+        policy_trouble=str(site.trouble) if site.trouble else None,
         version=policy.policy.version if policy else None,
         flows=[_flow_consent(policy, ledger, name, verdicts.get(name)) for name in policy.flows]
         if policy

@@ -15,7 +15,7 @@ Law:
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -52,6 +52,10 @@ class Reason(enum.Enum):
     """A key file that the flow rests on is damaged or lost; the detail names it."""
     HELD = "held until the time is known"
     """Nothing but a trusted clock is missing: what comes is sealed and stays here until then."""
+
+
+ENROL: Final = "assent enrol MAKER.bundle --thumbprint TEXT"
+"""What a person types where no policy key is trusted."""
 
 
 class Carried(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from agent.gate import decide, end_of
 from agent.keys import Keys
 from agent.ledger import Ledger
 from agent.owner import foreign
-from agent.path import Reason, Refusal, Verdict
+from agent.path import ENROL, Reason, Refusal, Verdict
 from agent.settings import Settings
 from agent.spool import Spool
 from assent import durable
@@ -57,10 +57,21 @@ log = logging.getLogger(__name__)
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """Why there is no usable policy: the reason every flow gives, and a sentence for a person."""
+    """Why there is no usable policy.
+
+    Attributes:
+        reason: what every flow gives.
+        sentence: for a person.
+        hint: what to type, where it is always the same.
+    """
 
     reason: Reason
     sentence: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        """The sentence, and what to do."""
+        return f"{self.sentence}; {self.hint}" if self.hint else self.sentence
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -100,8 +111,10 @@ class Site(msgspec.Struct, frozen=True):
             RefusedError: there is none; says why.
         """
         if self.policy is None:
-            why = self.trouble.sentence if self.trouble else "none"
-            raise RefusedError(f"there is no policy {what}: {why}")
+            why, hint = ("none", None)
+            if self.trouble is not None:
+                why, hint = self.trouble.sentence, self.trouble.hint
+            raise RefusedError(f"there is no policy {what}: {why}", hint=hint)
         return self.policy
 
     def verdicts(self, now: Instant) -> dict[str, Verdict]:
@@ -234,7 +247,7 @@ def with_policy(site: Site, now: Instant) -> Site:
     try:
         trusted = site.keys.policy_key
         if trusted is None:
-            trouble = Trouble(Reason.NOT_ENROLLED, "no policy key is trusted: run assent enrol")
+            trouble = Trouble(Reason.NOT_ENROLLED, "no policy key is trusted", f"type: {ENROL}")
             return msgspec.structs.replace(site, policy=None, trouble=trouble)
         if now.trusted:
             site.ledger.tell_time(site.moment_ms(now))

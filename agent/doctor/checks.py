@@ -12,7 +12,9 @@ from typing import Final
 
 import msgspec
 
-ENROL: Final = "type: assent enrol MAKER.bundle --thumbprint TEXT"
+from agent import path
+
+ENROL: Final = f"type: {path.ENROL}"
 """What to do where no policy key is trusted."""
 
 

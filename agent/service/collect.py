@@ -29,6 +29,7 @@ from agent.fence import Carrier
 from agent.leash import Leash
 from agent.lock import instance_lock
 from agent.meanwhile import hear_refusals
+from agent.path import ENROL, Reason
 from agent.pipeline import Pipeline
 from agent.service.life import Life
 from agent.settings import Settings, load_settings
@@ -123,11 +124,21 @@ class Collecting:
             beside.start()
         self._life.ready()
         log.info("running state=%s", self._pipeline.site.settings.state)
+        self._tell_what_to_do_first()
         try:
             self._turn_until_told()
         finally:
             self._life.ending()
             self._end(beside)
+
+    def _tell_what_to_do_first(self) -> None:
+        site = self._pipeline.site
+        if site.trouble is not None and site.trouble.reason is Reason.NOT_ENROLLED:
+            log.warning(
+                "nothing is collected or delivered, no policy key is trusted; type: %s --config %s",
+                ENROL,
+                site.settings.directory,
+            )
 
     def _turn_until_told(self) -> None:
         while not self._life.stop.is_set():

@@ -398,6 +398,20 @@ def test_the_uplink_that_starts_first_is_ready_on_the_leash_and_waits_for_its_sp
     eventually(lambda: "STATUS=carries" in agent.listen())
 
 
+def test_who_is_not_enrolled_is_told_once_what_to_type(agent: Agent) -> None:
+    told = f"type: assent enrol MAKER.bundle --thumbprint TEXT --config {agent.directory}"
+    running = agent.start()
+    running.terminate()
+    assert running.wait(20) == 0
+    assert told not in agent.log  # the twin: it is enrolled
+    (agent.state / "keys" / "policy.key").unlink()
+    running = agent.start()
+    running.terminate()
+    assert running.wait(20) == 0
+    (line,) = [line for line in agent.log.splitlines() if told in line]
+    assert "WARNING" in line
+
+
 def test_an_uplink_that_finds_another_is_never_ready(agent: Agent) -> None:
     first = agent.start("uplink")
     eventually(lambda: "STATUS=carries" in agent.listen())

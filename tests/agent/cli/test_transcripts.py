@@ -223,10 +223,16 @@ def test_without_a_configuration_in_its_place_the_other_place_is_asked_for(
     ("line", "named"),
     [
         ("preview --config DIR", "see: assent devices find"),
-        ("status --config DIR", "no policy key is trusted: run assent enrol"),
+        ("status --config DIR", "trusted; type: assent enrol MAKER.bundle --thumbprint TEXT"),
+        ("explain appliance.power --config DIR", "\n  type: assent enrol MAKER.bundle --thumb"),
         ("devices find now --config DIR", None),
     ],
-    ids=["in an error's hint", "in what is printed", "not where the hint is a verb's help"],
+    ids=[
+        "in an error's hint",
+        "in what is printed",
+        "where no policy is there",
+        "not where the hint is a verb's help",
+    ],
 )
 def test_what_is_to_be_typed_next_is_told_with_its_place(
     line: str, named: str | None, config: Path, capsys: pytest.CaptureFixture[str]

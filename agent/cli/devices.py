@@ -77,6 +77,9 @@ def _units(text: str) -> range:
     if not (first.isdecimal() and (last or first).isdecimal()):
         raise argparse.ArgumentTypeError(f"expected units such as 1-10, got {text!r}")
     low, high = int(first), int(last or first)
+    if low > high:
+        message = f"expected the lower unit first, such as {high}-{low}, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
     if not 1 <= low <= high <= _LAST_UNIT:
         raise argparse.ArgumentTypeError(f"expected units from 1 to {_LAST_UNIT}, got {text!r}")
     return range(low, high + 1)

@@ -267,6 +267,14 @@ def test_a_port_of_the_running_agent_is_not_touched(
         assert len(told["found"]) == 1
 
 
+def test_units_in_the_wrong_order_are_told_the_right_one(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["devices", "find", "--units", "5-2", "--config", str(place)])
+    assert "expected the lower unit first, such as 2-5, got '5-2'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("units", ["0", "1-300", "5-2", "one", "-3"])
 def test_units_that_are_none_are_a_usage_error(units: str, place: Path) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -92,12 +92,26 @@ def found(groups: dict[Name, Group], *names: str) -> Shares:
     return {name: hits[name] / trials[name] for name in hits}
 
 
-def told(groups: dict[Name, Group], root: Path, recorded: Sequence[Sequence[float]] = ()) -> Shares:
-    """What goes beyond the bound, and does so in a second village too, which chance does not."""
-    shares = {name: share for name, share in found(groups).items() if share >= BOUND}
-    if shares:
-        again = found(lived(root, recorded))
-        shares = {name: share for name, share in shares.items() if again[name] >= BOUND}
+def told(
+    groups: dict[Name, Group],
+    root: Path,
+    recorded: Sequence[Sequence[float]] = (),
+    known: Sequence[str] = (),
+) -> Shares:
+    """What goes beyond the bound, and does so in two more villages, which chance does not.
+
+    Once in thirty is once in nine hundred where two must agree: too often for one verdict. Keys in
+    which a `known` word stands are no news.
+    """
+    shares = {
+        name: share
+        for name, share in found(groups).items()
+        if share >= BOUND and not any(word in name[1] for word in known)
+    }
+    for village in ("second", "third"):
+        if shares:
+            again = found(lived(root / village, recorded))
+            shares = {name: share for name, share in shares.items() if again[name] >= BOUND}
     return shares
 
 
@@ -136,10 +150,10 @@ def test_with_recorded_rooms_nothing_but_what_was_measured_joins(
     # Nine rooms' temperatures and three of their humidities: (date, meter, lights, T1, RH1, …).
     columns = [*range(3, 21, 2), 4, 6, 8]
     rooms = [[float(row[column]) for row in rows] for column in columns]
-    shares = told(lived(tmp_path / "one", rooms), tmp_path / "another", rooms)
-    assert {key for _, key in shares if not any(word in key for word in MEASURED)} == set()
+    groups = lived(tmp_path / "one", rooms)
+    assert told(groups, tmp_path, rooms, MEASURED) == {}
     # The twin: what was measured does, and README says so.
-    assert shares["recipients", "time_ms and number"] >= BOUND
+    assert found(groups)["recipients", "time_ms and number"] >= BOUND
 
 
 # The twins: each plants one thing that the real path keeps away, and the search finds it.

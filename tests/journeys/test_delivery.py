@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import random
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.journey
 
 FLOW = "remote-diagnosis"
 ATTRIBUTE = "appliance.power"
+# Some eight seconds, five hundred batches; one test plays the whole recording.
+ROWS = 2_000
 
 DEVICE = """\
 [[device]]
@@ -44,9 +47,14 @@ def small(text: str) -> str:
     return fast(text).replace("readings = 10000", "readings = 4")
 
 
-def recorded() -> list[int]:
+def recording(stage: Stage) -> Path:
+    """What the appliance plays."""
+    return stage.root.parent / "recording.csv"
+
+
+def recorded(stage: Stage) -> list[int]:
     """The power readings of the recording, as `round(1)` leaves them (half to even)."""
-    with RECORDING.open(newline="") as file:
+    with recording(stage).open(newline="") as file:
         return [round(float(row["power"])) for row in csv.DictReader(file) if row["power"]]
 
 
@@ -76,10 +84,19 @@ def stored_as(stage: Stage, expected: list[int]) -> bool:
 @pytest.fixture
 def delivery(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
     stage = enrolled(small).moved(tmp_path / "stage")
-    stage.add_devices(DEVICE.format(port=RECORDING, speed=240.0))
+    lines = RECORDING.read_text().splitlines(keepends=True)
+    recording(stage).write_text("".join(lines[:ROWS]))
+    stage.add_devices(DEVICE.format(port=recording(stage), speed=240.0))
     stage.decide(DECISIONS)
     yield stage
     stage.close()
+
+
+def the_maker_listens(stage: Stage) -> None:
+    """Starts its programs; what is sent from now on is stored at once."""
+    stage.start_broker("maker")
+    stage.start_backend("maker")
+    wait_until(lambda: "subscribed at" in stage.log("backend-maker"), "the maker listens")
 
 
 def waiting(stage: Stage) -> int:
@@ -100,22 +117,21 @@ def custody(stage: Stage) -> Counter[Batch]:
 def drained(stage: Stage) -> None:
     wait_until(lambda: ended(stage), "the recording has ended", 60.0)
     # The last batch is open for a second more.
-    wait_until(lambda: readings(stage) >= len(recorded()), "as much is stored as read", 60.0)
+    wait_until(lambda: readings(stage) >= len(recorded(stage)), "as much is stored as read", 60.0)
     wait_until(lambda: waiting(stage) == 0, "nothing waits any more", 60.0)
 
 
 def test_every_reading_arrives_with_its_value(delivery: Stage) -> None:
-    delivery.start_broker("maker")
-    delivery.start_backend("maker")
+    shutil.copy(RECORDING, recording(delivery))
+    the_maker_listens(delivery)
     delivery.start_agent()
     drained(delivery)
-    assert stored_as(delivery, recorded())
+    assert stored_as(delivery, recorded(delivery))
 
 
 def test_a_broker_that_stops_and_comes_back_loses_nothing(delivery: Stage) -> None:
     """It is killed with what it had confirmed: red without `recall`, for 15 minutes."""
-    delivery.start_broker("maker")
-    delivery.start_backend("maker")
+    the_maker_listens(delivery)
     delivery.start_agent()
     wait_until(lambda: bool(custody(delivery)), "something is stored")
     delivery.send("backend-maker", signal.SIGSTOP)
@@ -125,15 +141,14 @@ def test_a_broker_that_stops_and_comes_back_loses_nothing(delivery: Stage) -> No
     wait_until(lambda: waiting(delivery) > 100, "batches wait for the broker")
     delivery.start_broker("maker")
     drained(delivery)
-    assert stored_as(delivery, recorded())
+    assert stored_as(delivery, recorded(delivery))
 
 
 def test_a_backend_killed_in_mid_transfer_stores_everything_once(
     delivery: Stage, chance: random.Random
 ) -> None:
-    whole = len(recorded()) // 4
-    delivery.start_broker("maker")
-    delivery.start_backend("maker")
+    whole = len(recorded(delivery)) // 4
+    the_maker_listens(delivery)
     delivery.start_agent()
     struck = 0
     # A backend that is slow to start finds much that waits, and is past the next moment at once.
@@ -145,7 +160,7 @@ def test_a_backend_killed_in_mid_transfer_stores_everything_once(
     drained(delivery)
     assert struck > 1, "the kills came too late to strike"
     assert set(custody(delivery).values()) == {1}
-    assert stored_as(delivery, recorded())
+    assert stored_as(delivery, recorded(delivery))
 
 
 def test_an_agent_killed_in_mid_transfer_loses_nothing_that_was_in_the_spool(
@@ -159,8 +174,7 @@ def test_an_agent_killed_in_mid_transfer_loses_nothing_that_was_in_the_spool(
     # What is read after the restart is another recording's beginning: keep it out.
     agent = delivery.gateway / "agent.toml"
     agent.write_text(agent.read_text().split("[[device]]")[0])
-    delivery.start_broker("maker")
-    delivery.start_backend("maker")
+    the_maker_listens(delivery)
     delivery.start_agent()
     wait_until(lambda: len(custody(delivery)) > 3, "some are stored")
     delivery.end("agent", signal.SIGKILL)
@@ -171,7 +185,7 @@ def test_an_agent_killed_in_mid_transfer_loses_nothing_that_was_in_the_spool(
     stored = custody(delivery)
     assert set(stored.values()) == {1}
     assert set(stored) in (spooled, spooled | {following(spooled)})
-    assert stored_as(delivery, recorded()[: readings(delivery)])
+    assert stored_as(delivery, recorded(delivery)[: readings(delivery)])
 
 
 def following(spooled: set[Batch]) -> Batch:

@@ -92,8 +92,8 @@ def _expect_a_clock(directory: Path) -> None:
     if not is_clock_trusted(directory):
         raise RefusedError(
             "the clock is not trusted, and a yes needs a date; nobody was asked",
-            hint="let a time service set it (timedatectl set-ntp true), or see [clock] in"
-            " agent.toml and start the agent again; a no needs none: assent consent refuse FLOW",
+            hint="let a time service set it (timedatectl set-ntp true), or see: assent doctor;"
+            " a no needs none: assent consent refuse FLOW",
         )
 
 

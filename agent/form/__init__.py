@@ -200,7 +200,8 @@ class _Bench:
             message = f"there was a no to {act.flow!r} while this yes waited"
             return self._stays(act, message, "say it again in a new form")
         if (reason := self._waits_for(said)) is not None:
-            waits = self._stays(act, f"this yes to {act.flow!r} waits: {reason}", later=True)
+            hint = None if self._errors or self._clock_trusted else "see: assent doctor"
+            waits = self._stays(act, f"this yes to {act.flow!r} waits: {reason}", hint, later=True)
             return msgspec.structs.replace(waits, due_ms=self._due_ms(said))
         if newest is not None and (stale := self._stale(act, said, newest)) is not None:
             return stale

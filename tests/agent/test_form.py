@@ -745,6 +745,16 @@ def test_a_form_that_was_there_when_the_ledger_was_lost_on_a_wrong_clock_never_a
     assert state_of(ledger) is State.GIVEN
 
 
+def test_a_yes_on_a_clock_that_is_not_trusted_says_where_to_look(ledger: Ledger) -> None:
+    (act,) = judged(text(GIVEN), ledger, trusted=False)
+    assert act.finding is not None
+    assert (act.later, act.finding.hint) == (True, "see: assent doctor")
+    # The twin: where it waits for its date, the clock is not to blame.
+    (act,) = judged(text(GIVEN, at=NOON + DAY), ledger)
+    assert act.finding is not None
+    assert (act.later, act.finding.hint) == (True, None)
+
+
 def test_a_form_from_after_the_ledger_was_lost_acts(unknown: Ledger) -> None:
     applied(text('service = "accepted"', GIVEN, at=NOON), unknown, NOON + DAY)
     assert state_of(unknown) is State.GIVEN

@@ -175,6 +175,7 @@ def test_on_a_clock_that_is_not_trusted_nobody_is_asked(place: Path) -> None:
     with pytest.raises(RefusedError, match="nobody was asked") as caught:
         ask_household(place, typing())
     assert "timedatectl" in (caught.value.hint or "")
+    assert "assent doctor" in (caught.value.hint or "")
     assert "assent consent refuse" in (caught.value.hint or "")
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from assent.backend.report import Json, Report, shown_time
@@ -131,7 +131,9 @@ def _time(ms: int | None) -> str | None:
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def _lines(rows: Iterable[_Row]) -> Iterator[str]:
+def _lines(rows: Sequence[_Row]) -> Iterator[str]:
+    if rows:
+        yield "days and times are UTC"
     for mailbox, of_gateway in itertools.groupby(rows, key=lambda row: row["mailbox"]):
         mine = list(of_gateway)
         yield f"gateway {mailbox}, heard {_instant(mine[0]['gateway_heard'])}"

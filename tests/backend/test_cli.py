@@ -283,7 +283,8 @@ def test_show_gaps_ends_with_one_where_nothing_explains_a_hole(
     (hole,) = [row for row in json.loads(said.out) if row["state"] == "unexplained"]
     assert (hole["cause"], hole["first"], hole["next"]) == (None, 1, 4)
     text = cli("show", maker.root, "gaps").out
-    assert text.startswith(f"gateway {hand.mailbox}, heard 2026-11-22 10:15:00\n")
+    heard = f"gateway {hand.mailbox}, heard 2026-11-22 10:15:00\n"
+    assert text.startswith(f"days and times are UTC\n{heard}")
     assert "stream 0000000000000001, numbers 1 to 3" in " ".join(text.split())
 
 

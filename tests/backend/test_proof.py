@@ -625,7 +625,10 @@ def test_as_text_it_fits_80_columns_and_days_that_say_the_same_are_one_line(stor
     assert "    2027-01-01  complete     to 2027-01-10, 10 days\n" in text
     assert "    2027-01-11  unknown      00:00:01 to 2027-01-20 24:00:00, 10 days\n" in text
     assert "  product-improvement, heard never\n    -           never        since 2026" in text
-    assert lines[0] == f"gateway {HAND.mailbox}, heard 2027-01-11 00:01:01"
+    assert lines[:2] == [
+        "days and times are UTC",
+        f"gateway {HAND.mailbox}, heard 2027-01-11 00:01:01",
+    ]
 
 
 def test_an_older_store_learns_when_ends_were_told(tmp_path: Path) -> None:

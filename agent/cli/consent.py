@@ -31,7 +31,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "act",
         choices=["show", "history", "ask", "apply", "refuse", "withdraw"],
-        help="what to do with the decisions",
+        metavar="ACT",
+        help="show, history, ask, apply FILE, refuse FLOW, or withdraw FLOW",
     )
     parser.add_argument(
         "subject",

@@ -244,6 +244,14 @@ def test_what_is_to_be_typed_next_is_told_with_its_place(
     assert ("each with: --config DIR" in said) == (named is not None)
 
 
+def test_what_is_missing_is_called_as_the_help_calls_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = typed("consent --config DIR", tmp_path, capsys)
+    assert (code, "required: ACT\n" in err) == (2, True)
+    assert " ACT [FILE|FLOW]" in typed("consent --help", tmp_path, capsys)[1]
+
+
 def device(name: str, kind: str, state: str, age_s: float, detail: str = "") -> DeviceStatus:
     return DeviceStatus(
         id=name, kind=kind, state=state, detail=detail, age_s=age_s, samples=1, held_back={}

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from agent.cli.say import complain
 from agent.cli.verbs import VERBS, Verb
 from agent.cli.words import DEFAULT_CONFIG
 from assent.errors import UsageError
+
+# What argparse says of a value that it takes for another option.
+_LACKS: Final = re.compile(r"argument (--[a-z-]+): expected one argument")
 
 _EXAMPLES = """\
   assent init                               write a commented configuration; trusts nobody yet
@@ -36,7 +40,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Says what is off and how to see more, on stderr."""
-        complain(UsageError(message, hint=f"see: {self.prog} --help"))
+        hint = f"see: {self.prog} --help"
+        if (flag := _LACKS.match(message)) is not None:
+            hint = f"a value that begins with - is joined to it: {flag[1]}=-…; {hint}"
+        complain(UsageError(message, hint=hint))
         sys.exit(UsageError.exit_code)
 
 

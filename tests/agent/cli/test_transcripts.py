@@ -252,6 +252,17 @@ def test_what_is_missing_is_called_as_the_help_calls_it(
     assert " ACT [FILE|FLOW]" in typed("consent --help", tmp_path, capsys)[1]
 
 
+def test_a_value_that_begins_with_a_dash_is_told_how_to_be_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thumbprint = "-" + 42 * "A"
+    line = "enrol no.bundle --config DIR --thumbprint"
+    code, _, err = typed(f"{line} {thumbprint}", tmp_path, capsys)
+    assert (code, "joined to it: --thumbprint=-…; see: assent enrol --help" in err) == (2, True)
+    code, _, err = typed(f"{line}={thumbprint}", tmp_path, capsys)
+    assert (code, "no.bundle cannot be read" in err) == (1, True)  # the twin: it was understood
+
+
 def device(name: str, kind: str, state: str, age_s: float, detail: str = "") -> DeviceStatus:
     return DeviceStatus(
         id=name, kind=kind, state=state, detail=detail, age_s=age_s, samples=1, held_back={}

@@ -306,6 +306,7 @@ def test_on_a_terminal_it_tells_how_far_it_is(place: Path, tmp_path: Path) -> No
             stdout=subprocess.DEVNULL,
             timeout=60,
             check=False,
+            env=os.environ | {"TERM": "xterm"},
         )
     os.close(other)
     said = os.read(main_end, 65_536).decode()

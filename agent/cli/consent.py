@@ -46,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Shows, applies a form, or records a no."""
     if arguments.act == "show":
         shown = office(arguments.config, "consent")
-        result(shown, _show(read(shown, Consent)), as_json=arguments.json)
+        lines = _show(read(shown, Consent))
+        lines += same_place(arguments.config, lines)
+        result(shown, lines, as_json=arguments.json)
         return 0
     if arguments.act == "history":
         past = office(arguments.config, "history")

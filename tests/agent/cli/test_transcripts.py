@@ -224,12 +224,14 @@ def test_without_a_configuration_in_its_place_the_other_place_is_asked_for(
     [
         ("preview --config DIR", "see: assent devices find"),
         ("status --config DIR", "trusted; type: assent enrol MAKER.bundle --thumbprint TEXT"),
+        ("consent show --config DIR", "trusted; type: assent enrol MAKER.bundle --thumb"),
         ("explain appliance.power --config DIR", "\n  type: assent enrol MAKER.bundle --thumb"),
         ("devices find now --config DIR", None),
     ],
     ids=[
         "in an error's hint",
         "in what is printed",
+        "where nothing is to be decided",
         "where no policy is there",
         "not where the hint is a verb's help",
     ],

@@ -180,7 +180,9 @@ def power(
     return outcome.close(world)
 
 
-def strike(world: World, outcome: Outcome, fault: Fault, seed: int) -> None:
+def strike(
+    world: World, outcome: Outcome, fault: Fault, seed: int, life_s: float = _LIFE_S
+) -> None:
     """One life of the gateway with one fault; afterwards nothing of it runs.
 
     Args:
@@ -188,6 +190,7 @@ def strike(world: World, outcome: Outcome, fault: Fault, seed: int) -> None:
         outcome: takes note.
         fault: what strikes.
         seed: of the chance in a cut.
+        life_s: how long a life goes on that no cut has ended.
     """
     assert world.disk is not None
     for one in world.gateway_programs:
@@ -199,7 +202,7 @@ def strike(world: World, outcome: Outcome, fault: Fault, seed: int) -> None:
         world.start_uplink()
     for one in world.gateway_programs:
         world.excuse(one)
-    acts = _live(world)
+    acts = _live(world, life_s)
     ended = world.programs["collect"].poll()
     world.explain(f"{fault} at {fault.call} {fault.number}")
     for one in world.gateway_programs:
@@ -213,7 +216,7 @@ def strike(world: World, outcome: Outcome, fault: Fault, seed: int) -> None:
         world.wrong.append(f"{fault}: of {acts} acts in the ledger {left} are left")
 
 
-def _live(world: World) -> int:
+def _live(world: World, life_s: float = _LIFE_S) -> int:
     """A life of a few seconds, in which the household says its yes; acts that are sure by now."""
     acts = _acts(world)
     program = world.programs["collect"]
@@ -221,7 +224,7 @@ def _live(world: World) -> int:
         world.wait_for_answer()
         world.agree()
         acts = _acts(world)
-    end = time.monotonic() + _LIFE_S
+    end = time.monotonic() + life_s
     while program.poll() is None and time.monotonic() < end:
         pause(0.02)
     return acts

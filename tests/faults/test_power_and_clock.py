@@ -41,7 +41,8 @@ def test_nothing_is_lost_to_a_power_cut_or_a_damaged_spool(
         world.start_all()
         outcome.recovers(world, "the enrolment", list(FLOWS))
         for fault in LIVES:
-            power.strike(world, outcome, fault, rng.randrange(1 << 30))
+            life_s = 15.0 if fault.is_cut else 1.0  # a cut ends it, a refusal is lived with
+            power.strike(world, outcome, fault, rng.randrange(1 << 30), life_s)
         world.mend()
         outcome.recovers(world, "the power cuts", list(FLOWS))
         damage.strike(world, outcome, "a page overwritten", rng)

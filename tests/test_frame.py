@@ -220,6 +220,7 @@ def test_init_works_from_a_wheel_outside_the_checkout(wheel: Path, tmp_path: Pat
     done = subprocess.run(
         [venv / "bin" / "python", "-c", code, "init", "--config", tmp_path / "etc"],
         cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
     )

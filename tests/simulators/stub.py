@@ -14,7 +14,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Callable
 
 from tests.simulators.certificates import Authority
@@ -35,7 +34,6 @@ class Script:
     Attributes:
         refusal: how it refuses version 5, or None: it speaks it.
         connack_reason: its answer to CONNECT.
-        connack_after_s: seconds before it answers.
         before_connack: called before it answers; may wait.
         receive_maximum: announced, or None.
         maximum_packet: announced, or None.
@@ -50,7 +48,6 @@ class Script:
 
     refusal: Refusal | None = None
     connack_reason: int = 0
-    connack_after_s: float = 0.0
     before_connack: Callable[[], object] = lambda: None
     receive_maximum: int | None = None
     maximum_packet: int | None = None
@@ -229,7 +226,6 @@ class Stub:
     def _connect(self, level: int) -> bool:
         self.versions.append(level)
         script = self.script
-        time.sleep(script.connack_after_s)
         script.before_connack()
         if level == 5 and script.refusal is not None:
             if script.refusal is Refusal.CONNACK_5:

@@ -23,18 +23,21 @@ SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 # A file that begins last is waited for by itself. Seconds on two cores, rounded; the rest is short.
 LONG_S = {
-    "journeys/test_demo.py": 80,
     "journeys/test_two_processes.py": 80,
-    "journeys/test_delivery.py": 70,
+    "journeys/test_demo.py": 65,
     "faults/test_power_and_clock.py": 60,
-    "journeys/test_egress.py": 50,
+    "journeys/test_delivery.py": 55,
     "agent/test_fence.py": 45,
-    "journeys/test_meter.py": 40,
+    "journeys/test_egress.py": 40,
     "journeys/test_kill_points.py": 40,
+    "journeys/test_meter.py": 35,
     "faults/test_faults.py": 35,
-    "journeys/test_policy_comes_down.py": 30,
-    "journeys/test_keep_until.py": 30,
     "agent/test_uplink_broker.py": 30,
+    "journeys/test_keep_until.py": 25,
+    "journeys/test_nothing_without_consent.py": 25,
+    "agent/test_law_model.py": 20,
+    "agent/test_uplink_outage.py": 20,
+    "journeys/test_crash.py": 20,
 }
 
 

@@ -52,9 +52,8 @@ def environment(place: Path) -> Path:
     if subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode:
         pytest.skip("python3 has no pip")
     source = place / "source"
-    ignore = shutil.ignore_patterns(
-        ".git", ".venv*", "*.egg-info", "__pycache__", "run", "practice"
-    )
+    # Caches as well: what other tests write there at this moment may be gone in the next.
+    ignore = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "run", "practice")
     shutil.copytree(REPO, source, ignore=ignore, symlinks=True)
     wheel = ["wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     pip(Path(sys.executable), *wheel, "--wheel-dir", str(place), str(source))

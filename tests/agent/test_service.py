@@ -360,10 +360,9 @@ def test_the_twin_a_kill_loses_the_open_batch_and_nothing_that_was_spooled(agent
     assert agent.flow(DIAGNOSIS)["waiting"]["readings"] >= spooled["readings"]
 
 
-def test_killed_at_any_moment_it_starts_again_with_everything_it_knew(agent: Agent) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+def test_killed_at_any_moment_it_starts_again_with_everything_it_knew(
+    agent: Agent, chance: random.Random
+) -> None:
     for _ in range(4):
         process = agent.spawn()
         time.sleep(chance.uniform(0.05, 0.8))  # any moment, also before it is ready

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -62,14 +61,13 @@ def killed_child(path: Path, stream: int, after_s: float) -> list[str]:
 
 
 @pytest.mark.journey
-def test_twenty_kills_lose_nothing_that_put_returned_from(tmp_path: Path) -> None:
+def test_twenty_kills_lose_nothing_that_put_returned_from(
+    tmp_path: Path, chance: random.Random
+) -> None:
     path = tmp_path / "spool.db"
-    seed = int(os.environ.get("SEED", random.SystemRandom().randrange(10**6)))
-    print(f"seed {seed}")
-    rng = random.Random(seed)
     logs_found = 0
     for stream in range(1, ROUNDS + 1):
-        said = killed_child(path, stream, rng.uniform(0.01, 0.2))
+        said = killed_child(path, stream, chance.uniform(0.01, 0.2))
         done = max((int(line) for line in said if line.isdigit()), default=0)
         gone = max((int(line.split()[1]) for line in said if " " in line), default=0)
         logs_found += path.with_name("spool.db-wal").stat().st_size > 0

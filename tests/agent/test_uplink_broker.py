@@ -60,14 +60,16 @@ def test_every_message_arrives_with_equal_bytes_and_only_in_its_mailbox(
 
 
 def test_nothing_is_lost_whatever_the_network_does(
-    tmp_path: Path, authority: Authority, broker: Broker, backend: Subscriber
+    tmp_path: Path,
+    authority: Authority,
+    broker: Broker,
+    backend: Subscriber,
+    chance: random.Random,
 ) -> None:
-    seed = int(os.environ.get("SEED", random.SystemRandom().randrange(10**6)))
-    print(f"seed {seed}")
     faults = [fault for fault in Fault if fault is not Fault.NONE]
-    random.Random(seed).shuffle(faults)
+    chance.shuffle(faults)
     with (
-        Proxy(broker.port, seed=seed) as proxy,
+        Proxy(broker.port, seed=chance.randrange(1 << 32)) as proxy,
         carrying(
             tmp_path / "g", authority, f"mqtts://localhost:{proxy.port}", keepalive_s=1
         ) as gateway,

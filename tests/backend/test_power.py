@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import queue
 import random
 import shutil
@@ -232,20 +231,15 @@ def ingest(tmp_path: Path, sites: dict[str, Directory]) -> Iterator[Ingest]:
         yield Ingest(disk, broker.port, post, public_key(maker), scratch)
 
 
-@pytest.fixture
-def rng() -> random.Random:
-    seed = int(os.environ.get("SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"SEED={seed}")
-    return random.Random(seed)
-
-
-def test_what_was_acknowledged_outlives_every_power_cut(ingest: Ingest, rng: random.Random) -> None:
-    planned = cuts(rng)
-    losses = [ingest.life(rng, cut) for cut in planned]
+def test_what_was_acknowledged_outlives_every_power_cut(
+    ingest: Ingest, chance: random.Random
+) -> None:
+    planned = cuts(chance)
+    losses = [ingest.life(chance, cut) for cut in planned]
     print(*zip(planned, losses, strict=True), sep="\n")
     assert all(loss.lost for loss in losses)  # each of them struck
     assert ingest.missing == set()
-    assert ingest.life(rng).lost == 0
+    assert ingest.life(chance).lost == 0
     assert ingest.stored() == ingest.told == ingest.batches.keys()
     assert max(ingest.sent.values()) > 1  # what was not acknowledged came again
     with contextlib.closing(sqlite3.connect(ingest.scratch / "copy" / "custody.db")) as db:
@@ -265,7 +259,7 @@ def test_what_was_acknowledged_outlives_every_power_cut(ingest: Ingest, rng: ran
     ids=["it syncs nothing", "it acknowledges before it stores"],
 )
 def test_the_twin_loses_what_it_acknowledged(
-    ingest: Ingest, rng: random.Random, mutant: str, cut: Fault
+    ingest: Ingest, chance: random.Random, mutant: str, cut: Fault
 ) -> None:
-    assert ingest.life(rng, cut, mutant).lost
+    assert ingest.life(chance, cut, mutant).lost
     assert ingest.missing

@@ -37,7 +37,9 @@ from agent.uplink.world import World
 
 # Seconds a note of deliveries may wait to share a transaction with the next ones.
 _NOTE_S: Final = 0.2
-# Ends with the same message on its way after which it is sent alone, and is postponed.
+# Ends with the same message on its way after which it is sent alone, and is postponed: with the
+# waits between them some ten seconds, and five minutes of a broker that could have said why
+# (docs/decisions/0017).
 _SUSPECT: Final = 3
 _POSTPONE: Final = 5
 _POSTPONE_UNSAID: Final = 12

@@ -90,9 +90,8 @@ class Chains:
         """The mailboxes of signers; those of whom nothing is in custody are known by their key."""
         admitted: dict[bytes, str] = {}
         for mailbox, key in self._db.execute("SELECT mailbox, sign_key FROM gateways"):
-            with contextlib.suppress(
-                WireError, TypeError
-            ):  # of one that has decayed, its batches tell
+            # Of one whose key has decayed, its batches tell.
+            with contextlib.suppress(WireError, TypeError):
                 admitted[decode_verifying_key(key).thumbprint] = mailbox
         sent = self._db.execute("SELECT DISTINCT signer, mailbox FROM custody").fetchall()
         return {**admitted, **dict(sent)}

@@ -194,10 +194,11 @@ class Missed:
         for (flow, cause), first_ms in self._spool.absences().items():
             if cause is GapCause.CRASH:
                 # What came after it was held, and is dated now.
-                found_ms = self._found_ms.pop(flow, began_ms)
+                found_ms = self._found_ms.get(flow, began_ms)
                 last_ms = self._last_ms(first_ms, now.wall_ms - now.mono_ms + found_ms)
                 stream = (rows[flow].stream if flow in rows else None) or 0
                 self._spool.tell_absence(flow, cause, stream, last_ms, is_over=True)
+                self._found_ms.pop(flow, None)
         while self._undeclared:
             one = self._undeclared[-1]
             self._spool.add_gap(
@@ -211,11 +212,11 @@ class Missed:
             self._undeclared.pop()
 
     def _last_ms(self, first_ms: int, until_ms: int) -> int:
-        """Up to when something may be missing: what was not told to the journal is dated before."""
-        if until_ms + _EDGE_MS > first_ms:
-            return until_ms + _EDGE_MS
-        # The clock was set back since: by the one of then a commit interval is missing.
-        return first_ms + self._keeping.every_ms + 2 * _EDGE_MS
+        """Up to when something may be missing: what was not told to the journal is dated before.
+
+        By a clock that was set back since, it may lie after now: a commit interval is missing.
+        """
+        return max(until_ms + _EDGE_MS, first_ms + self._keeping.every_ms + 2 * _EDGE_MS)
 
 
 def erase_refused(

@@ -17,9 +17,11 @@ import pytest
 
 from agent.journal import Journal, areas
 from agent.pipeline.keeping import Keeping
+from agent.pipeline.recovery import Missed, Missing
 from agent.site import JOURNAL
 from agent.spool import LaneState, Spool
 from assent.envelope import GapCause
+from assent.errors import SpoolError
 from firmware_bridge.sample import Sample
 from tests.agent.installed import (
     ADVICE,
@@ -215,18 +217,20 @@ def _boot_again(house: House, number: int) -> None:
 @pytest.mark.parametrize(
     "is_known", [True, False], ids=["at once", "after a while without the time"]
 )
+@pytest.mark.parametrize("ahead_s", [1, 3, 5, 6, 7, 60, 3_600])
 def test_a_crash_is_declared_though_the_clock_was_ahead_before_it(
-    agreed: House, *, is_known: bool
+    agreed: House, ahead_s: int, *, is_known: bool
 ) -> None:
-    """Red where a crash that began after now is taken for none."""
-    agreed.clock.step(60 * MINUTE)
+    """Red where a crash that began after now is taken for none, or what came then ends with now."""
+    agreed.clock.step(ahead_s * SECOND)
     agreed.turn()
     agreed.powers(1, 2, 3)
     agreed.turn(COMMIT)
+    agreed.clock.advance(3 * SECOND)
     agreed.powers(4)  # lost
     taken = agreed.clock.now().wall_ms // SECOND * SECOND
     agreed.vanish()
-    agreed.clock.step(-60 * MINUTE)
+    agreed.clock.step(-ahead_s * SECOND)
     agreed.clock.advance(SECOND)
     agreed.clock.trusted = is_known
     with living(agreed.directory, agreed.clock) as again:
@@ -236,6 +240,28 @@ def test_a_crash_is_declared_though_the_clock_was_ahead_before_it(
         for spans in (crashes(again)[flow] for flow in (CORE, DIAGNOSIS, ADVICE)):
             assert any(first <= taken <= last for first, last in spans)
         assert powers_of(again) == [1, 2, 3]
+
+
+def test_a_crash_that_the_disk_refused_to_declare_lasts_as_long_when_it_takes_it(
+    agreed: House,
+) -> None:
+    """Red where it is forgotten until when it may be missing: it ends with the start then."""
+    missed = Missed(agreed.spool, agreed.pipeline.running.keeping)
+    stream = agreed.spool.lanes()[DIAGNOSIS].stream
+    assert stream is not None
+    agreed.clock.trusted = False
+    began_ms = agreed.clock.now().wall_ms
+    missed.declare(agreed.clock.now())
+    agreed.clock.advance(2 * MINUTE)
+    missed.add(Missing(DIAGNOSIS, stream, began_ms))
+    missed.declare(agreed.clock.now())
+    agreed.clock.trusted = True
+    with read_only(agreed.spool), pytest.raises(SpoolError):
+        missed.declare(agreed.clock.now())
+    missed.declare(agreed.clock.now())
+    ((first_ms, last_ms),) = crashes(agreed)[DIAGNOSIS]
+    assert first_ms <= began_ms
+    assert began_ms + 2 * MINUTE <= last_ms <= began_ms + 3 * MINUTE
 
 
 def test_a_crash_is_declared_though_no_journal_could_be_written(

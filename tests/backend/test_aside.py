@@ -117,6 +117,19 @@ def test_what_is_stored_of_a_decayed_stream_is_known_and_nothing_is_told_of_it(
     assert (ack.stream, ack.watermark) == (1, 2)
 
 
+@pytest.mark.parametrize("value", ["'text'", "7"])
+def test_what_decays_here_too_is_left_to_its_gateway(store: Store, value: str) -> None:
+    """Red where it is given out: the connection ends at every start."""
+    put(store, taken(batch(0)), taken(batch(0, stream=2)))
+    decay(store)
+    decay(store, stream=2)
+    new = taken(batch(1, stream=2))
+    put(store, taken(batch(1)), new)
+    with store.changing():
+        store._custody_db.execute(f"UPDATE aside SET data = {value} WHERE id = 1")
+    assert [one.data for one in store.asides.after(0, 64)] == [new.data]
+
+
 def test_a_gateway_whose_keys_have_decayed_is_not_refused(store: Store) -> None:
     """Red when it is: its good batches go to quarantine as malformed."""
 

@@ -158,6 +158,24 @@ def test_a_word_that_leads_out_of_the_calendar_leaves_it_where_it_is(store: Stor
     assert store.waiting.counted(None) == [(HAND.mailbox, FLOW, 1, 3, NOW_MS)]
 
 
+@pytest.mark.parametrize(
+    "decayed",
+    ["boots SET low_ms = x'00'", "boots SET high_ms = 'x'", "waiting SET data = 7"],
+)
+def test_a_row_that_has_decayed_leaves_it_where_it_is_and_holds_nobody_up(
+    store: Store, decayed: str
+) -> None:
+    """Red where it is given out: no other is released any more, and the connection ends."""
+    put(store, held(), word())
+    with store.changing():
+        assert store._custody_db.execute(f"UPDATE {decayed}").rowcount == 1
+    theirs = [held(hand=OTHER), word(hand=OTHER)]
+    assert put(store, *theirs, hand=OTHER) == [Verdict.HELD, Verdict.STORED]
+    assert release(store) == 1
+    assert store.custody.counters() == {"held": 2, "stored": 3}
+    assert [row[:3] for row in held_report(store, None, 50).rows] == [(HAND.mailbox, FLOW, 1)]
+
+
 def test_what_waits_is_counted_and_shown(store: Store) -> None:
     put(store, held(0), held(1))
     assert held_report(store, None, 1).json() == [

@@ -83,9 +83,14 @@ class Asides:
         )
 
     def after(self, number: int, limit: int) -> list[Laid]:
-        """Gives what was laid aside after one of them, in the order in which it came."""
+        """Gives what was laid aside after one of them, in the order in which it came.
+
+        What has decayed here, too, is left to its gateway.
+        """
         found = self._db.execute(
-            "SELECT id, mailbox, data FROM aside WHERE id > ? ORDER BY id LIMIT ?", (number, limit)
+            "SELECT id, mailbox, data FROM aside WHERE id > ? AND typeof(data) = 'blob'"
+            " ORDER BY id LIMIT ?",
+            (number, limit),
         )
         return [Laid(*row) for row in found]
 

@@ -105,10 +105,12 @@ class Waiting:
         )
 
     def due(self, limit: int) -> list[Due]:
-        """Gives batches of which it is known now when they were."""
+        """Gives batches of which it is known now when they were; a decayed row lets none go."""
         found = self._db.execute(
             "SELECT batch_ref, mailbox, data, low_ms, high_ms FROM waiting"
-            " JOIN boots USING (signer, stream) JOIN custody USING (batch_ref) LIMIT ?",
+            " JOIN boots USING (signer, stream) JOIN custody USING (batch_ref)"
+            " WHERE typeof(low_ms) = 'integer' AND typeof(high_ms) = 'integer'"
+            " AND typeof(data) = 'blob' LIMIT ?",
             (limit,),
         )
         return [

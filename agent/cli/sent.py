@@ -24,9 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the newest first."""
     limit = max(1, arguments.limit)
     told = office(arguments.config, "sent", flow=arguments.flow, limit=limit + 1)
-    shown, older = told["sent"][:limit], told["sent"][limit:]
-    lines = _lines(read({"sent": shown}, Sent).sent)
-    if older:
+    lines = _lines(read(told, Sent).sent[:limit])
+    shown = told["sent"][:limit]
+    if len(told["sent"]) > limit:
         lines.append(f"there is more before; the newest {limit} are shown: see --limit")
     result({"sent": shown}, lines, as_json=arguments.json)
     return 0

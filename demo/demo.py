@@ -18,7 +18,6 @@ from typing import Any
 
 from agent.cli.live import is_watched
 from agent.cli.say import table
-from agent.control import ask
 from assent.backend.store import Store
 from assent.errors import AssentError
 from assent.policy.signing import load_policy
@@ -140,7 +139,7 @@ def travel(stage: Stage) -> None:
     expected = {flow["flow"]: flow["recipient"] for flow in stage.status()["flows"]}
 
     def all_arrived() -> bool:
-        have = {recipient: counted_in(stage, recipient) for recipient in RECIPIENTS}
+        have = {recipient: stored(stage, recipient) for recipient in RECIPIENTS}
         return all(have[recipient].get(flow) for flow, recipient in expected.items())
 
     if is_watched():
@@ -178,12 +177,7 @@ def sent_lines(sent: Sequence[Json]) -> list[str]:
 
 def meter_samples(stage: Stage) -> int:
     """How often the meter on its serial port was read."""
-    return next(int(one["samples"]) for one in asked(stage)["devices"] if one["id"] == "meter")
-
-
-def asked(stage: Stage) -> Json:
-    """The agent's status, where it is asked for again and again."""
-    return ask(stage.gateway / "state", "status")
+    return next(int(one["samples"]) for one in stage.asked()["devices"] if one["id"] == "meter")
 
 
 def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
@@ -195,8 +189,8 @@ def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
 
     def all_of_it_arrived() -> bool:
         nonlocal seen
-        status = asked(stage)
-        have = {recipient: counted_in(stage, recipient) for recipient in RECIPIENTS}
+        status = stage.asked()
+        have = {recipient: stored(stage, recipient) for recipient in RECIPIENTS}
         seen = status, have
         return all(
             have[flow["recipient"]].get(flow["flow"], 0) == flow["sealed"]["readings"]
@@ -207,7 +201,7 @@ def agreed(stage: Stage) -> tuple[Json, dict[str, dict[str, int]]]:
     return seen
 
 
-def counted_in(stage: Stage, recipient: str) -> dict[str, int]:
+def stored(stage: Stage, recipient: str) -> dict[str, int]:
     """How many readings of each flow a recipient's store holds, read at once."""
     with contextlib.closing(Store(stage.backend_directory(recipient), writable=False)) as store:
         return {flow: count for flow, _, count in store.readings.flows()}
@@ -284,20 +278,15 @@ def all_before_now_arrives(stage: Stage, recipient: str) -> None:
     """
     others = {
         flow["flow"]: flow["sealed"]["readings"]
-        for flow in asked(stage)["flows"]
+        for flow in stage.asked()["flows"]
         if flow["recipient"] == recipient and flow["flow"] != WITHDRAWN
     }
 
     def one_went_on() -> bool:
-        now = counted_in(stage, recipient)
+        now = stored(stage, recipient)
         return any(now.get(flow, 0) > count for flow, count in others.items())
 
     wait_until(one_went_on, f"another flow to {recipient} goes on")
-
-
-def stored(stage: Stage, recipient: str) -> dict[str, int]:
-    """How many readings of each flow a recipient's store holds."""
-    return {row["flow"]: row["readings"] for row in stage.show(recipient, "flows")}
 
 
 def stage_terms(stage: Stage) -> dict[str, set[str]]:

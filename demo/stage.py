@@ -81,18 +81,6 @@ class Stage:
             shutil.copytree(self.backend_directory(recipient), other.backend_directory(recipient))
         return other
 
-    def moved(self, root: Path) -> Stage:
-        """The same household and recipients below another directory, on the same ports.
-
-        Nothing has run yet, and of those that have been moved one runs at a time.
-        """
-        other = Stage(root, classical=self._classical)
-        subprocess.run(["cp", "-a", f"{self.root}/.", str(root)], check=True)
-        agent = other.gateway / "agent.toml"
-        agent.write_text(agent.read_text().replace(str(self.root), str(root)))
-        other.ports = dict(self.ports)
-        return other
-
     # The recipients' side.
 
     def backend_directory(self, recipient: str) -> Path:
@@ -270,6 +258,10 @@ class Stage:
         """`assent status --json`."""
         return dict(json.loads(self.assent("status", "--json")))
 
+    def asked(self) -> Json:
+        """The same of an agent that runs, asked from here: no program has to start for it."""
+        return ask(self.gateway / "state", "status")
+
     def consent(self) -> Json:
         """`assent consent show --json`."""
         return dict(json.loads(self.assent("consent", "show", "--json")))
@@ -315,8 +307,8 @@ class Stage:
     def _agent_answers(self) -> bool:
         if self.programs["agent"].poll() is not None:
             raise StageError(f"the agent ended: {self.log('agent')[-800:]}")
-        with contextlib.suppress(AssentError):  # asked from here: no program has to start for it
-            return bool(ask(self.gateway / "state", "status"))
+        with contextlib.suppress(AssentError):
+            return bool(self.asked()["running"])
         return False
 
     def _start(self, name: str, words: list[str]) -> None:

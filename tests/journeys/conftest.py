@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import RECIPIENTS, Stage
-from tests.journeys.parts import DEVICES, Doorbell, Enrolled, fast
+from tests.journeys.parts import DEVICES, Doorbell, Enrolled, fast, moved
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def enrolled(recipients: Stage, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def stage(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
     """The recipients of the session with a fresh, enrolled gateway; programs end with the test."""
-    copy = enrolled(fast).moved(tmp_path / "stage")
+    copy = moved(enrolled(fast), Stage(tmp_path / "stage"))
     copy.add_devices(DEVICES)
     yield copy
     copy.close()

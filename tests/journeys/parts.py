@@ -7,11 +7,12 @@ import re
 import select
 import socket
 import sqlite3
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from agent.site import SPOOL
 from demo.stage import REPO, Stage, wait_until
@@ -20,6 +21,7 @@ Batch: TypeAlias = tuple[bytes, int]
 """Its stream and its sequence."""
 Enrolled: TypeAlias = Callable[[Callable[[str], str]], Stage]
 """Gives, for an edit of the policy, an enrolled gateway that can be moved."""
+_Place = TypeVar("_Place", bound=Stage)
 
 RECORDING = REPO / "demo" / "recording" / "washing-machine.csv"
 
@@ -46,6 +48,18 @@ YES = {
     "partner-energy-advice": '"given"',
 }
 NO = dict.fromkeys(YES, '"refused"')
+
+
+def moved(stage: Stage, other: _Place) -> _Place:
+    """Lays a household and its recipients, of whom nothing has run yet, into another stage.
+
+    They have the same ports there: of all that were moved from one, one runs at a time.
+    """
+    subprocess.run(["cp", "-a", f"{stage.root}/.", str(other.root)], check=True)
+    agent = other.gateway / "agent.toml"
+    agent.write_text(agent.read_text().replace(str(stage.root), str(other.root)))
+    other.ports = dict(stage.ports)
+    return other
 
 
 def fast(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import RECIPIENTS, Stage, wait_until
-from tests.journeys.parts import YES, Enrolled, fast
+from tests.journeys.parts import YES, Enrolled, fast, moved
 
 pytestmark = pytest.mark.journey
 
@@ -94,7 +94,7 @@ def with_program(text: str) -> str:
 
 @pytest.fixture
 def household(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
-    stage = enrolled(with_program).moved(tmp_path / "stage")
+    stage = moved(enrolled(with_program), Stage(tmp_path / "stage"))
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     devices = f"""\

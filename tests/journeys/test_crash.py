@@ -16,7 +16,7 @@ from agent.site import JOURNAL
 from agent.spool import Spool
 from assent.header import GapCause
 from demo.stage import Stage, wait_until
-from tests.journeys.parts import Enrolled
+from tests.journeys.parts import Enrolled, moved
 
 pytestmark = pytest.mark.journey
 
@@ -57,7 +57,7 @@ def numbered(path: Path, first: int) -> Path:
 
 @pytest.fixture
 def gateway(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
-    stage = enrolled(str).moved(tmp_path / "stage")
+    stage = moved(enrolled(str), Stage(tmp_path / "stage"))
     stage.add_devices(DEVICE.format(port=numbered(tmp_path / "one.csv", 0), rate=RATE))
     settings = stage.gateway / "agent.toml"
     settings.write_text(settings.read_text().replace('commit = "5s"', 'commit = "1s"', 1))

@@ -16,7 +16,7 @@ import pytest
 
 from demo.stage import Stage, wait_until
 from tests.journeys import parts
-from tests.journeys.parts import RECORDING, Batch, Enrolled, fast
+from tests.journeys.parts import RECORDING, Batch, Enrolled, fast, moved
 
 pytestmark = pytest.mark.journey
 
@@ -83,7 +83,7 @@ def stored_as(stage: Stage, expected: list[int]) -> bool:
 
 @pytest.fixture
 def delivery(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
-    stage = enrolled(small).moved(tmp_path / "stage")
+    stage = moved(enrolled(small), Stage(tmp_path / "stage"))
     lines = RECORDING.read_text().splitlines(keepends=True)
     recording(stage).write_text("".join(lines[:ROWS]))
     stage.add_devices(DEVICE.format(port=recording(stage), speed=240.0))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ import pytest
 
 from assent.backend.broker import render
 from demo.stage import RECIPIENTS, Stage, wait_until
-from tests.journeys.parts import DEVICES, NO, YES, Doorbell, fast
+from tests.journeys.parts import DEVICES, NO, YES, Doorbell, fast, moved
 from tests.simulators import netns
 from tests.simulators.netns import NEAR, WIRE, Capture, Endpoint, Namespace, Packet, Resolver
 
@@ -61,14 +60,6 @@ class Household(Stage):
         self.ends = self.near, self.far = near, far
         self.inner = near
         self.hosts = {recipient: BROKERS[recipient].address for recipient in RECIPIENTS}
-
-    def moved(self, root: Path, near: Namespace, far: Namespace) -> Household:
-        """The same household and recipients below another directory; nothing runs there."""
-        other = Household(root, near, far)
-        subprocess.run(["cp", "-a", f"{self.root}/.", str(root)], check=True)
-        agent = other.gateway / "agent.toml"
-        agent.write_text(agent.read_text().replace(str(self.root), str(root)))
-        return other
 
     def make_recipients(self) -> None:
         for recipient in RECIPIENTS:
@@ -247,7 +238,7 @@ def enrolled(
 def household(enrolled: Household, tmp_path: Path) -> Iterator[Household]:
     """A household that has decided nothing."""
     wait_until(lambda: enrolled.near.connections() == [], "the last one's connections are closed")
-    with closing(enrolled.moved(tmp_path / "stage", *enrolled.ends)) as copy:
+    with closing(moved(enrolled, Household(tmp_path / "stage", *enrolled.ends))) as copy:
         yield copy
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from demo.stage import Stage, wait_until
 from tests.journeys import parts
-from tests.journeys.parts import Enrolled, fast
+from tests.journeys.parts import Enrolled, fast, moved
 from tests.journeys.test_meter import DEVICE, PROFILE
 from tests.simulators.meter import Meters, Washer
 
@@ -80,7 +80,7 @@ class Place:
 
 @pytest.fixture
 def place(enrolled: Enrolled, tmp_path: Path) -> Iterator[Place]:
-    stage = enrolled(fast).moved(tmp_path / "stage")
+    stage = moved(enrolled(fast), Stage(tmp_path / "stage"))
     stage.add_devices(DEVICE.format(port=tmp_path / "port"))
     (stage.gateway / "profiles" / "washer-bus.toml").write_text(PROFILE)
     with Meters(tmp_path / "port", [Washer(1, start=600)]):

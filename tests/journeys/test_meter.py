@@ -15,7 +15,7 @@ import pytest
 
 from agent.spool import Spool
 from demo.stage import Stage, wait_until
-from tests.journeys.parts import Enrolled, fast
+from tests.journeys.parts import Enrolled, fast, moved
 from tests.simulators import meter
 from tests.simulators.meter import Meters, Washer
 
@@ -91,7 +91,7 @@ def washer() -> Washer:
 
 @pytest.fixture
 def gateway(enrolled: Enrolled, tmp_path: Path) -> Iterator[Stage]:
-    stage = enrolled(fast).moved(tmp_path / "stage")
+    stage = moved(enrolled(fast), Stage(tmp_path / "stage"))
     stage.add_devices(DEVICE.format(port=tmp_path / "port"))
     (stage.gateway / "profiles" / "washer-bus.toml").write_text(PROFILE)
     yield stage

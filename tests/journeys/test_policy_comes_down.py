@@ -15,7 +15,7 @@ import pytest
 from agent.site import SPOOL
 from demo.stage import RECIPIENTS, Stage, wait_until
 from tests.journeys import parts
-from tests.journeys.parts import YES, Enrolled, fast
+from tests.journeys.parts import YES, Enrolled, fast, moved
 
 pytestmark = pytest.mark.journey
 
@@ -142,7 +142,7 @@ class Maker:
 
 @pytest.fixture
 def maker(request: pytest.FixtureRequest, enrolled: Enrolled, tmp_path: Path) -> Iterator[Maker]:
-    stage = enrolled(fast).moved(tmp_path / "stage")
+    stage = moved(enrolled(fast), Stage(tmp_path / "stage"))
     try:
         maker = Maker(stage, two=request.param == "two programs")
         maker.begin()

@@ -21,7 +21,7 @@ import pytest
 
 from agent.site import SPOOL
 from demo.stage import Stage, wait_until
-from tests.journeys.parts import DEVICES, YES, Enrolled, custody, fast, newer_arrives, taken
+from tests.journeys.parts import DEVICES, YES, Enrolled, custody, fast, moved, newer_arrives, taken
 from tests.simulators.users import GROUP, User
 
 pytestmark = pytest.mark.journey
@@ -127,7 +127,7 @@ def pair(request: pytest.FixtureRequest, enrolled: Enrolled) -> Iterator[Pair]:
     # pytest's own directories are shut to other users.
     root = Path(tempfile.mkdtemp(prefix="assent-"))
     root.chmod(0o711)
-    stage = enrolled(fast).moved(root / "stage")
+    stage = moved(enrolled(fast), Stage(root / "stage"))
     try:
         stage.add_devices(DEVICES)
         stage.decide(YES)
@@ -203,6 +203,7 @@ def test_the_twin_without_a_no_goes_on(pair: Pair) -> None:
     pair.is_in_mid_transfer()
     before = pair.stored(FLOW)
     wait_until(lambda: pair.stored(FLOW) > before + 2, "more of it arrives")
+    assert pair.stage.programs["uplink"].poll() is None
 
 
 @pytest.mark.clause("C28")

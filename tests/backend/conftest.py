@@ -14,6 +14,8 @@ import pytest
 
 from assent.backend.directory import Directory
 from tests.backend.parts import site
+from tests.backend.post import broker_for
+from tests.simulators.broker import Broker
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +30,13 @@ def sites(_made: Path, tmp_path: Path) -> dict[str, Directory]:
     """Two recipients in the test's directory, with one signed policy published by both."""
     shutil.copytree(_made, tmp_path, dirs_exist_ok=True)
     return {name: Directory.open(tmp_path / name) for name in ("maker", "advice")}
+
+
+@pytest.fixture
+def broker(tmp_path: Path, sites: dict[str, Directory]) -> Iterator[Broker]:
+    """A mosquitto of the maker's."""
+    with broker_for(sites["maker"], tmp_path) as running:
+        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,13 @@ from assent.envelope import ClockQuality, Gap, GapCause
 from assent.envelope import Kind as MessageKind
 from assent.messages import Request, StreamAck, Verb
 from tests.backend.parts import START_MS, power
-from tests.backend.post import broker_for, posting, public_key, subscribed, until
+from tests.backend.post import posting, public_key, subscribed, until
 from tests.backend.test_subscriber import counters, values
 from tests.simulators.broker import Broker
 
 pytestmark = pytest.mark.journey
 
 Sites = dict[str, Directory]
-
-
-@pytest.fixture
-def broker(tmp_path: Path, sites: Sites) -> Iterator[Broker]:
-    with broker_for(sites["maker"], tmp_path) as running:
-        yield running
 
 
 def changed(directory: Directory, ranges: str) -> None:

@@ -17,7 +17,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -48,12 +48,6 @@ from tests.simulators.broker import Broker
 pytestmark = pytest.mark.journey
 
 Sites = dict[str, Directory]
-
-
-@pytest.fixture
-def broker(tmp_path: Path, sites: Sites) -> Iterator[Broker]:
-    with broker_for(sites["maker"], tmp_path) as running:
-        yield running
 
 
 def look(directory: Directory) -> Store:

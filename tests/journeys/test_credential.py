@@ -144,6 +144,7 @@ def test_a_credential_of_another_machine_is_no_start(shut: Gateway) -> None:
     wait_until(
         lambda: machine.shows(COLLECT, "ExecMainStatus") == "243", "systemd says CREDENTIALS"
     )
+    assert not machine.is_active(COLLECT)
     sealed.write_bytes(good)
     machine.until_active(COLLECT)
     shut.more_arrives(FLOW)
